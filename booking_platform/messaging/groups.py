@@ -1,0 +1,99 @@
+"""A group of deliveries as one Celery message.
+
+Celery's own task handler takes the group as it would take any message, so that its signals, time
+limits, ``inspect`` and warm shutdown go on working, and one request is paid for many events.
+"""
+
+from collections.abc import Callable, Sequence
+from logging import Logger
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from celery.worker import state
+from celery.worker.request import Request
+from kombu.message import Message
+
+
+REPLAY_HEADER = "x-replay-of"
+KEPT_HEADERS = ("task", "x-death", REPLAY_HEADER)  # those that mean something here
+
+
+class Delivery(NamedTuple):
+    """What the pool is told of one message: its bytes, which only the task decodes."""
+
+    body: bytes
+    headers: dict[str, Any]
+
+
+class GroupMessage:
+    """Answers Celery as one Kombu message; acks and rejects go to every delivery."""
+
+    # No content type: Celery hands the body to the pool as it is, unserialised.
+    content_type = content_encoding = None
+
+    def __init__(
+        self,
+        task: str,
+        queue: str,
+        deliveries: Sequence[Message],
+        on_settled: Callable[[], bool],  # false: its connection is gone
+    ) -> None:
+        group_id = str(uuid4())
+        self._deliveries = deliveries
+        self._on_settled = on_settled
+        self.delivery_tag = group_id
+        self.properties = {"correlation_id": group_id, "priority": 0}
+        self.delivery_info = {
+            "exchange": "",
+            "routing_key": queue,
+            "redelivered": bool(deliveries[0].delivery_info.get("redelivered")),
+        }
+        self.headers = {
+            "lang": "py",
+            "task": task,
+            "id": group_id,
+            "root_id": group_id,
+            "parent_id": None,
+            "argsrepr": f"<{len(deliveries)} of {queue}>",
+            "kwargsrepr": "{}",
+        }
+        self.body = self.payload = ([[_delivery(message) for message in deliveries]], {}, {})
+
+    def ack_log_error(self, logger: Logger, errors: Any, multiple: bool = False) -> None:
+        if self._on_settled():
+            for message in self._deliveries:
+                message.ack_log_error(logger, errors)
+
+    def reject_log_error(self, logger: Logger, errors: Any, requeue: bool = False) -> None:
+        if self._on_settled():
+            for message in self._deliveries:
+                message.reject_log_error(logger, errors, requeue=requeue)
+
+
+class GroupRequest(Request):
+    """A request that is acknowledged by success only.
+
+    Celery acknowledges what is revoked, terminated, expired or failed. Here all of that returns
+    the deliveries to their queue, whose delivery limit ends what can't be processed.
+    """
+
+    def acknowledge(self) -> None:
+        if self.id in state.successful_requests:
+            super().acknowledge()
+        else:
+            self.reject()
+
+    def reject(self, requeue: bool = True) -> None:
+        super().reject(requeue=True)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Describe the request for ``inspect``, without the customers' data in its arguments."""
+        return super().info(safe=True)  # type: ignore[no-any-return]
+
+
+def _delivery(message: Message) -> Delivery:
+    headers = message.headers
+    return Delivery(
+        bytes(message.body or b""),
+        {name: headers[name] for name in KEPT_HEADERS if name in headers} if headers else {},
+    )

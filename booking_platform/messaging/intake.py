@@ -1,0 +1,167 @@
+"""The deliveries of one broker connection: waiting, in the pool, settled.
+
+When the pool is free, what is waiting goes at once; while it is busy, deliveries gather. So an
+idle worker answers in milliseconds and a loaded one works in large groups, without a timer.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from celery.platforms import EX_FAILURE
+from celery.worker import state
+from kombu import Connection, Consumer, Queue
+from kombu.message import Message
+
+from booking_platform.messaging.groups import GroupMessage
+
+
+class Source:
+    """One queue, consumed on a channel of its own, so that a delivery's queue is never a guess."""
+
+    def __init__(self, queue: Queue, task: str, batch: int) -> None:
+        self.queue, self.task, self.batch = queue, task, batch
+        self.waiting: deque[Message] = deque()
+        self.consumer: Consumer | None = None
+
+    def next_group(self) -> list[Message]:
+        """Take what goes together: up to a batch, but a redelivered message always alone."""
+        group = [self.waiting.popleft()]
+        while (
+            self.waiting
+            and len(group) < self.batch
+            and not _redelivered(group[0])
+            and not _redelivered(self.waiting[0])
+        ):
+            group.append(self.waiting.popleft())
+        return group
+
+
+class Intake:
+    """Turns deliveries into groups, as many at once as the pool has places."""
+
+    def __init__(
+        self, sources: Sequence[Source], *, places: Callable[[], int], handle: Callable[[Any], None]
+    ) -> None:
+        """``handle`` is Celery's handler of task messages."""
+        self._sources = deque(sources)
+        self._places = places
+        self._handle = handle
+        self._lock = threading.RLock()  # without an event loop, Celery acks from pool threads
+        self._in_pool = 0
+        self._open = self._connected = True
+        self._wake: Callable[[], Any] = self._dispatch
+
+    def consume(self, connection: Connection, *, wake: Callable[..., Any] | None) -> None:
+        """Start consuming. ``wake`` runs a function soon in the event loop, where there is one."""
+        if wake is None:
+            self._wake = _Dispatcher(self._dispatch).wake
+        else:
+            self._wake = partial(wake, self._dispatch)
+        for source in self._sources:
+            channel = connection.channel()
+            if hasattr(channel, "message_to_python"):
+                channel.message_to_python = _uncompressing(channel.message_to_python)
+            receive = partial(self._receive, source)
+            source.consumer = Consumer(
+                channel,
+                [source.queue],
+                on_message=receive,
+                on_decode_error=lambda message, error, receive=receive: receive(message),
+                auto_declare=False,
+                prefetch_count=source.batch * (self._places() + 1),
+            )
+            source.consumer.consume()
+
+    def stop(self, ignore: Callable[..., Any]) -> None:
+        """Take no more: cancel the consumers and return what is waiting to its queue."""
+        with self._lock:
+            self._open = False
+        for source in self._sources:
+            if source.consumer is not None:
+                ignore(source.consumer.cancel)
+                while source.waiting:
+                    ignore(partial(source.waiting.popleft().requeue))
+
+    def forget(self) -> None:
+        """The connection is lost: the broker redelivers, and old acks mean nothing."""
+        with self._lock:
+            self._open = self._connected = False
+            for source in self._sources:
+                source.waiting.clear()
+
+    def close(self, ignore: Callable[..., Any]) -> None:
+        """Close the channels, once all that was in the pool is settled."""
+        for source in self._sources:
+            if source.consumer is not None:
+                ignore(source.consumer.channel.close)
+
+    def _receive(self, source: Source, message: Message) -> None:
+        with self._lock:
+            source.waiting.append(message)
+        self._wake()
+
+    def _dispatch(self) -> None:
+        while group := self._next_group():
+            self._handle(group)
+
+    def _next_group(self) -> GroupMessage | None:
+        with self._lock:
+            if not self._open or self._in_pool >= self._places():
+                return None
+            for _ in self._sources:
+                self._sources.rotate(-1)
+                source = self._sources[0]
+                if source.waiting:
+                    self._in_pool += 1
+                    return GroupMessage(
+                        source.task, source.queue.name, source.next_group(), self._settled
+                    )
+            return None
+
+    def _settled(self) -> bool:
+        """Free a place; tell whether the group's deliveries can still be acked."""
+        with self._lock:
+            self._in_pool -= 1
+        self._wake()
+        return self._connected
+
+
+class _Dispatcher:
+    """Runs a function in a thread of its own, once or more after each call of ``wake``.
+
+    Celery's result thread must not hand new work to a full pool: it would wait for itself.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._event = threading.Event()
+        threading.Thread(target=self._run, name="event-dispatcher", daemon=True).start()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def _run(self) -> None:
+        while self._event.wait():
+            self._event.clear()
+            try:
+                self._function()
+            except BaseException:
+                state.should_stop = EX_FAILURE  # as an error in the event loop would
+                raise
+
+
+def _redelivered(message: Message) -> bool:
+    return bool(message.delivery_info.get("redelivered"))
+
+
+def _uncompressing(message_to_python: Callable[[Any], Message]) -> Callable[[Any], Message]:
+    """Keep Kombu from inflating bodies in the main process, where a small one could fill it."""
+
+    def convert(raw: Any) -> Message:
+        (raw.properties.get("application_headers") or {}).pop("compression", None)
+        return message_to_python(raw)
+
+    return convert

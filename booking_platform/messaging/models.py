@@ -1,0 +1,110 @@
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+
+class ProcessedEvent(models.Model):
+    """One event that one consumer has applied: the memory that makes a repeat harmless."""
+
+    event_id = models.CharField(max_length=255)
+    consumer = models.CharField(max_length=100, help_text="The queue that the event came from.")
+    event_type = models.CharField(max_length=100)
+    aggregate_id = models.CharField(
+        max_length=255, blank=True, help_text="The booking, where the event names one."
+    )
+    fingerprint = models.CharField(
+        max_length=64, help_text="SHA-256 of the event's type and payload, numbers by value."
+    )
+    outcome = models.CharField(max_length=50, help_text="What the event did.")
+    occurred_at = models.DateTimeField(null=True, help_text="The event's own timestamp.")
+    processed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "processed_events"
+        ordering = ("-processed_at", "-id")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("consumer", "event_id"), name="processed_events_once_per_consumer"
+            ),
+        )
+        indexes = (
+            models.Index(fields=("event_type",), name="processed_events_type"),
+            models.Index(fields=("aggregate_id",), name="processed_events_aggregate"),
+            models.Index(fields=("processed_at",), name="processed_events_time"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.event_type} {self.event_id} → {self.outcome}"
+
+
+class DeadLetter(models.Model):
+    """An event that could not be processed, kept as it came until a person decides."""
+
+    class Reason(models.TextChoices):
+        MALFORMED = "malformed", "not a JSON object"
+        INVALID = "invalid", "a field is missing, of the wrong type or out of bounds"
+        TOO_LARGE = "too_large", "larger than any event"
+        TASK = "task", "claims to be a Celery task"
+        STALE = "stale", "so old that a duplicate would not be recognised"
+        CONFLICT = "conflict", "an id used before with other content"
+        UNKNOWN_TOUR = "unknown_tour", "names a tour that does not exist"
+        OTHER_TOUR = "other_tour", "names another tour than its booking did before"
+        BUG = "bug", "the code that applies it failed"
+        POISON = "poison", "killed its worker until the broker's delivery limit"
+        BROKER = "broker", "given up by the broker"
+
+    class State(models.TextChoices):
+        PARKED = "parked", "parked: waits for a person"
+        REPLAYED = "replayed", "replayed: sent to its queue again"
+        DISCARDED = "discarded", "discarded: a person decided that it is not needed"
+
+    queue = models.CharField(max_length=255, help_text="Where it came from and goes on replay.")
+    event_id = models.CharField(max_length=255, blank=True)
+    event_type = models.CharField(max_length=100, blank=True)
+    fingerprint = models.CharField(max_length=64)
+    body = models.BinaryField()
+    reason = models.CharField(max_length=30, choices=Reason)
+    detail = models.TextField(help_text="What is wrong, in a sentence.")
+    attempts = models.PositiveIntegerField(default=1, help_text="How often it came.")
+    state = models.CharField(max_length=10, choices=State, default=State.PARKED)
+    parked_at = models.DateTimeField(default=timezone.now, help_text="When it came first.")
+    last_parked_at = models.DateTimeField(default=timezone.now, help_text="When it came last.")
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    resolved_by = models.CharField(max_length=150, blank=True)
+    resolution = models.TextField(blank=True, help_text="Why it was replayed or discarded.")
+
+    class Meta:
+        db_table = "dead_letters"
+        ordering = ("-last_parked_at", "-id")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("queue", "event_id", "fingerprint"),
+                condition=models.Q(state="parked"),
+                name="dead_letters_one_open",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("state", "reason"), name="dead_letters_state_reason"),
+            models.Index(fields=("event_id",), name="dead_letters_event"),
+        )
+        permissions = (
+            ("replay_deadletter", "Can replay dead letters"),
+            ("discard_deadletter", "Can discard dead letters"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.event_id or 'unreadable event'} from {self.queue or 'an unknown queue'}"
+
+    def resolve(self, state: "DeadLetter.State", *, by: str, why: str) -> bool:
+        """Close this dead letter, unless it was parked again or closed since it was read."""
+        fields: dict[str, Any] = {
+            "state": state,
+            "resolved_at": timezone.now(),
+            "resolved_by": by,
+            "resolution": why,
+        }
+        as_read = DeadLetter.objects.filter(
+            pk=self.pk, state=self.State.PARKED, attempts=self.attempts
+        )
+        return as_read.update(**fields) == 1

@@ -1,0 +1,90 @@
+"""Doing a transaction again in place, until neither a race nor the database is in the way.
+
+Nothing is sent back to the broker meanwhile: a group that waits holds its deliveries, so that the
+broker keeps the rest, and there is no retry message that could be lost.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import psycopg
+import structlog
+from django.conf import settings
+from django.db import Error, connection
+
+from booking_platform.messaging import metrics
+from booking_platform.messaging.backoff import Backoff
+from booking_platform.messaging.consumers import LostRace
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# SQLSTATE classes: 08 connection, 40 rollback (deadlock, serialization), 53 resources, 55 object
+# state (lock timeout), 57 operator intervention (shutdown, statement timeout), 58 system error.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_PASSING_CLASSES = ("08", "40", "53", "55", "57", "58")
+
+# Single states: the transaction idled too long, the server is read-only (a failover), or the
+# schema and its grants are not there yet (the worker was deployed before its migration).
+_PASSING_STATES = ("25P03", "25006", "42P01", "42703", "42501", "3D000")
+
+_PASSING_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR,
+                   sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # fmt: skip
+
+
+def persevere(apply: Callable[[bool], T], *, consumer: str, events: int) -> T:
+    """Call ``apply`` until it succeeds or fails by its own fault; give what it gives.
+
+    Its argument says whether to take row locks first, so as not to lose a race again.
+    """
+    races = outages = 0
+    race_pauses = Backoff(settings.LOCK_BASE_SECONDS, settings.LOCK_MAX_SECONDS)
+    outage_pauses = Backoff(settings.OUTAGE_BASE_SECONDS, settings.OUTAGE_MAX_SECONDS)
+    while True:
+        try:
+            return apply(races + 1 >= settings.LOCK_ATTEMPTS)
+        except LostRace as race:
+            races += 1
+            pause = race_pauses.pause(races)
+            metrics.OPTIMISTIC_LOCK_CONFLICTS.labels(race.resource_type).inc()
+            log.info(
+                f"Optimistic lock conflict on a {race.resource_type}: trying again",
+                consumer=consumer,
+                attempt=races,
+                of=settings.LOCK_ATTEMPTS,
+                pause_ms=round(1000 * pause),
+                **race.context,
+            )
+        except Error as error:
+            if not passes(error):
+                raise
+            outages += 1
+            pause = outage_pauses.pause(outages)
+            connection.close()
+            log.warning(
+                "The database can't take a group now: waiting in place",
+                consumer=consumer,
+                events=events,
+                attempt=outages,
+                pause_ms=round(1000 * pause),
+                error=" ".join(str(error).split())[:200],
+            )
+        time.sleep(pause)
+
+
+def passes(error: Error) -> bool:
+    """Tell whether the error is the database's state and not the event's fault."""
+    cause = error.__cause__
+    if isinstance(cause, psycopg.Error):
+        state = cause.sqlstate
+        if state is None:  # the connection broke, or there was none
+            return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
+        return state[:2] in _PASSING_CLASSES or state in _PASSING_STATES
+    if isinstance(cause, sqlite3.OperationalError):
+        # The low byte is the primary code; a missing table has none of its own but a message.
+        primary = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        return primary in _PASSING_SQLITE or "no such table" in str(cause)
+    return False

@@ -1,0 +1,35 @@
+"""How long processed events are remembered, and the work of forgetting them."""
+
+from datetime import timedelta
+
+import structlog
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from booking_platform.messaging import metrics
+from booking_platform.messaging.models import ProcessedEvent
+
+log = structlog.get_logger(__name__)
+
+LONGEST_RETRY = timedelta(days=1)  # no automatic attempt at anything goes on for longer
+BATCH = 1000  # rows a DELETE: no lock is held for long
+MARGIN = timedelta(hours=1)  # between an event's check for staleness and its claim
+
+
+def forget_processed_events() -> int:
+    """Delete processed events older than the retention; give how many.
+
+    A row goes only when a repeat of its event would be refused as stale, which is judged by the
+    event's own timestamp: that of an event stamped ahead of time comes later than its row's.
+    """
+    cutoff = timezone.now() - settings.PROCESSED_EVENTS_RETENTION - MARGIN
+    old = ProcessedEvent.objects.filter(
+        Q(occurred_at__isnull=True) | Q(occurred_at__lt=cutoff), processed_at__lt=cutoff
+    )
+    deleted = 0
+    while ids := list(old.order_by("processed_at").values_list("pk", flat=True)[:BATCH]):
+        deleted += ProcessedEvent.objects.filter(pk__in=ids).delete()[0]
+    metrics.PROCESSED_EVENTS_DELETED.inc(deleted)
+    log.info("Cleanup: processed events deleted", deleted=deleted, older_than=cutoff.isoformat())
+    return deleted

@@ -1,0 +1,217 @@
+"""Settings, read once from the environment. README.md lists the variables.
+
+In development each part falls back on its own to the embedded one (SQLite, a broker made of
+files under ``var/``). In production nothing falls back: what is missing is an error at start.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from celery.schedules import crontab
+from django.core.exceptions import ImproperlyConfigured
+
+from booking_platform import environment as env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+PRODUCTION = env.choice("DJANGO_ENV", ("development", "production"), "development") == "production"
+
+# Where the embedded database and broker, the metrics' shared files and beat's schedule live.
+VAR_DIR = Path(env.text("VAR_DIR", str(BASE_DIR / "var"))).absolute()
+VAR_DIR.mkdir(parents=True, exist_ok=True)
+
+# prometheus_client looks for this when it is first imported, which is after this line.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "metrics"))
+Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
+
+# --- Web -------------------------------------------------------------------------------------
+
+# Off in development too: the debug mode keeps the text of every SQL statement, which a worker
+# that applies thousands of events a second can't afford.
+DEBUG = False
+SECRET_KEY = (
+    env.required("DJANGO_SECRET_KEY", "set it to a long random text that signs the sessions")
+    if PRODUCTION
+    else env.text("DJANGO_SECRET_KEY", "insecure-development-key")
+)
+ALLOWED_HOSTS = (
+    env.required("DJANGO_ALLOWED_HOSTS", "set it to the admin's host names, with commas between")
+    if PRODUCTION
+    else env.text("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+).split(",")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_prometheus",
+    "booking_platform.messaging",
+    "catalog",
+    "payments",
+    "notifications",
+]
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "booking_platform.urls"
+WSGI_APPLICATION = "booking_platform.wsgi.application"
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = not PRODUCTION
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+if PRODUCTION:
+    SECURE_SSL_REDIRECT = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # scraped inside the network, without TLS
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = env.text("TIME_ZONE", "UTC")
+USE_TZ = True
+
+# --- Database --------------------------------------------------------------------------------
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+DATABASE_URL = (
+    env.required("DATABASE_URL", "set it to postgres://user:password@host:5432/name")
+    if PRODUCTION
+    else env.text("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
+)
+try:
+    # A kept connection is looked at before each task or request, so it survives a restart.
+    _database: dict[str, Any] = dict(
+        dj_database_url.parse(DATABASE_URL, conn_max_age=None, conn_health_checks=True)
+    )
+except (dj_database_url.UnknownSchemeError, dj_database_url.ParseError, ValueError):
+    raise ImproperlyConfigured(
+        "DATABASE_URL can't be read: set it to postgres://user:password@host:5432/name "
+        "or sqlite:////absolute/path."
+    ) from None
+
+# A frozen process must not hold up the others: its locks, its statements and its open
+# transaction all end by themselves, in milliseconds.
+_SESSION_LIMITS = {
+    "lock_timeout": 10_000,
+    "statement_timeout": 30_000,
+    "idle_in_transaction_session_timeout": 30_000,
+}
+if _database["ENGINE"].endswith("postgresql"):
+    _database["OPTIONS"] = {
+        "options": " ".join(f"-c {name}={ms}" for name, ms in _SESSION_LIMITS.items()),
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    } | _database.get("OPTIONS", {})
+elif _database["ENGINE"].endswith("sqlite3"):
+    # IMMEDIATE: take the write lock first, so that a transaction never fails half way; 30 s:
+    # shorter waits starve when several processes write.
+    _database["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 30,
+        "init_command": "PRAGMA journal_mode=WAL",
+    }
+else:
+    raise ImproperlyConfigured("DATABASE_URL must name PostgreSQL (postgres://) or SQLite.")
+DATABASES = {"default": _database}
+
+# --- Broker and Celery -----------------------------------------------------------------------
+
+EMBEDDED_BROKER = "embedded://"  # files under VAR_DIR: booking_platform.messaging.embedded
+RABBITMQ_URL = (
+    env.required("RABBITMQ_URL", "set it to amqp://user:password@host:5672/vhost")
+    if PRODUCTION
+    else env.text("RABBITMQ_URL", EMBEDDED_BROKER)
+)
+if not RABBITMQ_URL.startswith(("amqp://", "amqps://", EMBEDDED_BROKER)):
+    raise ImproperlyConfigured(
+        "RABBITMQ_URL must begin with amqp:// or amqps://, as in amqp://user:password@host:5672/."
+    )
+
+CELERY_BROKER_URL = RABBITMQ_URL
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker may be away for as long as it takes
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ closes the channel of a group that waits 30'
+if RABBITMQ_URL == EMBEDDED_BROKER:
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(VAR_DIR / "broker" / "messages"),
+        "data_folder_out": str(VAR_DIR / "broker" / "messages"),
+        "control_folder": str(VAR_DIR / "broker" / "exchanges"),
+        "polling_interval": 0.01,  # seconds between looks into an empty folder
+    }
+CELERY_TASK_DEFAULT_QUEUE = "maintenance"
+CELERY_TASK_ROUTES = {
+    "catalog.*": {"queue": "catalog"},
+    "payments.*": {"queue": "payments"},
+    "notifications.*": {"queue": "notifications"},
+}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False  # they commit; repeats are known
+CELERY_WORKER_LOST_WAIT = 1.0  # seconds for a dead pool process's last answer to arrive
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "cleanup": {"task": "messaging.cleanup", "schedule": crontab(hour="2", minute="0")},
+}
+
+# --- Events ----------------------------------------------------------------------------------
+
+# How often the broker hands over an event whose worker keeps dying before it calls it poison.
+EVENT_DELIVERY_LIMIT = env.integer("EVENT_DELIVERY_LIMIT", 20, minimum=1)
+EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 256 * 1024, minimum=1024)
+
+# The optimistic lock: attempts for one group, the last of which locks and so can't lose.
+LOCK_ATTEMPTS = env.integer("LOCK_ATTEMPTS", 3, minimum=1)
+LOCK_BASE_SECONDS = env.seconds("LOCK_BASE_SECONDS", 0.005)
+LOCK_MAX_SECONDS = env.seconds("LOCK_MAX_SECONDS", 0.25)
+
+# The pauses of a group that waits in place for the database.
+OUTAGE_BASE_SECONDS = env.seconds("OUTAGE_BASE_SECONDS", 0.1)
+OUTAGE_MAX_SECONDS = env.seconds("OUTAGE_MAX_SECONDS", 5.0)
+
+# How long duplicates are recognised. The system check messaging.E001 holds it against the rest.
+PROCESSED_EVENTS_RETENTION = timedelta(days=env.integer("RETENTION_DAYS", 30, minimum=1))
+REPLAY_WINDOW = timedelta(days=env.integer("REPLAY_WINDOW_DAYS", 7))
+
+# --- Logs ------------------------------------------------------------------------------------
+
+LOGGING_CONFIG = "booking_platform.logs.configure"
+LOGGING = {"json": PRODUCTION, "level": env.text("LOG_LEVEL", "INFO").upper()}

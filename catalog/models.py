@@ -1,0 +1,157 @@
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import F, Q, Value
+from django.db.models.functions import Greatest
+
+
+def seats_left(capacity: Any) -> Greatest:
+    """Give the SQL of the seats that can still be sold, from the columns of a tour's row.
+
+    Seats cancelled for bookings that the platform doesn't know yet make ``unledgered_seats``
+    negative; that balance waits for their creation and frees no seat twice.
+    """
+    sold_outside = Greatest(Value(0), F("unledgered_seats"))
+    return Greatest(Value(0), capacity - F("reserved_seats") - sold_outside)
+
+
+class Tour(models.Model):
+    """A tour and its seats.
+
+    The seat numbers belong to the workers, which change them by compare-and-set on
+    ``optimistic_lock_version``. Staff change the capacity; what follows from it is computed by
+    the database, in the same statement.
+    """
+
+    name = models.CharField(max_length=255)
+    description = models.TextField(blank=True)
+    price = models.DecimalField(max_digits=10, decimal_places=2)
+    capacity = models.PositiveIntegerField(help_text="Seats that the tour has.")
+    available_seats = models.PositiveIntegerField(
+        help_text="Seats that can still be sold: capacity, less those reserved, less those sold "
+        "outside the ledger."
+    )
+    reserved_seats = models.BigIntegerField(
+        default=0, help_text="Seats of the reservations in state reserved."
+    )
+    unledgered_seats = models.BigIntegerField(
+        default=0,
+        help_text="Seats sold outside the ledger (before the platform, or without a booking id), "
+        "less seats cancelled for bookings that are not known.",
+    )
+    optimistic_lock_version = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    STAFF_FIELDS = ("name", "description", "price", "capacity")
+
+    class Meta:
+        db_table = "tours"
+        ordering = ("name", "id")
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(available_seats=seats_left(F("capacity"))),
+                name="tours_available_seats_add_up",
+                violation_error_message="The seats do not add up.",
+            ),
+            models.CheckConstraint(
+                condition=Q(reserved_seats__gte=0), name="tours_reserved_seats_not_negative"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def overbooked_seats(self) -> int:
+        """Seats sold beyond the capacity: new releases reduce these first."""
+        return max(0, self.reserved_seats + max(0, self.unledgered_seats) - self.capacity)
+
+    def explain_seats(self) -> str:
+        """Say in a sentence how the available seats come about."""
+        parts = [f"{self.capacity} seats", f"− {self.reserved_seats} reserved"]
+        if self.unledgered_seats > 0:
+            parts.append(f"− {self.unledgered_seats} sold outside the ledger")
+        text = f"{' '.join(parts)} = {self.available_seats} available"
+        if self.overbooked_seats:
+            text += f", overbooked by {self.overbooked_seats}"
+        if self.unledgered_seats < 0:
+            text += (
+                f"; {-self.unledgered_seats} cancelled before their creation arrived, "
+                "which will take no seat"
+            )
+        return text
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Store a new tour, or what staff may change of one.
+
+        A new tour takes what is missing from what is given: without ``capacity`` it equals
+        ``available_seats``, without ``available_seats`` all seats are free; seats neither
+        available nor reserved count as sold outside the ledger. On an existing tour only
+        ``STAFF_FIELDS`` are written, and the available seats follow from the row as it is in the
+        database, so that saving what was read a while ago undoes no booking.
+
+        Raises:
+            ValidationError: more seats available than the capacity has.
+        """
+        if self._state.adding:
+            self._fill_in_seats()
+            super().save(*args, **kwargs)
+            return
+        wanted = kwargs.pop("update_fields", None)
+        changed = [
+            name for name in self.STAFF_FIELDS if wanted is None or name in wanted
+        ]
+        if not changed:
+            return
+        self.available_seats = seats_left(Value(self.capacity))
+        self.optimistic_lock_version = F("optimistic_lock_version") + 1
+        derived = ["available_seats", "optimistic_lock_version", "updated_at"]
+        super().save(*args, **kwargs, update_fields=[*changed, *derived])
+        self.refresh_from_db()
+
+    def _fill_in_seats(self) -> None:
+        if self.capacity is None:
+            self.capacity = self.reserved_seats + (self.available_seats or 0)
+        if self.available_seats is None:
+            sold = self.reserved_seats + max(0, self.unledgered_seats)
+            self.available_seats = max(0, self.capacity - sold)
+        elif self.unledgered_seats == 0:
+            free = self.capacity - self.reserved_seats
+            if self.available_seats > free:
+                problem = f"available_seats is {self.available_seats}: only {free} are free."
+                raise ValidationError({"available_seats": problem})
+            self.unledgered_seats = free - self.available_seats
+
+
+class Reservation(models.Model):
+    """What the platform knows of one booking's seats."""
+
+    class State(models.TextChoices):
+        RESERVED = "reserved", "reserved: holds its seats"
+        REJECTED = "rejected", "rejected: there were not enough seats"
+        RELEASED = "released", "released: cancelled, its seats are free again"
+        CANCELLED = "cancelled", "cancelled before its creation arrived"
+
+    booking_id = models.CharField(max_length=255, unique=True)
+    tour = models.ForeignKey(  # its index is the one with the state, below
+        Tour, on_delete=models.PROTECT, related_name="reservations", db_index=False
+    )
+    seats = models.PositiveIntegerField(help_text="As created; as cancelled, where that came first.")
+    state = models.CharField(max_length=10, choices=State)
+    seats_cancelled = models.PositiveIntegerField(
+        null=True, blank=True, help_text="What the cancellation said; the seats above count."
+    )
+    created_event_id = models.CharField(max_length=255, blank=True)
+    cancelled_event_id = models.CharField(max_length=255, blank=True)
+    created_at = models.DateTimeField(help_text="When the platform first heard of the booking.")
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "reservations"
+        ordering = ("-updated_at", "-id")
+        indexes = (models.Index(fields=("tour", "state"), name="reservations_tour_state"),)
+
+    def __str__(self) -> str:
+        return f"{self.booking_id} ({self.seats} seats, {self.state})"

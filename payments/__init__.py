@@ -1,0 +1,1 @@
+"""Refunds. Its queue is declared and keeps every cancellation; the consumer is not built yet."""
