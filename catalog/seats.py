@@ -16,7 +16,7 @@ from booking_platform.messaging.consumers import LostRace, Refused
 from booking_platform.messaging.envelope import Event
 from booking_platform.messaging.events import BookingCancelled, BookingCreated
 from booking_platform.messaging.models import DeadLetter
-from booking_platform.messaging.rows import insert_missing, update_each
+from booking_platform.messaging.rows import compare_and_set, insert_missing
 from catalog.models import Reservation, Tour
 
 log = structlog.get_logger(__name__)
@@ -202,14 +202,30 @@ def _read_bookings(booking_ids: set[str]) -> dict[str, Booking]:
 def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
     """Compare and set each tour, in id order, as other groups do."""
     now = timezone.now()
-    written = update_each(
-        "UPDATE tours SET available_seats = %s, reserved_seats = %s, unledgered_seats = %s,"
-        " optimistic_lock_version = optimistic_lock_version + 1, updated_at = %s"
-        " WHERE id = %s AND optimistic_lock_version = %s",
+    written = compare_and_set(
+        Tour,
+        (
+            "id",
+            "available_seats",
+            "reserved_seats",
+            "unledgered_seats",
+            "optimistic_lock_version",
+            "updated_at",
+        ),
         [
-            (after.available, after.reserved, after.unledgered, now, before.tour_id, before.version)
+            (
+                after.tour_id,
+                after.available,
+                after.reserved,
+                after.unledgered,
+                before.version + 1,
+                now,
+            )
             for before, after in changes
         ],
+        key="id",
+        guard="optimistic_lock_version",
+        guards=[before.version for before, _ in changes],
     )
     if written != len(changes):
         raise _lost_tours([before for before, _ in changes])
@@ -249,21 +265,13 @@ def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking])
         [lost, *_] = (booking for booking in new if booking.booking_id not in inserted)
         raise LostRace("reservation", booking_id=lost.booking_id, tour_id=lost.tour_id)
     old = [booking for booking in changed if booking.booking_id in before]
-    updated = update_each(
-        "UPDATE reservations SET state = %s, seats_cancelled = %s, created_event_id = %s,"
-        " cancelled_event_id = %s, updated_at = %s WHERE booking_id = %s AND state = %s",
-        [
-            (
-                booking.state,
-                booking.seats_cancelled,
-                booking.created_event_id,
-                booking.cancelled_event_id,
-                now,
-                booking.booking_id,
-                before[booking.booking_id].state,
-            )
-            for booking in old
-        ],
+    updated = compare_and_set(
+        Reservation,
+        (*Booking._fields, "updated_at"),
+        [(*booking, now) for booking in old],
+        key="booking_id",
+        guard="state",
+        guards=[before[booking.booking_id].state for booking in old],
     )
     if updated != len(old):
         raise LostRace("reservation", booking_id=old[0].booking_id, tour_id=old[0].tour_id)

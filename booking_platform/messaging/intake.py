@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import amqp
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 from kombu import Connection, Consumer, Queue
@@ -61,9 +62,7 @@ class Intake:
         else:
             self._wake = partial(wake, self._dispatch)
         for source in self._sources:
-            channel = connection.channel()
-            if hasattr(channel, "message_to_python"):
-                channel.message_to_python = _uncompressing(channel.message_to_python)
+            channel = _raw(connection.channel())
             receive = partial(self._receive, source)
             source.consumer = Consumer(
                 channel,
@@ -111,7 +110,7 @@ class Intake:
         with self._lock:
             if not self._open or self._in_pool >= self._places():
                 return None
-            for _ in self._sources:
+            for _ in range(len(self._sources)):  # the queues take turns
                 self._sources.rotate(-1)
                 source = self._sources[0]
                 if source.waiting:
@@ -157,11 +156,19 @@ def _redelivered(message: Message) -> bool:
     return bool(message.delivery_info.get("redelivered"))
 
 
-def _uncompressing(message_to_python: Callable[[Any], Message]) -> Callable[[Any], Message]:
-    """Keep Kombu from inflating bodies in the main process, where a small one could fill it."""
+def _raw(channel: Any) -> Any:
+    """Make an AMQP channel give bodies as they came.
 
-    def convert(raw: Any) -> Message:
-        (raw.properties.get("application_headers") or {}).pop("compression", None)
-        return message_to_python(raw)
+    A producer's headers must not make the main process decode them, nor inflate them: a small
+    compressed body could fill its memory.
+    """
+    if isinstance(channel, amqp.Channel):
+        channel.auto_decode = False
+        message_to_python = channel.message_to_python
 
-    return convert
+        def uncompressed(raw: Any) -> Message:
+            (raw.properties.get("application_headers") or {}).pop("compression", None)
+            return message_to_python(raw)
+
+        channel.message_to_python = uncompressed
+    return channel

@@ -1,0 +1,164 @@
+"""Throughput: the platform's worker against a Celery task per event, in one run on one machine.
+
+``make bench`` runs it. Every figure is events committed a second, measured in the database from
+the first claim to the last, one worker with two pool processes.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from tempfile import mkdtemp
+from uuid import uuid4
+
+import amqp
+import psycopg
+from kombu.utils.url import parse_url
+from rich.console import Console
+from rich.table import Table
+
+from tests.servers import wait_until
+
+EVENTS = int(os.environ.get("BENCH_EVENTS", "20000"))
+PER_EVENT = int(os.environ.get("BENCH_PER_EVENT", "2000"))  # the slow side needs no more
+console = Console()
+
+
+@contextmanager
+def database():
+    """A database of our own, migrated, and the environment that names it."""
+    admin = os.environ["TEST_DATABASE_URL"]
+    name = f"bench_{uuid4().hex[:8]}"
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    url = admin.rsplit("/", 1)[0] + f"/{name}"
+    os.environ |= {
+        "DATABASE_URL": url,
+        "RABBITMQ_URL": os.environ["TEST_RABBITMQ_URL"],
+        "VAR_DIR": mkdtemp(prefix="bp-bench-"),
+        "LOG_LEVEL": "WARNING",
+    }
+    subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], check=True)
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield connection
+    finally:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def worker(app: str, *options: str):
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-c", "2", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def connect() -> amqp.Connection:
+    url = parse_url(os.environ["RABBITMQ_URL"])
+    connection = amqp.Connection(
+        f"{url['hostname']}:{url['port'] or 5672}",
+        userid=url["userid"] or "guest",
+        password=url["password"] or "guest",
+        virtual_host=url["virtual_host"] or "/",
+    )
+    connection.connect()
+    return connection
+
+
+def event(run: str, number: int, tour: int) -> dict:
+    return {
+        "eventId": str(uuid4()),
+        "eventType": "BookingCreated",
+        "timestamp": datetime.now(UTC).isoformat(),
+        "payload": {"bookingId": f"{run}-{number}", "tourId": tour, "seatsBooked": 1},
+    }
+
+
+def publish_plain(run: str, tours: list[int], count: int) -> None:
+    with connect() as connection:
+        channel = connection.channel()
+        for number in range(count):
+            body = json.dumps(event(run, number, tours[number % len(tours)]))
+            channel.basic_publish(
+                amqp.Message(body, delivery_mode=2), "booking-events", "booking.created"
+            )
+
+
+def publish_tasks(run: str, tours: list[int], count: int) -> None:
+    from bench.per_event import app
+
+    with app.producer_or_acquire() as producer:
+        for number in range(count):
+            app.send_task(
+                "bench.booking_created",
+                [event(run, number, tours[number % len(tours)])],
+                producer=producer,
+            )
+
+
+def measure(connection, run: str, count: int) -> float:
+    """Wait until all bookings of a run are there; give events a second."""
+
+    def done() -> bool:
+        where = "SELECT count(*) FROM reservations WHERE booking_id LIKE %s"
+        return connection.execute(where, [f"{run}-%"]).fetchone() == (count,)
+
+    wait_until(done, seconds=300, what=f"{count} reservations of {run}")
+    span = (
+        "SELECT extract(epoch FROM max(processed_at) - min(processed_at)) FROM processed_events "
+        "WHERE aggregate_id LIKE %s"
+    )
+    return count / float(connection.execute(span, [f"{run}-%"]).fetchone()[0])
+
+
+def make_tours(connection, count: int) -> list[int]:
+    insert = (
+        "INSERT INTO tours (name, description, price, capacity, available_seats, reserved_seats,"
+        " unledgered_seats, optimistic_lock_version, created_at, updated_at) SELECT 'Bench', '', 1,"
+        " 10000000, 10000000, 0, 0, 0, now(), now() FROM generate_series(1, %s) RETURNING id"
+    )
+    return [tour for (tour,) in connection.execute(insert, [count]).fetchall()]
+
+
+def platform(connection, tours: list[int]) -> float:
+    run = uuid4().hex[:8]
+    publish_plain(run, tours, EVENTS)
+    with worker("booking_platform"):
+        return measure(connection, run, EVENTS)
+
+
+def per_event(connection, tours: list[int], *, keep: bool) -> float:
+    run = uuid4().hex[:8]
+    publish_tasks(run, tours, PER_EVENT)
+    os.environ["KEEP_CONNECTIONS"] = "1" if keep else ""
+    with worker("bench.per_event"):
+        return measure(connection, run, PER_EVENT)
+
+
+def main() -> None:
+    with database() as connection:
+        with worker("booking_platform"):  # declares the queues
+            time.sleep(5)
+        table = Table("tours", "platform", "a task per event", "ratio", "… kept connection", "ratio")
+        for count in (200, 1):
+            tours = make_tours(connection, count)
+            ours = platform(connection, tours)
+            plain = per_event(connection, tours, keep=False)
+            kept = per_event(connection, tours, keep=True)
+            row = (ours, plain, ours / plain, kept, ours / kept)
+            table.add_row(str(count), *(f"{value:,.0f}" if value > 99 else f"{value:.1f}" for value in row))
+        console.print(table)
+        console.print(f"events a second, committed; {EVENTS:,} and {PER_EVENT:,} events")
+
+
+if __name__ == "__main__":
+    main()
