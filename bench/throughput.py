@@ -148,14 +148,18 @@ def main() -> None:
     with database() as connection:
         with worker("booking_platform"):  # declares the queues
             time.sleep(5)
-        table = Table("tours", "platform", "a task per event", "ratio", "… kept connection", "ratio")
+        table = Table(
+            "tours", "platform", "a task per event", "ratio", "… kept connection", "ratio"
+        )
         for count in (200, 1):
             tours = make_tours(connection, count)
             ours = platform(connection, tours)
             plain = per_event(connection, tours, keep=False)
             kept = per_event(connection, tours, keep=True)
             row = (ours, plain, ours / plain, kept, ours / kept)
-            table.add_row(str(count), *(f"{value:,.0f}" if value > 99 else f"{value:.1f}" for value in row))
+            table.add_row(
+                str(count), *(f"{value:,.0f}" if value > 99 else f"{value:.1f}" for value in row)
+            )
         console.print(table)
         console.print(f"events a second, committed; {EVENTS:,} and {PER_EVENT:,} events")
 

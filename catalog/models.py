@@ -100,9 +100,7 @@ class Tour(models.Model):
             super().save(*args, **kwargs)
             return
         wanted = kwargs.pop("update_fields", None)
-        changed = [
-            name for name in self.STAFF_FIELDS if wanted is None or name in wanted
-        ]
+        changed = [name for name in self.STAFF_FIELDS if wanted is None or name in wanted]
         if not changed:
             return
         self.available_seats = seats_left(Value(self.capacity))
@@ -138,7 +136,9 @@ class Reservation(models.Model):
     tour = models.ForeignKey(  # its index is the one with the state, below
         Tour, on_delete=models.PROTECT, related_name="reservations", db_index=False
     )
-    seats = models.PositiveIntegerField(help_text="As created; as cancelled, where that came first.")
+    seats = models.PositiveIntegerField(
+        help_text="As created; as cancelled, where that came first."
+    )
     state = models.CharField(max_length=10, choices=State)
     seats_cancelled = models.PositiveIntegerField(
         null=True, blank=True, help_text="What the cancellation said; the seats above count."

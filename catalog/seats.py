@@ -101,9 +101,7 @@ def _decide_one(tours: dict[int, Seats], bookings: dict[str, Booking], event: Ev
 Change = tuple[Outcome, Seats, Booking | None]
 
 
-def _create(
-    tour: Seats, booking: Booking | None, event_id: str, payload: BookingCreated
-) -> Change:
+def _create(tour: Seats, booking: Booking | None, event_id: str, payload: BookingCreated) -> Change:
     seats = payload.seats_booked
     if payload.booking_id is None:
         return _create_unledgered(tour, seats)
@@ -275,9 +273,6 @@ def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking])
     )
     if updated != len(old):
         raise LostRace("reservation", booking_id=old[0].booking_id, tour_id=old[0].tour_id)
-
-
-
 
 
 def _tell(events: Sequence[Event], decisions: Sequence[Decision]) -> None:

@@ -115,7 +115,9 @@ class RabbitMQ:
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="bp-rabbitmq-"))
         self.node = f"bp-{os.getpid()}-{self.port}@localhost"
-        (self._folder / "rabbitmq.conf").write_text(f"listeners.tcp.local = 127.0.0.1:{self.port}\n")
+        (self._folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
+        )
         (self._folder / "enabled_plugins").write_text("[].\n")
         self._environment = os.environ | {
             "HOME": str(self._folder),

@@ -159,6 +159,9 @@ def discard(dead_letter: DeadLetter, *, by: str, why: str) -> bool:
     closed = dead_letter.resolve(DeadLetter.State.DISCARDED, by=by, why=why)
     if closed:
         log.info(
-            "Dead letter discarded", dead_letter=dead_letter.pk, event_id=dead_letter.event_id, by=by
+            "Dead letter discarded",
+            dead_letter=dead_letter.pk,
+            event_id=dead_letter.event_id,
+            by=by,
         )
     return closed

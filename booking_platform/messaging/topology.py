@@ -36,7 +36,11 @@ CANCELLED_FOR_PAYMENTS = EventQueue(
     "payment-gateway.booking-cancelled", "booking.cancelled", BookingCancelled, "payments", batch=1
 )
 CANCELLED_FOR_NOTIFICATIONS = EventQueue(
-    "notification.booking-cancelled", "booking.cancelled", BookingCancelled, "notifications", batch=1
+    "notification.booking-cancelled",
+    "booking.cancelled",
+    BookingCancelled,
+    "notifications",
+    batch=1,
 )
 EVENT_QUEUES = (
     CREATED_FOR_CATALOG,

@@ -67,7 +67,9 @@ def _events(options: dict[str, Any]) -> Iterator[bytes]:
     if cancelled and not options["booking"]:
         raise CommandError("--booking is missing: a cancellation names its booking")
     if options["event_id"]:
-        yield from repeat(_event(options, options["event_id"], options["booking"]), options["count"])
+        yield from repeat(
+            _event(options, options["event_id"], options["booking"]), options["count"]
+        )
         return
     for number in range(1, options["count"] + 1):
         booking = options["booking"]

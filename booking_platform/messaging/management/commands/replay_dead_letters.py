@@ -30,9 +30,7 @@ class Command(BaseCommand):
                 self.stdout.write(f"would replay {line}")
                 continue
             try:
-                closed = dead_letters.replay(
-                    dead_letter, by=getpass.getuser(), why=options["why"]
-                )
+                closed = dead_letters.replay(dead_letter, by=getpass.getuser(), why=options["why"])
             except dead_letters.NotReplayable as error:
                 failed += 1
                 self.stderr.write(f"not replayed {dead_letter.pk}: {error}")
@@ -42,9 +40,7 @@ class Command(BaseCommand):
             raise CommandError(f"{failed} could not be replayed.")
 
     def _chosen(self, options: dict[str, Any]) -> list[DeadLetter]:
-        filters = {
-            name: options[name] for name in ("reason", "queue", "event_id") if options[name]
-        }
+        filters = {name: options[name] for name in ("reason", "queue", "event_id") if options[name]}
         if not (options["ids"] or options["all"] or filters):
             raise CommandError("Say which: ids, --reason, --queue, --event-id or --all.")
         if options["ids"]:
