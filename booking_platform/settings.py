@@ -52,6 +52,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_prometheus",
     "booking_platform.messaging",
+    "booking_platform.development",
     "catalog",
     "payments",
     "notifications",
@@ -154,7 +155,7 @@ DATABASES = {"default": _database}
 
 # --- Broker and Celery -----------------------------------------------------------------------
 
-EMBEDDED_BROKER = "embedded://"  # files under VAR_DIR: booking_platform.messaging.embedded
+EMBEDDED_BROKER = "embedded://localhost"  # files under VAR_DIR: booking_platform.messaging.embedded
 RABBITMQ_URL = (
     env.required("RABBITMQ_URL", "set it to amqp://user:password@host:5672/vhost")
     if PRODUCTION

@@ -225,25 +225,9 @@ def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
         guard="optimistic_lock_version",
         guards=[before.version for before, _ in changes],
     )
-    if written != len(changes):
-        raise _lost_tours([before for before, _ in changes])
-
-
-def _lost_tours(read: Sequence[Seats]) -> LostRace:
-    """Say which tours have another version than was read and, where written, set by us."""
-    versions = dict(
-        Tour.objects.filter(pk__in=[tour.tour_id for tour in read]).values_list(
-            "pk", "optimistic_lock_version"
-        )
-    )
-    lost = [tour for tour in read if versions.get(tour.tour_id) != tour.version + 1] or read
-    return LostRace(
-        "tour",
-        tour_id=lost[0].tour_id,
-        version=lost[0].version,
-        found_version=versions.get(lost[0].tour_id),
-        tours_lost=len(lost),
-    )
+    for before, _ in changes:
+        if before.tour_id not in written:
+            raise LostRace("tour", tour_id=before.tour_id, version=before.version)
 
 
 def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking]) -> None:
@@ -259,9 +243,6 @@ def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking])
         [(*booking, now, now) for booking in new],
         key="booking_id",
     )
-    if len(inserted) != len(new):
-        [lost, *_] = (booking for booking in new if booking.booking_id not in inserted)
-        raise LostRace("reservation", booking_id=lost.booking_id, tour_id=lost.tour_id)
     old = [booking for booking in changed if booking.booking_id in before]
     updated = compare_and_set(
         Reservation,
@@ -271,8 +252,10 @@ def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking])
         guard="state",
         guards=[before[booking.booking_id].state for booking in old],
     )
-    if updated != len(old):
-        raise LostRace("reservation", booking_id=old[0].booking_id, tour_id=old[0].tour_id)
+    written = inserted | updated
+    for booking in changed:
+        if booking.booking_id not in written:
+            raise LostRace("reservation", booking_id=booking.booking_id, tour_id=booking.tour_id)
 
 
 def _tell(events: Sequence[Event], decisions: Sequence[Decision]) -> None:

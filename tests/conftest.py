@@ -4,12 +4,9 @@ The database under test is the one that ``DATABASE_URL`` names; ``make test`` ru
 PostgreSQL and again on SQLite.
 """
 
-import os
-
 import pytest
 
 from booking_platform.messaging.consumers import CONSUMERS, Consumer
-from tests.events import created
 
 
 @pytest.fixture(params=sorted(CONSUMERS) or ["none"])

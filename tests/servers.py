@@ -168,12 +168,9 @@ def _install(package: str, binaries: str) -> bool:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
     print(f"Installing Debian's {package} …", file=sys.stderr)
-    quiet = {"check": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update"], env=environment, **quiet)  # type: ignore[call-overload]
-    subprocess.run(  # type: ignore[call-overload]
-        ["apt-get", "install", "-y", "--no-install-recommends", package], env=environment, **quiet
-    )
+    for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
+        subprocess.run(["apt-get", "-q", *command], env=environment, check=False, stdout=sys.stderr)
     return bool(glob(binaries))
 
 

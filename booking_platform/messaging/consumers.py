@@ -66,10 +66,10 @@ class Consumer:
         return self.queue.name
 
 
-class EventTask(Task):
+class EventTask(Task):  # type: ignore[type-arg]
     """A Celery task whose message is acknowledged once all its events are committed or parked."""
 
-    Request = GroupRequest
+    Request = GroupRequest  # type: ignore[assignment]
     acks_late = True
     reject_on_worker_lost = True
     acks_on_failure = acks_on_timeout = False

@@ -28,13 +28,15 @@ DELIVERY_COUNT = "x-delivery-count"  # RabbitMQ's name for it
 class Channel(filesystem.Channel):
     """A channel whose queues and exchanges are folders, and messages and bindings files in them."""
 
+    connection: Any  # the Transport below
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._listed: defaultdict[str, deque[Path]] = defaultdict(deque)
 
     # Bindings: one file each, so that two processes never write the same one differently.
 
-    def get_table(self, exchange: str) -> list[exchange_queue_t]:
+    def get_table(self, exchange: str) -> list[Any]:
         return [
             exchange_queue_t(*loads(file.read_text()))
             for file in _finished(_folder(self.control_folder, exchange))
@@ -55,7 +57,9 @@ class Channel(filesystem.Channel):
 
     # Messages.
 
-    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:
+    def _put(  # type: ignore[override]  # Kombu's own differ in this
+        self, queue: str, payload: dict[str, Any], **_: Any
+    ) -> None:
         folder = _folder(self.data_folder_out, queue)
         _write(folder / f"{time_ns():020}-{uuid4().hex}", dumps(payload))
 

@@ -13,7 +13,6 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.message import Message
 
-
 REPLAY_HEADER = "x-replay-of"
 KEPT_HEADERS = ("task", "x-death", REPLAY_HEADER)  # those that mean something here
 
@@ -57,7 +56,8 @@ class GroupMessage:
             "argsrepr": f"<{len(deliveries)} of {queue}>",
             "kwargsrepr": "{}",
         }
-        self.body = self.payload = ([[_delivery(message) for message in deliveries]], {}, {})
+        self.body: Any = ([[_delivery(message) for message in deliveries]], {}, {})
+        self.payload: Any = self.body
 
     def ack_log_error(self, logger: Logger, errors: Any, multiple: bool = False) -> None:
         if self._on_settled():
@@ -86,14 +86,14 @@ class GroupRequest(Request):
     def reject(self, requeue: bool = True) -> None:
         super().reject(requeue=True)
 
-    def info(self, safe: bool = False) -> dict[str, Any]:
+    def info(self, safe: bool = False) -> Any:
         """Describe the request for ``inspect``, without the customers' data in its arguments."""
-        return super().info(safe=True)  # type: ignore[no-any-return]
+        return super().info(safe=True)
 
 
 def _delivery(message: Message) -> Delivery:
-    headers = message.headers
+    body, headers = message.body, message.headers
     return Delivery(
-        bytes(message.body or b""),
+        body.encode() if isinstance(body, str) else bytes(body or b""),
         {name: headers[name] for name in KEPT_HEADERS if name in headers} if headers else {},
     )

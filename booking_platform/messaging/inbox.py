@@ -216,8 +216,10 @@ def _claim(consumer: Consumer, events: Iterable[Event], now: datetime) -> dict[s
         consumer=consumer.name, event_id__in=first.keys() - claimed
     )
     return {
-        event_id: Known(*rest)
-        for event_id, *rest in before.values_list("event_id", "fingerprint", "processed_at")
+        event_id: Known(fingerprint, processed_at)
+        for event_id, fingerprint, processed_at in before.values_list(
+            "event_id", "fingerprint", "processed_at"
+        )
     }
 
 

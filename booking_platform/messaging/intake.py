@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import amqp
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 from kombu import Connection, Consumer, Queue
@@ -25,6 +24,7 @@ class Source:
     def __init__(self, queue: Queue, task: str, batch: int) -> None:
         self.queue, self.task, self.batch = queue, task, batch
         self.waiting: deque[Message] = deque()
+        self.channel: Any = None
         self.consumer: Consumer | None = None
 
     def next_group(self) -> list[Message]:
@@ -62,13 +62,13 @@ class Intake:
         else:
             self._wake = partial(wake, self._dispatch)
         for source in self._sources:
-            channel = _raw(connection.channel())
+            source.channel = _raw(connection.channel())
             receive = partial(self._receive, source)
             source.consumer = Consumer(
-                channel,
+                source.channel,
                 [source.queue],
                 on_message=receive,
-                on_decode_error=lambda message, error, receive=receive: receive(message),
+                on_decode_error=_ignoring_the_error(receive),
                 auto_declare=False,
                 prefetch_count=source.batch * (self._places() + 1),
             )
@@ -95,7 +95,7 @@ class Intake:
         """Close the channels, once all that was in the pool is settled."""
         for source in self._sources:
             if source.consumer is not None:
-                ignore(source.consumer.channel.close)
+                ignore(source.channel.close)
 
     def _receive(self, source: Source, message: Message) -> None:
         with self._lock:
@@ -148,12 +148,17 @@ class _Dispatcher:
             try:
                 self._function()
             except BaseException:
-                state.should_stop = EX_FAILURE  # as an error in the event loop would
+                state.should_stop = EX_FAILURE  # type: ignore[assignment]  # as an error in the event loop would
                 raise
 
 
 def _redelivered(message: Message) -> bool:
     return bool(message.delivery_info.get("redelivered"))
+
+
+def _ignoring_the_error(receive: Callable[[Message], None]) -> Callable[[Message, Exception], None]:
+    """Take what Kombu can't decode like the rest: the task refuses it by its bytes."""
+    return lambda message, _error: receive(message)
 
 
 def _raw(channel: Any) -> Any:
@@ -162,11 +167,11 @@ def _raw(channel: Any) -> Any:
     A producer's headers must not make the main process decode them, nor inflate them: a small
     compressed body could fill its memory.
     """
-    if isinstance(channel, amqp.Channel):
+    if hasattr(channel, "auto_decode"):
         channel.auto_decode = False
         message_to_python = channel.message_to_python
 
-        def uncompressed(raw: Any) -> Message:
+        def uncompressed(raw: Any) -> Any:
             (raw.properties.get("application_headers") or {}).pop("compression", None)
             return message_to_python(raw)
 

@@ -10,6 +10,8 @@ from kombu import Producer
 
 from booking_platform.messaging import topology
 
+PERSISTENT = 2  # AMQP 0-9-1, basic class, delivery-mode
+
 
 @contextmanager
 def producer() -> Iterator[Producer]:
@@ -41,7 +43,7 @@ def publish(
         headers=headers or {},
         content_type="application/json",
         content_encoding="utf-8",
-        delivery_mode="persistent",
+        delivery_mode=PERSISTENT,
         mandatory=True,
         retry=True,
     )

@@ -41,14 +41,14 @@ def compare_and_set(
     key: str,
     guard: str,
     guards: Sequence[Any],
-) -> int:
-    """Set the columns of each row whose ``guard`` still has the value given; give how many did.
+) -> set[Any]:
+    """Set the columns of each row whose ``guard`` still has the value given; give their keys.
 
     ``columns`` includes the key. Rows are locked in the order of their keys first, since an UPDATE
     with a join takes them in any order, and two such have deadlocked in trials.
     """
     if not rows:
-        return 0
+        return set()
     table, expected = model._meta.db_table, f"expected_{guard}"
     given = _given(model, columns, also={expected: guard})
     changes = ", ".join(f"{name} = given.{name}" for name in columns if name != key)
@@ -64,8 +64,8 @@ def compare_and_set(
         sql = f"WITH given AS ({given}) UPDATE {table} SET {changes} FROM given WHERE {match}"
     guarded = [(*row, value) for row, value in zip(rows, guards, strict=True)]
     with connection.cursor() as cursor:
-        cursor.execute(sql, [_json((*columns, expected), guarded)])
-        return int(cursor.rowcount)
+        cursor.execute(f"{sql} RETURNING {table}.{key}", [_json((*columns, expected), guarded)])
+        return {changed for (changed,) in cursor.fetchall()}
 
 
 def stored(value: Any) -> Any:

@@ -1,0 +1,41 @@
+# Every verb sets up what it needs in .venv first, and quickly where that is done.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test lint bench
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PORT ?= 8000
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := $(CURDIR)
+
+help: ## list the verbs
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+demo: $(READY) ## run the main job and check it; RABBITMQ_URL=… DATABASE_URL=… name real servers
+	@folder=$$(mktemp -d); VAR_DIR=$$folder python manage.py demo; status=$$?; rm -rf $$folder; exit $$status
+
+run: $(READY) ## start web, worker and beat together; Ctrl-C stops them all; PORT=8000
+	@python manage.py set_up_development
+	@echo "The admin is at http://127.0.0.1:$(PORT)/admin/."
+	@PORT=$(PORT) honcho start
+
+test: $(READY) ## run all tests, on PostgreSQL and RabbitMQ and on the embedded default
+	@python -m tests.servers tests/run
+
+lint: $(READY) ## check format, style, types, import contracts and migrations
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	VAR_DIR=$$(mktemp -d) python manage.py makemigrations --check --dry-run
+
+bench: $(READY) ## measure throughput and latency against a Celery task per event
+	@python -m tests.servers python -m bench.throughput
+	@python -m tests.servers python -m bench.latency
+
+$(READY): requirements.txt requirements-dev.txt
+	@echo "Setting up $(VENV) …"
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
