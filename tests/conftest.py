@@ -1,15 +1,50 @@
 """Fixtures shared by all tests.
 
-The database under test is the one that ``DATABASE_URL`` names; ``make test`` runs the suite on
-PostgreSQL and again on SQLite.
+The database and the broker under test are those that ``DATABASE_URL`` and ``RABBITMQ_URL`` name;
+``make test`` runs the suite on PostgreSQL and RabbitMQ, and again on the embedded default.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from django.conf import settings
+from django.db import connection
 
 from booking_platform.messaging.consumers import CONSUMERS, Consumer
+from booking_platform.messaging.topology import EVENT_QUEUES
+from tests.factories import TourFactory
+from tests.platform import Platform
 
 
-@pytest.fixture(params=sorted(CONSUMERS) or ["none"])
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Put SQLite's test database into a file, which workers can open too."""
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = str(settings.VAR_DIR / "test.sqlite3")
+
+
+@pytest.fixture(params=[queue.name for queue in EVENT_QUEUES if queue.task_queue == "catalog"])
 def consumer(request: pytest.FixtureRequest) -> Consumer:
     """Every registered consumer in turn: the laws hold for each."""
     return CONSUMERS[request.param]
+
+
+@pytest.fixture
+def platform(transactional_db: None, tmp_path: Path) -> Iterator[Platform]:
+    """Real workers on the database and the broker under test."""
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    platform = Platform(tmp_path)
+    platform.environment["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    platform.delete_queues()
+    platform.declare()
+    try:
+        yield platform
+    finally:
+        platform.close()
+
+
+@pytest.fixture
+def tour(transactional_db: None) -> object:
+    return TourFactory(capacity=100_000)

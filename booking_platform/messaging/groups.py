@@ -24,6 +24,9 @@ class Delivery(NamedTuple):
     headers: dict[str, Any]
 
 
+Log = Callable[..., None]  # calls an ack or a reject of Kombu's, and logs its error
+
+
 class GroupMessage:
     """Answers Celery as one Kombu message; acks and rejects go to every delivery."""
 
@@ -35,11 +38,12 @@ class GroupMessage:
         task: str,
         queue: str,
         deliveries: Sequence[Message],
-        on_settled: Callable[[], bool],  # false: its connection is gone
+        *,
+        on_ack: Callable[[Log], None],
+        on_reject: Callable[[Log], None],
     ) -> None:
         group_id = str(uuid4())
-        self._deliveries = deliveries
-        self._on_settled = on_settled
+        self._on_ack, self._on_reject = on_ack, on_reject
         self.delivery_tag = group_id
         self.properties = {"correlation_id": group_id, "priority": 0}
         self.delivery_info = {
@@ -60,14 +64,10 @@ class GroupMessage:
         self.payload: Any = self.body
 
     def ack_log_error(self, logger: Logger, errors: Any, multiple: bool = False) -> None:
-        if self._on_settled():
-            for message in self._deliveries:
-                message.ack_log_error(logger, errors)
+        self._on_ack(lambda answer, **how: answer(logger, errors, **how))
 
     def reject_log_error(self, logger: Logger, errors: Any, requeue: bool = False) -> None:
-        if self._on_settled():
-            for message in self._deliveries:
-                message.reject_log_error(logger, errors, requeue=requeue)
+        self._on_reject(lambda answer, **how: answer(logger, errors, **how))
 
 
 class GroupRequest(Request):

@@ -26,6 +26,12 @@ class Source:
         self.waiting: deque[Message] = deque()
         self.channel: Any = None
         self.consumer: Consumer | None = None
+        self._unsettled: dict[Any, None] = {}  # delivery tags, oldest first
+        self._withheld: list[Message] = []  # settled, but to be acked with what came before them
+
+    def receive(self, message: Message) -> None:
+        self._unsettled[message.delivery_tag] = None
+        self.waiting.append(message)
 
     def next_group(self) -> list[Message]:
         """Take what goes together: up to a batch, but a redelivered message always alone."""
@@ -38,6 +44,53 @@ class Source:
         ):
             group.append(self.waiting.popleft())
         return group
+
+    def ack(self, group: Sequence[Message], log: Callable[..., Any], *, closing: bool) -> None:
+        """Ack a group with one command if nothing older is unsettled.
+
+        Many single acks are lost when the channel is closed at once: RabbitMQ's client of a
+        quorum queue holds back what exceeds 32 unanswered commands. So a worker that is stopping
+        withholds them until one command can speak for all.
+        """
+        self._settle(group)
+        if isinstance(group[-1].delivery_tag, int) and self._oldest_after(group[-1]):
+            log(group[-1].ack_log_error, multiple=True)
+        elif closing:
+            self._withheld += group
+        else:
+            for message in group:
+                log(message.ack_log_error)
+
+    def reject(self, group: Sequence[Message], log: Callable[..., Any]) -> None:
+        """Return a group to its queue."""
+        self._settle(group)
+        for message in group:
+            log(message.reject_log_error, requeue=True)
+
+    def return_waiting(self, ignore: Callable[..., Any]) -> None:
+        while self.waiting:
+            message = self.waiting.popleft()
+            self._settle([message])
+            ignore(message.requeue)
+
+    def close(self, ignore: Callable[..., Any]) -> None:
+        if self._withheld:
+            newest: Any = max(self._withheld, key=lambda message: message.delivery_tag or 0)
+            if self._oldest_after(newest):
+                ignore(partial(newest.ack, multiple=True))
+            else:
+                for message in self._withheld:
+                    ignore(message.ack)
+        if self.channel is not None:
+            ignore(self.channel.close)
+
+    def _settle(self, group: Sequence[Message]) -> None:
+        for message in group:
+            self._unsettled.pop(message.delivery_tag, None)
+
+    def _oldest_after(self, message: Message) -> bool:
+        oldest = next(iter(self._unsettled), None)
+        return oldest is None or oldest > message.delivery_tag
 
 
 class Intake:
@@ -81,8 +134,7 @@ class Intake:
         for source in self._sources:
             if source.consumer is not None:
                 ignore(source.consumer.cancel)
-                while source.waiting:
-                    ignore(partial(source.waiting.popleft().requeue))
+                source.return_waiting(ignore)
 
     def forget(self) -> None:
         """The connection is lost: the broker redelivers, and old acks mean nothing."""
@@ -94,12 +146,11 @@ class Intake:
     def close(self, ignore: Callable[..., Any]) -> None:
         """Close the channels, once all that was in the pool is settled."""
         for source in self._sources:
-            if source.consumer is not None:
-                ignore(source.channel.close)
+            source.close(ignore)
 
     def _receive(self, source: Source, message: Message) -> None:
         with self._lock:
-            source.waiting.append(message)
+            source.receive(message)
         self._wake()
 
     def _dispatch(self) -> None:
@@ -115,17 +166,25 @@ class Intake:
                 source = self._sources[0]
                 if source.waiting:
                     self._in_pool += 1
-                    return GroupMessage(
-                        source.task, source.queue.name, source.next_group(), self._settled
-                    )
+                    return self._message(source, source.next_group())
             return None
 
-    def _settled(self) -> bool:
-        """Free a place; tell whether the group's deliveries can still be acked."""
+    def _message(self, source: Source, group: list[Message]) -> GroupMessage:
+        return GroupMessage(
+            source.task,
+            source.queue.name,
+            group,
+            on_ack=lambda log: self._settle(lambda: source.ack(group, log, closing=not self._open)),
+            on_reject=lambda log: self._settle(lambda: source.reject(group, log)),
+        )
+
+    def _settle(self, answer: Callable[[], None]) -> None:
+        """Free a place, and answer the broker if it can still be reached."""
         with self._lock:
             self._in_pool -= 1
+            if self._connected:
+                answer()
         self._wake()
-        return self._connected
 
 
 class _Dispatcher:

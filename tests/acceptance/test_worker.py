@@ -1,0 +1,149 @@
+"""The worker as an operator starts it, and as producers meet it."""
+
+import os
+
+import pytest
+
+from catalog.models import Reservation
+from tests.events import body, cancelled, created
+from tests.factories import TourFactory
+from tests.platform import Platform, assert_adds_up, counter, parked, processed
+
+CREATED = "tour-catalog.booking-created"
+CANCELLED = "tour-catalog.booking-cancelled"
+
+
+class TestBookings:
+    def test_every_event_is_accounted_for(self, platform: Platform) -> None:
+        tours = [TourFactory(capacity=20) for _ in range(10)]
+        events = [created(tours[n % 10].pk, f"B{n}") for n in range(500)]
+        platform.start()
+        platform.publish(events)
+        platform.wait_for_processed(500)
+        states = Reservation.objects.values_list("state", flat=True)
+        assert sorted(states) == ["rejected"] * 300 + ["reserved"] * 200
+        for tour in tours:
+            assert_adds_up(tour)
+            assert tour.available_seats == 0
+        assert parked() == []
+
+    def test_two_workers_with_four_processes_each_lose_nothing_on_one_tour(
+        self, platform: Platform, tour
+    ) -> None:
+        for _ in range(2):
+            platform.start("-c", "4", wait=False)
+        for worker in platform.workers:
+            worker.wait_until_ready()
+        platform.publish(created(tour.pk, f"B{n}") for n in range(3000))
+        platform.wait_for_processed(3000, seconds=120)
+        assert_adds_up(tour)
+        assert tour.reserved_seats == 3000
+        assert parked() == []
+
+    def test_repeats_have_no_effect_and_are_counted(self, platform: Platform, tour) -> None:
+        event = created(tour.pk, "B", seats=2)
+        platform.start()
+        platform.publish([event] * 50)
+        duplicates = "duplicate_events_total"
+        platform.wait_for(
+            lambda: counter(platform.environment, duplicates) == 49, "49 duplicates counted"
+        )
+        assert_adds_up(tour)
+        assert tour.reserved_seats == 2
+        assert processed() == 1
+
+    def test_the_same_cancellation_five_times_gives_seats_back_once(
+        self, platform: Platform
+    ) -> None:
+        tour = TourFactory(capacity=20, available_seats=10)
+        platform.start()
+        platform.publish([cancelled(tour.pk, "BK-42", seats=2)] * 5, key="booking.cancelled")
+        platform.wait_for_processed(1, queue=CANCELLED)
+        platform.wait_for(
+            lambda: counter(platform.environment, "duplicate_events_total") == 4, "4 duplicates"
+        )
+        assert_adds_up(tour)
+        assert tour.available_seats == 12
+
+
+class TestHostileInput:
+    def test_each_is_one_clear_dead_letter_and_the_next_event_is_processed(
+        self, platform: Platform, tour
+    ) -> None:
+        good = created(tour.pk, "B")
+        bodies = {
+            "not UTF-8": b'{"eventId": "\xff\xfe"}',
+            "not JSON": b"hello",
+            "empty": b"",
+            "an array": b"[1, 2]",
+            "10 MB": b'{"eventId": "big", "junk": "' + b"x" * 10_000_000 + b'"}',
+            "0 seats": body(created(tour.pk, "B", seats=0)),
+            "-1 seats": body(created(tour.pk, "B", seats=-1)),
+            "1.5 seats": body(created(tour.pk, "B", seats=1.5)),
+            "'2' seats": body(created(tour.pk, "B", seats="2")),
+            "true seats": body(created(tour.pk, "B", seats=True)),
+            "10**30 seats": body(created(tour.pk, "B", seats=10**30)),
+            "null seats": body(created(tour.pk, "B", seats=None)),
+            "no payload": body({k: v for k, v in good.items() if k != "payload"}),
+            "a long id": body(created(tour.pk, "B", event_id="x" * 256)),
+            "NUL": body(created(tour.pk, "B\0")),
+            "deep": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+            "another type": body(cancelled(tour.pk, "B")),
+        }
+        platform.start()
+        platform.publish(bodies.values())
+        platform.publish([created(tour.pk, "🎫", event_id="🎉")])
+        platform.wait_for_processed(1)
+        platform.wait_for(lambda: len(parked()) == len(bodies), f"{len(bodies)} dead letters")
+        assert processed() == 1
+        assert {reason for reason, _ in parked()} == {"malformed", "invalid", "too_large"}
+
+    @pytest.mark.parametrize("task", ["celery.backend_cleanup", "catalog.booking_created"])
+    def test_a_message_that_claims_to_be_a_task_runs_nothing(
+        self, platform: Platform, tour, task: str
+    ) -> None:
+        platform.start()
+        event = created(tour.pk, "B", event_id="disguised")
+        platform.publish([event], headers={"task": task, "id": "1", "lang": "py"})
+        platform.publish([b"[[], {}, {}]"], headers={"task": task, "id": "2"})
+        platform.publish([created(tour.pk, "C")])
+        platform.wait_for_processed(1)
+        platform.wait_for(lambda: len(parked()) == 2, "two dead letters")
+        assert parked() == [("task", ""), ("task", "disguised")]
+        assert tour.reservations.count() == 1
+
+    def test_compressed_bodies_and_foreign_encodings_are_not_unpacked(
+        self, platform: Platform, tour
+    ) -> None:
+        platform.start()
+        platform.publish([created(tour.pk, "B")], headers={"compression": "application/x-gzip"})
+        platform.publish([created(tour.pk, "C")])
+        platform.wait_for_processed(1)
+        platform.wait_for(lambda: processed() + len(parked()) == 2, "both settled")
+
+
+class TestQueues:
+    def test_a_worker_takes_only_the_events_of_its_queues(self, platform: Platform, tour) -> None:
+        maintenance = platform.start("-c", "1", "-Q", "maintenance")
+        platform.publish([created(tour.pk, "B")])
+        catalog = platform.start("-c", "1", "-Q", "catalog")
+        platform.wait_for_processed(1)
+        assert "Applied" not in maintenance.log
+        assert "Applied" in catalog.log
+
+    @pytest.mark.servers
+    def test_a_queue_with_other_arguments_is_explained(self, platform: Platform) -> None:
+        worker = platform.start("-c", "1", EVENT_DELIVERY_LIMIT="7", wait=False)
+        assert worker.process.wait(60) == os.EX_CONFIG
+        assert "A queue exists on the broker with other arguments" in worker.log
+        assert "EVENT_DELIVERY_LIMIT" in worker.log
+
+
+class TestPools:
+    @pytest.mark.parametrize("pool", ["threads", "solo"])
+    def test_other_pools_do_the_same(self, platform: Platform, tour, pool: str) -> None:
+        platform.start("-P", pool, "-c", "4")
+        platform.publish(created(tour.pk, f"B{n}") for n in range(300))
+        platform.wait_for_processed(300)
+        assert_adds_up(tour)
+        assert tour.reserved_seats == 300

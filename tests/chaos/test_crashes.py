@@ -1,0 +1,120 @@
+"""What must not lose or repeat an event: processes, connections and code that fail."""
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from celery import current_app
+from django.conf import settings
+
+from catalog.models import Reservation, Tour
+from tests.events import created
+from tests.platform import Platform, assert_adds_up, counter, parked, processed
+
+FAULTY = "tests.faulty"
+
+
+def bookings(tour: Tour, count: int, prefix: str = "B") -> list[dict]:
+    return [created(tour.pk, f"{prefix}-{n}") for n in range(count)]
+
+
+def assert_all_reserved(tour: Tour, count: int) -> None:
+    assert_adds_up(tour)
+    assert tour.reserved_seats == count
+    assert tour.reservations.filter(state=Reservation.State.RESERVED).count() == count
+    assert parked() == []
+
+
+@pytest.mark.servers
+class TestKills:
+    """`kill -9`: only a real broker gives back what a dead process held."""
+
+    def test_a_killed_pool_process_loses_nothing(self, platform: Platform, tour: Tour) -> None:
+        worker = platform.start()
+        platform.publish(bookings(tour, 5000))
+        platform.wait_for_processed(300)
+        worker.pool()[0].kill()
+        platform.wait_for_processed(5000, seconds=120)
+        assert_all_reserved(tour, 5000)
+
+    def test_a_killed_worker_loses_nothing(self, platform: Platform, tour: Tour) -> None:
+        worker = platform.start()
+        platform.publish(bookings(tour, 5000))
+        platform.wait_for_processed(300)
+        worker.kill()
+        assert processed() < 5000
+        platform.start()
+        platform.wait_for_processed(5000, seconds=120)
+        assert_all_reserved(tour, 5000)
+
+    def test_a_poison_event_ends_as_one_dead_letter(self, platform: Platform, tour: Tour) -> None:
+        platform.delete_queues()
+        platform.publish([])
+        platform.start("-c", "2", app=FAULTY, EVENT_DELIVERY_LIMIT="2")
+        poison = created(tour.pk, "poison", event_id="the poison")
+        platform.publish([*bookings(tour, 100), poison, *bookings(tour, 100, "C")])
+        platform.wait_for_processed(200, seconds=120)
+        platform.wait_for(lambda: parked() == [("poison", "the poison")], "it is parked", 120)
+        assert_adds_up(tour)
+        assert tour.reserved_seats == 200
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(not shutil.which("rabbitmqctl"), reason="rabbitmqctl closes the connections")
+class TestConnections:
+    def test_a_lost_connection_to_the_broker_loses_nothing(
+        self, platform: Platform, tour: Tour
+    ) -> None:
+        platform.start()
+        platform.publish(bookings(tour, 3000))
+        platform.wait_for_processed(300)
+        vhost = settings.RABBITMQ_URL.rsplit("/", 1)[1] or "/"
+        command = ["rabbitmqctl", "-q", "close_all_connections", "-p", vhost, "a test"]
+        subprocess.run(command, check=True)
+        platform.wait_for_processed(3000, seconds=120)
+        assert_all_reserved(tour, 3000)
+
+
+class TestWarmShutdown:
+    def test_it_finishes_its_groups_and_acks_them(self, platform: Platform, tour: Tour) -> None:
+        worker = platform.start()
+        platform.publish(bookings(tour, 2000))
+        platform.wait_for_processed(200)
+        assert worker.stop() == 0
+        platform.start()
+        platform.wait_for_processed(2000, seconds=120)
+        assert_all_reserved(tour, 2000)
+        assert counter(platform.environment, "duplicate_events_total") == 0
+
+
+class TestBugs:
+    @pytest.mark.parametrize("fault", ["bug", "memory"])
+    def test_a_bug_parks_its_event_and_no_other(
+        self, platform: Platform, tour: Tour, fault: str
+    ) -> None:
+        bad = created(tour.pk, fault, event_id="the bad one")
+        platform.publish([*bookings(tour, 100), bad, *bookings(tour, 99, "C")])
+        platform.start("-c", "1", app=FAULTY)
+        platform.wait_for_processed(199)
+        platform.wait_for(lambda: parked() == [("bug", "the bad one")], "it is parked")
+        assert_adds_up(tour)
+        assert tour.reserved_seats == 199
+
+
+class TestRemoteControl:
+    def test_a_terminated_group_is_done_again(self, platform: Platform, tour: Tour) -> None:
+        gate = platform.folder / "gate"
+        gate.touch()
+        platform.start("-c", "2", app=FAULTY, SLOW_WHILE=str(gate))
+        platform.publish([created(tour.pk, "slow")])
+        started: Path = platform.folder / "slow-started"
+        platform.wait_for(started.exists, "the group runs")
+        inspect = current_app.control.inspect(timeout=2)
+        [[running]] = [tasks for tasks in inspect.active().values() if tasks]
+        assert "slow" not in str(running["args"])
+        current_app.control.revoke(running["id"], terminate=True, signal=signal.SIGKILL.name)
+        gate.unlink()
+        platform.wait_for_processed(1)
+        assert_all_reserved(tour, 1)

@@ -1,0 +1,178 @@
+"""A real worker on the servers under test, started, watched and killed as an operator could."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from celery import current_app
+from django.conf import settings
+from django.db import connection
+
+from booking_platform.messaging import topology
+from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from catalog.models import Reservation, Tour
+from tests.events import body
+from tests.servers import wait_until
+
+READY_SECONDS = 60
+TASK_QUEUES = ("catalog", "payments", "notifications", "maintenance")
+
+
+class Worker:
+    """One ``celery worker`` process and its pool."""
+
+    def __init__(self, platform: "Platform", *options: str, app: str, env: dict[str, str]) -> None:
+        self.log_file = platform.folder / f"worker-{len(platform.workers)}.log"
+        name = f"w{len(platform.workers)}@%h"
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", name, *options]
+        with self.log_file.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                env=os.environ | platform.environment | env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, f"the worker ended:\n{self.log[-4000:]}"
+            return " ready." in self.log
+
+        wait_until(ready, seconds=READY_SECONDS, what="the worker is ready")
+
+    def pool(self) -> list[psutil.Process]:
+        """Give the pool processes; the worker has no other children."""
+        return psutil.Process(self.process.pid).children()
+
+    def kill(self) -> None:
+        """End it and its pool at once, as a power failure would."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, seconds: float = 60) -> int:
+        """End it warmly; give its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+class Platform:
+    """The database under test, the broker under test, and workers on both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workers: list[Worker] = []
+        self.environment = {"DATABASE_URL": self._database_url(), "OUTAGE_MAX_SECONDS": "0.5"}
+
+    @staticmethod
+    def _database_url() -> str:
+        database = connection.settings_dict
+        if connection.vendor == "sqlite":
+            return f"sqlite:///{database['NAME']}"
+        user = f"{database['USER']}:{database['PASSWORD']}"
+        return f"postgres://{user}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+
+    def start(
+        self, *options: str, app: str = "booking_platform", wait: bool = True, **env: str
+    ) -> Worker:
+        worker = Worker(self, *(options or ("-c", "2")), app=app, env=env)
+        self.workers.append(worker)
+        if wait:
+            worker.wait_until_ready()
+        return worker
+
+    @contextmanager
+    def channel(self) -> Iterator[Any]:
+        with current_app.connection_for_write() as broker, broker.channel() as channel:
+            yield channel
+
+    def declare(self) -> None:
+        with current_app.connection_for_write() as broker:
+            topology.declare(broker, delivery_limit=settings.EVENT_DELIVERY_LIMIT)
+
+    def delete_queues(self) -> None:
+        names = [queue.name for queue in topology.EVENT_QUEUES] + [topology.DEAD_LETTER_QUEUE.name]
+        for name in (*names, *TASK_QUEUES):
+            # A channel each: an error closes it.
+            with suppress(Exception), self.channel() as channel:
+                channel.queue_delete(name)
+
+    def publish(
+        self,
+        events: Iterable[dict[str, Any] | bytes],
+        *,
+        key: str = "booking.created",
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        """Publish as a foreign producer: plain bytes, no content type, no Celery headers."""
+        with self.channel() as channel:
+            topology.EVENTS(channel).declare()
+            for event in events:
+                raw = event if isinstance(event, bytes) else body(event)
+                message = channel.prepare_message(
+                    raw, headers=headers or {}, properties={"delivery_mode": 2}
+                )
+                channel.basic_publish(message, exchange="booking-events", routing_key=key)
+
+    def wait_for(self, condition: Any, what: str, seconds: float = 60) -> None:
+        try:
+            wait_until(condition, seconds=seconds, what=what)
+        except TimeoutError as error:
+            logs = "\n".join(worker.log[-3000:] for worker in self.workers)
+            raise AssertionError(f"{error}\n{logs}") from None
+
+    def wait_for_processed(self, count: int, *, queue: str = "", seconds: float = 60) -> None:
+        def there() -> bool:
+            return processed(queue) >= count
+
+        self.wait_for(there, f"{count} events processed", seconds)
+
+    def close(self) -> None:
+        with ExitStack() as stack:
+            for worker in self.workers:
+                stack.callback(worker.kill)
+        self.delete_queues()
+
+
+def processed(queue: str = "") -> int:
+    return ProcessedEvent.objects.filter(consumer__startswith=queue or "tour-catalog.").count()
+
+
+def parked() -> list[tuple[str, str]]:
+    """Give reason and event id of every open dead letter."""
+    return sorted(DeadLetter.objects.filter(state="parked").values_list("reason", "event_id"))
+
+
+def assert_adds_up(tour: Tour) -> None:
+    """The tour's numbers are those of its ledger."""
+    tour.refresh_from_db()
+    held = tour.reservations.filter(state=Reservation.State.RESERVED)
+    assert tour.reserved_seats == sum(held.values_list("seats", flat=True))
+    sold = tour.reserved_seats + max(0, tour.unledgered_seats)
+    assert tour.available_seats == max(0, tour.capacity - sold)
+
+
+def counter(environment: dict[str, str], name: str) -> float:
+    """Sum a counter over all processes that share the metrics' folder."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=environment["PROMETHEUS_MULTIPROC_DIR"])
+    return sum(
+        sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == name
+    )
