@@ -11,10 +11,17 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from booking_platform.celery import app
 from booking_platform.messaging.consumers import CONSUMERS, Consumer
 from booking_platform.messaging.topology import EVENT_QUEUES
 from tests.factories import TourFactory
 from tests.platform import Platform
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _registered_consumers() -> None:
+    """Import every app's tasks, as a worker does at start."""
+    app.loader.import_default_modules()
 
 
 @pytest.fixture(scope="session")

@@ -115,15 +115,27 @@ class Platform:
         key: str = "booking.created",
         headers: dict[str, Any] | None = None,
     ) -> None:
-        """Publish as a foreign producer: plain bytes, no content type, no Celery headers."""
+        """Publish as a foreign producer: plain bytes, no content type, no Celery headers.
+
+        Confirmed: what a producer sends just before it closes its channel may be lost otherwise.
+        """
+        confirmed: set[int] = set()
+        sent = 0
         with self.channel() as channel:
-            topology.EVENTS(channel).declare()
+            if hasattr(channel, "confirm_select"):
+                channel.confirm_select()
+                channel.events["basic_ack"].add(
+                    lambda tag, multiple: confirmed.update(range(1, tag + 1) if multiple else [tag])
+                )
             for event in events:
                 raw = event if isinstance(event, bytes) else body(event)
                 message = channel.prepare_message(
                     raw, headers=headers or {}, properties={"delivery_mode": 2}
                 )
                 channel.basic_publish(message, exchange="booking-events", routing_key=key)
+                sent += 1
+            while hasattr(channel, "confirm_select") and len(confirmed) < sent:
+                channel.connection.drain_events(timeout=10)
 
     def wait_for(self, condition: Any, what: str, seconds: float = 60) -> None:
         try:

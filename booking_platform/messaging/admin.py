@@ -338,7 +338,8 @@ class DeadLetterAdmin(RecordsOfFact, DeadLetterModelAdmin):
             )
             .get()
         )
-        text = as_text(bytes(opening), complete=len(opening) == size)
+        opening = bytes(opening or b"")  # SQLite: the start of nothing is NULL
+        text = as_text(opening, complete=len(opening) == size)
         note = f"{size:,} bytes"
         if len(text) > SHOWN or len(opening) < size:
             note += f": only the first {SHOWN:,} characters are shown"

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from booking_platform.messaging import dead_letters, metrics
-from booking_platform.messaging.consumers import Consumer, Refused
+from booking_platform.messaging.consumers import Consumer, LostRace, Refused
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.envelope import Event, InvalidEvent, MalformedEvent, decode
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
@@ -212,15 +212,17 @@ def _claim(consumer: Consumer, events: Iterable[Event], now: datetime) -> dict[s
     )
     if len(claimed) == len(first):
         return {}
-    before = ProcessedEvent.objects.filter(
-        consumer=consumer.name, event_id__in=first.keys() - claimed
-    )
-    return {
+    lost = first.keys() - claimed
+    before = ProcessedEvent.objects.filter(consumer=consumer.name, event_id__in=lost)
+    known = {
         event_id: Known(fingerprint, processed_at)
         for event_id, fingerprint, processed_at in before.values_list(
             "event_id", "fingerprint", "processed_at"
         )
     }
+    if forgotten := lost - known.keys():  # by the cleanup, between the two statements
+        raise LostRace("processed_event", event_id=min(forgotten))
+    return known
 
 
 def _record(consumer: Consumer, outcomes: dict[str, str | Refused]) -> None:

@@ -69,12 +69,6 @@ class TestOutage:
         assert worker.process.poll() is None
         server.start()
 
-        import os as _o; _o.environ.get("DBG") and time.sleep(12) or _o.environ.get("DBG") and print("DBG", ask(server,count), ask(server,"select count(*) from processed_events"), [ (q.name, platform_size(platform,q.name)) for q in __import__("booking_platform.messaging.topology",fromlist=["x"]).EVENT_QUEUES[:1]], worker.log[-12000:])
         platform.wait_for(lambda: ask(server, count) == EVENTS, "all events are done", 120)
         assert ask(server, "SELECT reserved_seats FROM tours") == EVENTS
         assert ask(server, "SELECT count(*) FROM dead_letters") == 0
-
-
-def platform_size(platform, name):
-    with platform.channel() as ch:
-        return ch.queue_declare(name, passive=True)

@@ -262,6 +262,7 @@ class TestAnUnacknowledgedMessage:
             assert message.body == b"event"
             assert message.delivery_info["redelivered"] is True
             assert message.headers[DELIVERY_COUNT] == count
+
     @pytest.mark.parametrize("close", ["close", "release"])
     def test_it_returns_when_its_consumer_goes(self, folder, connection, queues, close):
         with connect(folder) as other:

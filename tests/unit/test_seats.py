@@ -58,7 +58,9 @@ class Ledger:
         if isinstance(event.payload, BookingCreated) and event.payload.booking_id is None:
             self._sold_outside += event.payload.seats_booked * (decision.answer == Outcome.RESERVED)
         for seats in self.tours.values():
-            own = [booking for booking in self.bookings.values() if booking.tour_id == seats.tour_id]
+            own = [
+                booking for booking in self.bookings.values() if booking.tour_id == seats.tour_id
+            ]
             assert seats.reserved == sum(b.seats for b in own if b.state == State.RESERVED)
             assert seats.available == max(
                 0, seats.capacity - seats.reserved - max(0, seats.unledgered)

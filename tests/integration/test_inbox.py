@@ -1,0 +1,336 @@
+"""The laws of a consumer, held against every consumer that is registered."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, transaction
+from django.utils import timezone
+
+from booking_platform.messaging import inbox
+from booking_platform.messaging.consumers import CONSUMERS, Consumer, LostRace, Refused
+from booking_platform.messaging.envelope import Event
+from booking_platform.messaging.groups import Delivery
+from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from catalog.models import Reservation, Tour
+from tests.events import body, cancelled, created, deliveries
+from tests.factories import TourFactory
+from tests.platform import assert_adds_up, parked
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CREATED = "tour-catalog.booking-created"
+CANCELLED = "tour-catalog.booking-cancelled"
+
+EVENTS: dict[str, Callable[..., dict[str, Any]]] = {CREATED: created, CANCELLED: cancelled}
+
+
+@pytest.fixture
+def tour() -> Tour:
+    return TourFactory(capacity=100, available_seats=50)
+
+
+@pytest.fixture
+def make(consumer: Consumer, tour: Tour) -> Callable[..., dict[str, Any]]:
+    """Make an event that the consumer takes."""
+    return lambda booking="B", seats=1, **over: EVENTS[consumer.name](
+        tour.pk, booking, seats, **over
+    )
+
+
+def settle(consumer: Consumer, *events: dict[str, Any] | bytes) -> None:
+    inbox.settle(consumer, deliveries(*events))
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Run calls in threads that start together; raise what any of them raised."""
+    barrier, errors = threading.Barrier(len(calls)), []
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            barrier.wait()
+            call()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+class TestDuplicates:
+    def test_a_repeat_in_another_group_has_no_effect(self, consumer, make, tour) -> None:
+        event = make(seats=2)
+        settle(consumer, event)
+        tour.refresh_from_db()
+        before = tour.available_seats, tour.optimistic_lock_version
+        settle(consumer, event)
+        tour.refresh_from_db()
+        assert (tour.available_seats, tour.optimistic_lock_version) == before
+        assert ProcessedEvent.objects.count() == 1
+
+    def test_a_repeat_in_the_same_group_has_no_effect(self, consumer, make, tour) -> None:
+        event = make(seats=2)
+        settle(consumer, *[event] * 5)
+        tour.refresh_from_db()
+        assert abs(tour.available_seats - 50) == 2
+        assert ProcessedEvent.objects.count() == 1
+        assert parked() == []
+
+    def test_the_same_event_formatted_otherwise_is_a_repeat(self, consumer, make) -> None:
+        event = make()
+        settle(consumer, event, body(event).replace(b": ", b"  :\n "))
+        assert ProcessedEvent.objects.count() == 1
+        assert parked() == []
+
+    @pytest.mark.parametrize("times", [2, 8])
+    def test_repeats_at_once_have_one_effect(self, consumer, make, tour, times: int) -> None:
+        event = make(seats=2)
+        at_once(*[lambda: settle(consumer, event)] * times)
+        tour.refresh_from_db()
+        assert abs(tour.available_seats - 50) == 2
+        assert ProcessedEvent.objects.count() == 1
+
+    def test_another_consumers_claim_is_none_of_ours(self, consumer, make, tour) -> None:
+        event = make()
+        ProcessedEvent.objects.create(event_id=event["eventId"], consumer="another queue")
+        settle(consumer, event)
+        assert ProcessedEvent.objects.filter(consumer=consumer.name).count() == 1
+
+    def test_it_says_when_the_first_came(self, consumer, make, caplog) -> None:
+        event = make()
+        settle(consumer, event)
+        first = ProcessedEvent.objects.get().processed_at
+        with caplog.at_level("INFO"):
+            settle(consumer, event)
+        [line] = [str(record.msg) for record in caplog.records if "Duplicate" in str(record.msg)]
+        assert event["eventId"] in line
+        assert first.isoformat() in line
+
+
+class TestConflicts:
+    def test_an_id_reused_with_other_content_is_parked(self, consumer, make, tour) -> None:
+        settle(consumer, make("B", event_id="used"))
+        tour.refresh_from_db()
+        before = tour.available_seats
+        settle(consumer, make("C", event_id="used"))
+        tour.refresh_from_db()
+        assert tour.available_seats == before
+        assert parked() == [("conflict", "used")]
+
+    def test_within_one_group_too(self, consumer, make) -> None:
+        settle(consumer, make("B", event_id="used"), make("C", event_id="used"))
+        assert parked() == [("conflict", "used")]
+        assert ProcessedEvent.objects.get().aggregate_id == "B"
+
+    def test_another_timestamp_is_no_other_content(self, consumer, make) -> None:
+        event = make()
+        earlier = (timezone.now() - timedelta(hours=1)).isoformat()
+        settle(consumer, event, event | {"timestamp": earlier})
+        assert parked() == []
+
+
+class TestParking:
+    def test_it_leaves_no_claim_so_that_a_replay_is_a_first_time(self, consumer, make) -> None:
+        event = make() | {"eventId": "lost"}
+        event["payload"]["tourId"] = 4242
+        settle(consumer, event)
+        assert ProcessedEvent.objects.count() == 0
+        TourFactory(pk=4242)
+        settle(consumer, event)
+        assert ProcessedEvent.objects.count() == 1
+
+    def test_repeats_are_counted_on_the_open_dead_letter(self, consumer, make) -> None:
+        event = make()
+        event["payload"]["tourId"] = 4242
+        settle(consumer, event, event)
+        settle(consumer, event)
+        letter = DeadLetter.objects.get()
+        assert letter.attempts == 3
+        assert bytes(letter.body) == body(event)
+        assert "4242" in letter.detail
+
+    def test_its_neighbours_are_applied(self, consumer, make) -> None:
+        bad = make("bad")
+        bad["payload"]["tourId"] = 4242
+        settle(consumer, make("A"), bad, b"junk", make("C"))
+        assert ProcessedEvent.objects.count() == 2
+        assert [reason for reason, _ in parked()] == ["malformed", "unknown_tour"]
+
+    def test_an_event_older_than_the_retention_is_stale(self, consumer, make, settings) -> None:
+        old = timezone.now() - settings.PROCESSED_EVENTS_RETENTION - timedelta(minutes=1)
+        event = make(event_id="old", timestamp=old.isoformat())
+        settle(consumer, event)
+        assert parked() == [("stale", "old")]
+        letter = DeadLetter.objects.get()
+        inbox.settle(consumer, [Delivery(body(event), {"x-replay-of": letter.pk + 1})])
+        assert ProcessedEvent.objects.count() == 0
+        inbox.settle(consumer, [Delivery(body(event), {"x-replay-of": letter.pk})])
+        assert ProcessedEvent.objects.count() == 1
+
+
+class TestBugs:
+    def test_each_event_is_done_alone_and_those_that_fail_are_parked(
+        self, consumer, make, tour
+    ) -> None:
+        broken = replace(consumer, rule=_failing(consumer, KeyError("oh"), on="bad"))
+        settle(broken, make("A"), make("bad", event_id="bad"), make("C"))
+        assert parked() == [("bug", "bad")]
+        assert DeadLetter.objects.get().detail == "KeyError: 'oh'"
+        assert ProcessedEvent.objects.count() == 2
+        assert_adds_up(tour)
+
+    def test_a_lack_of_memory_is_a_bug_too(self, consumer, make) -> None:
+        broken = replace(consumer, rule=_failing(consumer, MemoryError(), on="bad"))
+        settle(broken, make("bad", event_id="bad"), make("C"))
+        assert parked() == [("bug", "bad")]
+
+    def test_a_crash_before_the_commit_has_no_effect(self, consumer, make, tour) -> None:
+        class PowerFailure(BaseException):
+            pass
+
+        event = make()
+        broken = replace(consumer, rule=_failing(consumer, PowerFailure(), on="B", after=True))
+        with pytest.raises(PowerFailure):
+            settle(broken, event)
+        assert ProcessedEvent.objects.count() == 0
+        assert Reservation.objects.count() == 0
+        settle(consumer, event)
+        assert ProcessedEvent.objects.count() == 1
+
+    def test_a_rule_that_forgets_an_event_fails(self, consumer, make) -> None:
+        settle(replace(consumer, rule=lambda events, *, lock: []), make(event_id="forgotten"))
+        assert parked() == [("bug", "forgotten")]
+
+
+class TestPerseverance:
+    def test_a_lost_race_is_run_again_and_the_last_attempt_locks(
+        self, consumer, make, settings
+    ) -> None:
+        settings.LOCK_ATTEMPTS, settings.LOCK_BASE_SECONDS = 3, 0
+        asked: list[bool] = []
+
+        def losing(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
+            asked.append(lock)
+            if not lock:
+                raise LostRace("tour", tour_id=1, version=7)
+            return consumer.rule(events, lock=lock)
+
+        settle(replace(consumer, rule=losing), make())
+        assert asked == [False, False, True]
+        assert ProcessedEvent.objects.count() == 1
+
+    def test_running_out_of_attempts_loses_nothing(self, consumer, make, settings) -> None:
+        settings.LOCK_BASE_SECONDS = 0
+        races = iter(range(10))
+
+        def unlucky(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
+            if next(races, None) is not None:
+                raise LostRace("reservation")
+            return consumer.rule(events, lock=lock)
+
+        settle(replace(consumer, rule=unlucky), make())
+        assert ProcessedEvent.objects.count() == 1
+
+    def test_a_database_that_is_away_is_waited_for(self, consumer, make, settings) -> None:
+        settings.OUTAGE_BASE_SECONDS = 0.001
+        outages = iter(range(3))
+
+        def cut_off(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
+            if next(outages, None) is not None:
+                _lose_connection()
+            return consumer.rule(events, lock=lock)
+
+        settle(replace(consumer, rule=cut_off), make())
+        assert ProcessedEvent.objects.count() == 1
+        assert parked() == []
+
+
+def _failing(
+    consumer: Consumer, error: BaseException, *, on: str, after: bool = False
+) -> Callable[..., Sequence[str | Refused]]:
+    def rule(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
+        done = consumer.rule(events, lock=lock) if after else ()
+        if any(event.payload.booking_id == on for event in events):
+            raise error
+        return done or consumer.rule(events, lock=lock)
+
+    return rule
+
+
+def _lose_connection() -> None:
+    """Have the server end this session, or SQLite say that its file can't be read."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    else:
+        import sqlite3
+
+        cause = sqlite3.OperationalError("disk I/O error")
+        cause.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise OperationalError("disk I/O error") from cause
+
+
+class TestConcurrency:
+    def test_overlapping_groups_in_any_order_never_deadlock(self, settings) -> None:
+        settings.LOCK_BASE_SECONDS = 0.001
+        tours = [TourFactory(capacity=1000) for _ in range(10)]
+        events = [created(tours[n % 10].pk, f"B{n}", event_id=f"e{n}") for n in range(100)]
+        shuffled = [events, events[::-1], events[50:] + events[:50], events[::3] + events[1::3]]
+        consumer = CONSUMERS[CREATED]
+        for _ in range(3):
+            at_once(*[lambda group=group: settle(consumer, *group) for group in shuffled])
+        assert ProcessedEvent.objects.count() == 100
+        for tour in tours:
+            assert_adds_up(tour)
+            assert tour.reserved_seats == 10
+
+    def test_creations_and_cancellations_at_once_lose_no_update(self, settings) -> None:
+        settings.LOCK_BASE_SECONDS = 0.001
+        tour = TourFactory(capacity=1000)
+        groups = [[f"B{worker}-{n}" for n in range(20)] for worker in range(4)]
+
+        def book(names: list[str]) -> None:
+            for name in names:
+                settle(CONSUMERS[CREATED], created(tour.pk, name))
+
+        def cancel(names: list[str]) -> None:
+            for name in names:
+                settle(CONSUMERS[CANCELLED], cancelled(tour.pk, name))
+
+        calls = [lambda names=names: book(names) for names in groups]
+        calls += [lambda names=names: cancel(names) for names in groups[:2]]
+        at_once(*calls)
+        assert_adds_up(tour)
+        assert tour.reserved_seats == 40
+        assert tour.unledgered_seats == 0
+        assert tour.optimistic_lock_version == 120
+
+    @pytest.mark.skipif(
+        connection.vendor == "sqlite", reason="SQLite has one writer: there is no race to lose"
+    )
+    def test_negative_control_without_the_version_an_update_is_lost(self, tour) -> None:
+        """The race that the version guards against does happen."""
+        read = threading.Barrier(2)
+
+        def careless() -> None:
+            with transaction.atomic():
+                seats = Tour.objects.get(pk=tour.pk).reserved_seats
+                read.wait()
+                left = 50 - seats - 1
+                Tour.objects.filter(pk=tour.pk).update(
+                    reserved_seats=seats + 1, available_seats=left
+                )
+
+        at_once(careless, careless)
+        tour.refresh_from_db()
+        assert tour.reserved_seats == 1

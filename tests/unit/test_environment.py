@@ -1,0 +1,285 @@
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from booking_platform import environment as env
+
+ROOT = Path(__file__).parents[2]
+PRODUCTION = {
+    "DJANGO_ENV": "production",
+    "DJANGO_SECRET_KEY": token_urlsafe(60),
+    "DJANGO_ALLOWED_HOSTS": "bookings.example",
+    "DATABASE_URL": "postgres://user:hidden-word@host:5432/name",
+    "RABBITMQ_URL": "amqp://user:hidden-word@host:5672/vhost",
+}
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("value", "read"), [("a b", "a b"), (" a ", "a"), ("", "default"), (" \t", "default")]
+    )
+    def test_it_counts_nothing_as_not_set(self, monkeypatch, value, read):
+        monkeypatch.setenv("X", value)
+
+        assert env.text("X", "default") == read
+
+    def test_it_has_a_default(self, monkeypatch):
+        monkeypatch.delenv("X", raising=False)
+
+        assert (env.text("X"), env.text("X", "default")) == ("", "default")
+
+
+class TestAChoice:
+    @pytest.mark.parametrize(("value", "read"), [("tls", "tls"), (" none ", "none"), ("", "none")])
+    def test_it_is_one_of_its_options(self, monkeypatch, value, read):
+        monkeypatch.setenv("X", value)
+
+        assert env.choice("X", ("none", "tls"), "none") == read
+
+    @pytest.mark.parametrize("value", ["ssl", "TLS", "none,tls"])
+    def test_anything_else_is_refused(self, monkeypatch, value):
+        monkeypatch.setenv("X", value)
+
+        with pytest.raises(ImproperlyConfigured) as refused:
+            env.choice("X", ("none", "tls"), "none")
+        assert str(refused.value) == f"X is {value!r}: set it to one of none, tls."
+
+
+class TestANumber:
+    @pytest.mark.parametrize(
+        ("value", "read"), [("5", 5), (" 7 ", 7), ("", 3), ("999999999", 10**9 - 1)]
+    )
+    def test_an_integer_is_read(self, monkeypatch, value, read):
+        monkeypatch.setenv("X", value)
+
+        assert env.integer("X", 3, minimum=2) == read
+        assert isinstance(env.integer("X", 3, minimum=2), int)
+
+    @pytest.mark.parametrize(
+        ("value", "read"), [("5", 5.0), ("0.25", 0.25), ("1e-3", 0.001), ("", 3.5)]
+    )
+    def test_seconds_may_have_a_fraction(self, monkeypatch, value, read):
+        monkeypatch.setenv("X", value)
+
+        assert env.seconds("X", 3.5) == read
+        assert isinstance(env.seconds("X", 3.5), float)
+
+    @pytest.mark.parametrize("value", ["1", "0", "-5", "1000000000", "9" * 30])
+    def test_it_is_refused_out_of_bounds(self, monkeypatch, value):
+        monkeypatch.setenv("X", value)
+
+        for read, kind in ((env.integer, "whole number"), (env.seconds, "number")):
+            with pytest.raises(ImproperlyConfigured) as refused:
+                read("X", 3, minimum=2)
+            assert str(refused.value).startswith(f"X is {value!r}: set it to a {kind}, 2 or more")
+
+    @pytest.mark.parametrize("value", ["five", "5s", "1,5", "0x10", "--5", "5 6", "None"])
+    def test_it_is_refused_if_it_is_none(self, monkeypatch, value):
+        monkeypatch.setenv("X", value)
+
+        for read, kind in ((env.integer, "whole number"), (env.seconds, "number")):
+            with pytest.raises(ImproperlyConfigured) as refused:
+                read("X", 3)
+            assert str(refused.value) == f"X is {value!r}: set it to a {kind}, 0 or more."
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
+    def test_seconds_end(self, monkeypatch, value):
+        monkeypatch.setenv("X", value)
+
+        with pytest.raises(ImproperlyConfigured, match=f"^X is '{value}': set it to a number"):
+            env.seconds("X", 3)
+
+    def test_an_integer_has_no_fraction(self, monkeypatch):
+        monkeypatch.setenv("X", "1.5")
+
+        with pytest.raises(ImproperlyConfigured, match=r"^X is '1.5': set it to a whole number"):
+            env.integer("X", 3)
+
+
+class TestWhatIsRequired:
+    def test_it_is_read(self, monkeypatch):
+        monkeypatch.setenv("X", "value")
+
+        assert env.required("X", "set it") == "value"
+
+    @pytest.mark.parametrize("value", ["", " "])
+    def test_it_is_refused_where_it_is_missing(self, monkeypatch, value):
+        monkeypatch.setenv("X", value)
+
+        with pytest.raises(ImproperlyConfigured) as refused:
+            env.required("X", "set it to a key")
+        assert str(refused.value) == (
+            "X is not set, and nothing falls back in production: set it to a key."
+        )
+
+
+@pytest.fixture
+def read_settings(monkeypatch, tmp_path) -> Callable[..., dict[str, Any]]:
+    """Read the settings anew, with no environment variables but those given."""
+
+    def read(**variables: str) -> dict[str, Any]:
+        for name in list(os.environ):
+            monkeypatch.delenv(name)
+        for name, value in ({"VAR_DIR": str(tmp_path)} | variables).items():
+            monkeypatch.setenv(name, value)
+        return runpy.run_path(str(ROOT / "booking_platform" / "settings.py"))
+
+    return read
+
+
+@pytest.fixture
+def python(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python in a process that has no environment variables but those given."""
+
+    def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        basis = {
+            "PATH": os.environ["PATH"],
+            "VAR_DIR": str(tmp_path),
+            "DJANGO_SETTINGS_MODULE": "booking_platform.settings",
+        }
+        return subprocess.run(
+            [sys.executable, "-W", "error", *command],
+            cwd=ROOT,
+            env=basis | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+class TestDevelopment:
+    def test_everything_falls_back_on_the_embedded(self, read_settings, tmp_path):
+        settings = read_settings()
+
+        assert settings["DATABASES"]["default"]["NAME"] == f"{tmp_path}/db.sqlite3"
+        assert settings["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+        assert settings["CELERY_BROKER_URL"].startswith("embedded://")
+        folders = settings["CELERY_BROKER_TRANSPORT_OPTIONS"]
+        assert folders["data_folder_in"] == folders["data_folder_out"]
+        assert folders["data_folder_in"].startswith(str(tmp_path))
+
+    def test_each_part_falls_back_on_its_own(self, read_settings):
+        with_database = read_settings(DATABASE_URL=PRODUCTION["DATABASE_URL"])
+        with_broker = read_settings(RABBITMQ_URL=PRODUCTION["RABBITMQ_URL"], DATABASE_URL=" ")
+
+        assert with_database["DATABASES"]["default"]["HOST"] == "host"
+        assert with_database["CELERY_BROKER_URL"].startswith("embedded://")
+        assert with_broker["DATABASES"]["default"]["ENGINE"].endswith("sqlite3")
+        assert with_broker["CELERY_BROKER_URL"] == PRODUCTION["RABBITMQ_URL"]
+
+    @pytest.mark.parametrize("hosts", ["a.example,b.example", " a.example , b.example,"])
+    def test_hosts_are_listed_with_commas(self, read_settings, hosts):
+        assert read_settings(DJANGO_ALLOWED_HOSTS=hosts)["ALLOWED_HOSTS"] == [
+            "a.example",
+            "b.example",
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("DJANGO_ENV", "prod"),
+            ("DATABASE_URL", "nothing"),
+            ("DATABASE_URL", "mysql://user:hidden-word@host/name"),
+            ("DATABASE_URL", "postgres://user:hidden-word@host:port/name"),
+            ("RABBITMQ_URL", "redis://:hidden-word@host/"),
+            ("RABBITMQ_URL", "embedded://localhost.elsewhere"),
+            ("EVENT_DELIVERY_LIMIT", "0"),
+            ("EVENT_MAX_BYTES", "1k"),
+            ("LOCK_ATTEMPTS", "0"),
+            ("LOCK_BASE_SECONDS", "-1"),
+            ("OUTAGE_MAX_SECONDS", "soon"),
+            ("RETENTION_DAYS", "0"),
+            ("RETENTION_DAYS", "1000000"),  # before the year 1
+            ("REPLAY_WINDOW_DAYS", "x"),
+            ("LOG_LEVEL", "LOUD"),
+            ("TIME_ZONE", "Nowhere/City"),
+        ],
+    )
+    def test_a_wrong_value_is_refused_in_a_sentence(self, read_settings, name, value):
+        with pytest.raises(ImproperlyConfigured) as refused:
+            read_settings(**{name: value})
+
+        sentence = str(refused.value)
+        assert sentence.startswith(name)
+        assert sentence.endswith(".")
+        assert "hidden-word" not in sentence
+
+    def test_a_process_with_a_wrong_value_does_not_start(self, python):
+        done = python("-c", "import django; django.setup()", EVENT_DELIVERY_LIMIT="none")
+
+        assert done.returncode != 0
+        assert "ImproperlyConfigured: EVENT_DELIVERY_LIMIT is 'none'" in done.stderr
+
+
+class TestProduction:
+    SECRETS = [name for name in PRODUCTION if name != "DJANGO_ENV"]
+
+    def test_it_starts_with_all_that_it_needs(self, read_settings):
+        assert read_settings(**PRODUCTION)["PRODUCTION"] is True
+
+    @pytest.mark.parametrize("name", SECRETS)
+    def test_nothing_falls_back(self, python, name):
+        rest = {other: value for other, value in PRODUCTION.items() if other != name}
+
+        done = python("-c", "import django; django.setup()", **rest)
+
+        assert done.returncode != 0
+        assert f"ImproperlyConfigured: {name} is not set, and nothing falls back" in done.stderr
+
+    @pytest.mark.parametrize("name", SECRETS)
+    def test_a_blank_is_nothing(self, read_settings, name):
+        with pytest.raises(
+            ImproperlyConfigured, match=f"^{name} is not set, and nothing falls back"
+        ):
+            read_settings(**PRODUCTION | {name: " "})
+
+    def test_django_finds_nothing_unsafe(self, python):
+        command = ["manage.py", "check", "--deploy", "--fail-level", "WARNING"]
+
+        done = python(*command, **PRODUCTION)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "System check identified no issues (0 silenced).\n"
+
+    def test_django_finds_a_short_secret(self, python):
+        """The control: that check would fail."""
+        command = ["manage.py", "check", "--deploy", "--fail-level", "WARNING"]
+
+        done = python(*command, **PRODUCTION | {"DJANGO_SECRET_KEY": "short"})
+
+        assert done.returncode == 1
+        assert "security.W009" in done.stderr
+
+
+class TestTheRetention:
+    @pytest.mark.parametrize(
+        ("days", "window", "needed"), [("3", "7", 8), ("7", "7", 8), ("30", "30", 31)]
+    )
+    def test_it_outlives_the_longest_retry_and_the_replay_window(
+        self, python, days, window, needed
+    ):
+        limits = {"RETENTION_DAYS": days, "REPLAY_WINDOW_DAYS": window}
+
+        done = python("manage.py", "check", **limits)
+
+        assert done.returncode == 1
+        assert (
+            f"(messaging.E001) Processed events are kept for {days} days, "
+            f"but a repeat can come for {needed}"
+        ) in done.stderr
+        assert "HINT: Raise RETENTION_DAYS or lower REPLAY_WINDOW_DAYS." in done.stderr
+
+    def test_it_may_be_just_as_long(self, python):
+        done = python("manage.py", "check", RETENTION_DAYS="8")
+
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,313 @@
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from billiard.einfo import ExceptionInfo
+from celery.concurrency.base import BasePool
+from celery.exceptions import (
+    Ignore,
+    Reject,
+    Retry,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from celery.worker import state
+from celery.worker.request import Request, create_request_cls
+from kombu.message import Message
+
+import booking_platform.messaging.tasks  # noqa: F401  (registers its Celery tasks)
+import catalog.tasks  # noqa: F401  (registers its Celery tasks)
+from booking_platform.celery import app
+from booking_platform.messaging.consumers import EventTask
+from booking_platform.messaging.groups import (
+    REPLAY_HEADER,
+    Delivery,
+    GroupMessage,
+    GroupRequest,
+)
+
+TASK = "catalog.booking_created"
+QUEUE = "tour-catalog.booking-created"
+
+
+class Pool(BasePool):
+    """Stands in for the processes: it notes what it is given and what it should kill."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=1, app=app)
+        self.given: list[Any] = []
+        self.killed: list[int] = []
+
+    def on_apply(self, *args: Any, **kwargs: Any) -> None:
+        self.given.append((args, kwargs))
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        self.killed.append(pid)
+
+
+class BrokenChannel:
+    """Stands in for a channel whose connection is lost."""
+
+    no_ack_consumers = None
+
+    def basic_ack(self, *_: Any, **__: Any) -> None:
+        raise ConnectionResetError
+
+    basic_reject = basic_ack
+
+
+class Group:
+    """Three deliveries as one message and as one request of a worker; it notes its answers."""
+
+    def __init__(self, **delivery: Any) -> None:
+        self.answers: list[str] = []
+        self.message = GroupMessage(
+            TASK,
+            QUEUE,
+            [Message(**{"body": b"{}"} | delivery) for _ in range(3)],
+            on_ack=lambda log: self.answers.append("ack"),
+            on_reject=lambda log: self.answers.append("reject"),
+        )
+        self.pool = Pool()
+        self.request = self._request()
+
+    def _request(self) -> Request:
+        """Make the request as Celery's worker does (celery.worker.strategy)."""
+        task = app.tasks[TASK]
+        made = create_request_cls(task.Request, task, self.pool, "host", None, app=app)
+        return made(
+            self.message,
+            on_ack=self.message.ack_log_error,
+            on_reject=self.message.reject_log_error,
+            app=app,
+            hostname="host",
+            task=task,
+            connection_errors=(ConnectionResetError,),
+            body=self.message.body,
+            headers=self.message.headers,
+        )
+
+
+@pytest.fixture(autouse=True)
+def _worker_state() -> Iterator[None]:
+    yield
+    state.reset_state()
+
+
+@pytest.fixture
+def group() -> Group:
+    return Group()
+
+
+def raised(error: BaseException) -> ExceptionInfo:
+    try:
+        raise error
+    except BaseException:
+        return ExceptionInfo()
+
+
+def succeed(request: Request) -> None:
+    request.on_success((False, None, 0.1))
+
+
+def fail_with(error: BaseException) -> Callable[[Request], None]:
+    """End it as the pool reports an error that the task raised."""
+    return lambda request: request.on_success((True, raised(error), 0.1))
+
+
+def die_with(error: BaseException) -> Callable[[Request], None]:
+    """End it as the pool reports an error of its own."""
+    return lambda request: request.on_failure(raised(error))
+
+
+def revoke(request: Request) -> None:
+    state.revoked.add(request.id)
+    assert request.revoked()
+
+
+def revoke_by_stamp(request: Request) -> None:
+    request.request_dict.update(stamped_headers=["tenant"], stamps={"tenant": "a"})
+    state.revoked_stamps["tenant"] = ["a"]
+    assert request.revoked()
+
+
+def expire(request: Request) -> None:
+    request.expires = datetime(2026, 1, 1, tzinfo=UTC)
+    assert request.revoked()
+
+
+def terminate(request: Request) -> None:
+    request.on_accepted(4711, 0.0)
+    pool = Pool()
+    request.terminate(pool)
+    assert pool.killed == [4711]
+    request.on_failure(raised(Terminated("SIGTERM")))
+
+
+def terminate_before_it_starts(request: Request) -> None:
+    request.terminate(Pool())
+    request.on_accepted(4711, 0.0)
+    request.on_failure(raised(Terminated("SIGTERM")))
+
+
+ENDS_WITHOUT_SUCCESS = {
+    "a bug": fail_with(ValueError("bug")),
+    "a soft time limit": fail_with(SoftTimeLimitExceeded()),
+    "a retry": fail_with(Retry("later")),
+    "ignored": fail_with(Ignore()),
+    "rejected": fail_with(Reject("no", requeue=False)),
+    "rejected, to be requeued": fail_with(Reject("no", requeue=True)),
+    "a lost process": die_with(WorkerLostError("SIGKILL")),
+    "a process that exits": die_with(SystemExit(1)),
+    "a hard time limit": lambda request: request.on_timeout(False, 10),
+    "a hard time limit, told twice": lambda request: (
+        request.on_timeout(False, 10),
+        request.on_failure(raised(TimeLimitExceeded(10))),
+    ),
+    "a killed process": die_with(Terminated("SIGKILL")),
+    "terminated": terminate,
+    "terminated early": terminate_before_it_starts,
+    "revoked": revoke,
+    "revoked by a stamp": revoke_by_stamp,
+    "expired": expire,
+    "acknowledged by hand": lambda request: request.acknowledge(),
+    "rejected by hand": lambda request: request.reject(requeue=False),
+}
+
+
+class TestAGroupsEnd:
+    def test_success_acknowledges_it(self, group):
+        succeed(group.request)
+
+        assert group.answers == ["ack"]
+
+    @pytest.mark.parametrize("end", ENDS_WITHOUT_SUCCESS.values(), ids=ENDS_WITHOUT_SUCCESS)
+    def test_anything_else_returns_it(self, group, end):
+        end(group.request)
+
+        assert group.answers == ["reject"]
+
+    @pytest.mark.parametrize("end", ENDS_WITHOUT_SUCCESS.values(), ids=ENDS_WITHOUT_SUCCESS)
+    def test_a_late_success_changes_no_answer(self, group, end):
+        end(group.request)
+        succeed(group.request)
+
+        assert group.answers == ["reject"]
+
+    @pytest.mark.parametrize("end", ENDS_WITHOUT_SUCCESS.values(), ids=ENDS_WITHOUT_SUCCESS)
+    def test_success_is_final(self, group, end):
+        succeed(group.request)
+        end(group.request)
+
+        assert group.answers == ["ack"]
+
+    def test_a_soft_time_limit_alone_is_no_end(self, group):
+        group.request.on_timeout(True, 10)
+
+        assert group.answers == []
+
+    def test_one_group_says_nothing_of_another(self, group):
+        other = Group()
+        succeed(group.request)
+
+        other.request.acknowledge()
+
+        assert other.answers == ["reject"]
+
+    def test_a_revoked_group_does_not_run(self, group):
+        state.revoked.add(group.request.id)
+
+        with pytest.raises(TaskRevokedError):
+            group.request.execute_using_pool(group.pool)
+
+        assert group.pool.given == []
+        assert group.answers == ["reject"]
+
+    @pytest.mark.parametrize("answer", ["ack", "reject"])
+    def test_an_answer_that_does_not_reach_the_broker_is_logged(self, answer, caplog):
+        message = Message(b"{}", channel=BrokenChannel(), delivery_tag=1)
+        to_broker = {"ack": message.ack_log_error, "reject": message.reject_log_error}[answer]
+        group = GroupMessage(
+            TASK,
+            QUEUE,
+            [message],
+            on_ack=lambda log: log(to_broker),
+            on_reject=lambda log: log(to_broker),
+        )
+
+        {"ack": group.ack_log_error, "reject": group.reject_log_error}[answer](
+            logging.getLogger(), (ConnectionResetError,)
+        )
+
+        assert f"Couldn't {answer} 1" in caplog.text
+
+
+class TestAGroupsMessage:
+    def test_celery_is_told_of_a_task_and_not_of_customers(self, group):
+        info = group.request.info(safe=False)
+
+        assert (info["name"], info["args"]) == (TASK, f"<3 of {QUEUE}>")
+        assert group.message.headers["id"] == group.message.properties["correlation_id"]
+        assert Group().message.headers["id"] != group.message.headers["id"]
+
+    def test_its_body_goes_to_the_pool_as_it_is(self, group):
+        group.request.execute_using_pool(group.pool)
+
+        [((_trace, (name, _id, _request, body, *encoding), *_), _)] = group.pool.given
+        assert name == TASK
+        assert body == ([[Delivery(b"{}", {})] * 3], {}, {})
+        assert encoding == [None, None]
+
+    @pytest.mark.parametrize(
+        ("body", "raw"),
+        [
+            (b"\xff\0", b"\xff\0"),
+            ("é", b"\xc3\xa9"),
+            (memoryview(b"x"), b"x"),
+            ("", b""),
+            (b"", b""),
+        ],
+    )
+    def test_a_body_is_bytes_whatever_the_transport_makes_of_it(self, body, raw):
+        [[deliveries], *_] = Group(body=body).message.body
+
+        assert deliveries == [Delivery(raw, {})] * 3
+
+    def test_it_keeps_the_headers_that_mean_something(self):
+        kept = {"task": "os.system", "x-death": [{"queue": "q"}], REPLAY_HEADER: 5}
+        other = {"id": "x", "compression": None, "x-delivery-count": 3, "eta": "2999-01-01"}
+
+        group = Group(headers=kept | other)
+
+        assert [delivery.headers for delivery in group.message.body[0][0]] == [kept] * 3
+        assert group.message.headers["task"] == TASK
+        assert group.request.eta is None
+
+    @pytest.mark.parametrize(
+        ("info", "redelivered"),
+        [({"redelivered": True}, True), ({"redelivered": False}, False), ({}, False)],
+    )
+    def test_it_says_whether_it_is_a_redelivery(self, info, redelivered):
+        group = Group(delivery_info=info)
+
+        assert group.request.delivery_info == {
+            "exchange": "", "routing_key": QUEUE, "priority": 0, "redelivered": redelivered
+        }  # fmt: skip
+
+
+class TestAnEventTask:
+    @pytest.mark.parametrize(
+        "name", [TASK, "catalog.booking_cancelled", "messaging.record_dead_letters"]
+    )
+    def test_it_is_acknowledged_late_and_by_success_only(self, name):
+        task = app.tasks[name]
+
+        assert isinstance(task, EventTask)
+        assert task.Request is GroupRequest
+        assert (task.acks_late, task.acks_on_failure, task.acks_on_timeout) == (True, False, False)
+        assert task.reject_on_worker_lost

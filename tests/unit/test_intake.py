@@ -1,0 +1,475 @@
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kombu import Connection, Producer, Queue
+from kombu.message import Message
+
+from booking_platform.messaging.embedded import register_transport
+from booking_platform.messaging.groups import GroupMessage
+from booking_platform.messaging.intake import Intake, Source
+from tests.servers import wait_until
+
+log = getLogger(__name__)
+register_transport()
+
+
+def ack(group: GroupMessage) -> None:
+    group.ack_log_error(log, ())
+
+
+def reject(group: GroupMessage) -> None:
+    group.reject_log_error(log, ())
+
+
+def at_once(function: Callable[[], Any]) -> Any:
+    """Call it; Celery's step would also ignore a broken connection's errors."""
+    return function()
+
+
+class Worker:
+    """Stands in for Celery's worker: an event loop, a pool with places, a broker connection."""
+
+    def __init__(self, folder: Path, *, batches: tuple[int, ...] = (10,), places: int = 1) -> None:
+        self.places = places
+        self.groups: list[GroupMessage] = []  # handed over, in order
+        self.soon: deque[Callable[[], None]] = deque()
+        options = {
+            "data_folder_in": str(folder / "messages"),
+            "data_folder_out": str(folder / "messages"),
+            "control_folder": folder / "exchanges",
+            "polling_interval": 0.001,
+        }
+        self.connection = Connection("embedded://", transport_options=options)
+        self.queues = [Queue(f"queue-{number}-{uuid4().hex}") for number in range(len(batches))]
+        for queue in self.queues:
+            queue(self.connection.default_channel).declare()
+        sources = [
+            Source(queue, f"task-{number}", batch)
+            for number, (queue, batch) in enumerate(zip(self.queues, batches, strict=True))
+        ]
+        self.intake = Intake(sources, places=lambda: self.places, handle=self.groups.append)
+
+    def consume(self) -> "Worker":
+        self.intake.consume(self.connection, wake=self.soon.append)
+        return self
+
+    def publish(self, *bodies: str, queue: int = 0, **properties: Any) -> None:
+        with self.connection.clone() as producers:
+            for body in bodies:
+                Producer(producers).publish(
+                    body.encode(), routing_key=self.queues[queue].name,
+                    content_type="application/json", content_encoding="utf-8", **properties,
+                )  # fmt: skip
+
+    def publish_redelivered(self, body: str) -> None:
+        self.drain()
+        self.publish(body)
+        with self.connection.clone() as other:
+            self.queues[0](other.channel()).get().requeue()
+
+    def drain(self) -> None:
+        """Take in all that the broker gives."""
+        while True:
+            try:
+                self.connection.drain_events(timeout=0.01)
+            except TimeoutError:
+                return
+
+    def run(self) -> list[list[str]]:
+        """Take in all that the broker gives, run the event loop; give the groups handed over."""
+        before = len(self.groups)
+        self.drain()
+        while self.soon:
+            self.soon.popleft()()
+        return [self.bodies(group) for group in self.groups[before:]]
+
+    @staticmethod
+    def bodies(group: GroupMessage) -> list[str]:
+        [[deliveries], *_] = group.body
+        return [delivery.body.decode() for delivery in deliveries]
+
+    def waiting(self, queue: int = 0) -> int:
+        """Count what the broker would give to another worker."""
+        with self.connection.clone() as other:
+            return (
+                other.channel().queue_declare(self.queues[queue].name, passive=True).message_count
+            )
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    workers: list[Worker] = []
+
+    def start(**how: Any) -> Worker:
+        workers.append(Worker(tmp_path, **how))
+        return workers[-1].consume()
+
+    yield start
+    for each in workers:
+        each.connection.release()
+
+
+class TestAFreePool:
+    def test_it_gets_what_waits_at_once(self, worker):
+        free = worker(batches=(100,))
+
+        free.publish("a")
+        assert free.run() == [["a"]]
+
+        ack(free.groups[0])
+        free.publish("b", "c")
+        assert free.run() == [["b", "c"]]
+
+    def test_it_gets_a_group_for_every_place(self, worker):
+        free = worker(batches=(2,), places=3)
+
+        free.publish(*"abcdefgh")
+
+        assert free.run() == [["a", "b"], ["c", "d"], ["e", "f"]]
+
+    def test_it_gets_a_message_that_says_whose_task_it_is(self, worker):
+        free = worker(batches=(2, 2), places=2)
+        free.publish("a", queue=1)
+
+        free.run()
+
+        [group] = free.groups
+        assert group.headers["task"] == "task-1"
+        assert group.delivery_info["routing_key"] == free.queues[1].name
+
+    def test_what_kombu_cannot_decode_comes_by_its_bytes(self, worker):
+        free = worker(batches=(1,), places=2)
+
+        free.publish("not zlib", headers={"compression": "application/x-gzip"})
+        free.publish("not a task", headers={"task": "os.system"})
+
+        assert len(free.run()) == 2
+
+
+class TestABusyPool:
+    def test_it_lets_deliveries_gather_up_to_the_batch(self, worker):
+        busy = worker(batches=(3,))
+        busy.publish("a")
+        busy.run()
+
+        busy.publish(*"bcdef")
+        assert busy.run() == []
+
+        ack(busy.groups[0])
+        assert busy.run() == [["b", "c", "d"]]
+        ack(busy.groups[1])
+        assert busy.run() == [["e", "f"]]
+
+    @pytest.mark.parametrize("settle", [ack, reject])
+    def test_a_settled_group_frees_one_place(self, worker, settle):
+        busy = worker(batches=(1,), places=2)
+        busy.publish(*"abcd")
+        busy.run()
+
+        settle(busy.groups[0])
+
+        assert busy.run() == [["c"]]
+
+    def test_its_places_are_counted_each_time(self, worker):
+        busy = worker(batches=(1,), places=2)
+        busy.places = 1
+        busy.publish("a", "b")
+        assert busy.run() == [["a"]]
+
+        busy.places = 2
+        busy.publish("c")
+        assert busy.run() == [["b"]]
+
+    def test_it_holds_back_a_batch_a_place_and_one_more(self, worker):
+        busy = worker(batches=(2,), places=2)
+
+        busy.publish(*(str(number) for number in range(20)))
+        busy.run()
+
+        assert busy.waiting() == 20 - 2 * (2 + 1)
+
+    def test_it_acknowledges_nothing_early(self, worker):
+        busy = worker(batches=(3,))
+        busy.publish(*"abcdef")
+        busy.run()
+
+        ack(busy.groups[0])
+        busy.connection.release()
+
+        assert busy.waiting() == 3
+
+
+class TestARedeliveredMessage:
+    def test_it_always_travels_alone(self, worker):
+        free = worker(places=9)
+        for bodies, redelivered in (("ab", "c"), ("", "d"), ("ef", "g")):
+            free.publish(*bodies)
+            free.publish_redelivered(redelivered)
+        free.publish("h")
+
+        assert sorted(free.run()) == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"], ["h"]]
+
+    def test_its_group_says_so(self, worker):
+        free = worker(places=2)
+        free.publish("a")
+        free.publish_redelivered("b")
+        free.run()
+
+        assert [group.delivery_info["redelivered"] for group in free.groups] == [False, True]
+
+    def test_a_group_that_is_returned_comes_back_one_by_one(self, worker):
+        free = worker(places=3)
+        free.publish(*"abc")
+        assert free.run() == [["a", "b", "c"]]
+
+        reject(free.groups[0])
+
+        assert sorted(free.run()) == [["a"], ["b"], ["c"]]
+
+
+class TestSeveralQueues:
+    def test_they_take_turns(self, worker):
+        busy = worker(batches=(1, 1, 1))
+        for queue, bodies in enumerate(("abc", "de", "f")):
+            busy.publish(*bodies, queue=queue)
+
+        order = [busy.run()]
+        while len(busy.groups) < 6:
+            ack(busy.groups[-1])
+            order.append(busy.run())
+
+        queues = ["abcdef".index(body) for [[body]] in order]
+        assert [[0, 0, 0, 1, 1, 2][number] for number in queues] in (
+            [0, 1, 2, 0, 1, 0], [1, 2, 0, 1, 0, 0], [2, 0, 1, 0, 1, 0]
+        )  # fmt: skip
+
+    def test_a_flood_in_one_holds_up_no_other(self, worker):
+        busy = worker(batches=(5, 1))
+        busy.publish(*(str(number) for number in range(100)))
+        busy.run()
+        busy.publish("urgent", queue=1)
+
+        for _ in range(2):
+            busy.run()
+            ack(busy.groups[-1])
+        busy.run()
+
+        assert ["urgent"] in [busy.bodies(group) for group in busy.groups]
+
+    def test_they_never_share_a_group(self, worker):
+        free = worker(batches=(5, 5), places=2)
+        free.publish("a", "b", queue=0)
+        free.publish("c", queue=1)
+
+        assert sorted(free.run()) == [["a", "b"], ["c"]]
+
+
+class TestStopping:
+    def test_it_returns_what_waits_and_takes_no_more(self, worker):
+        stopping = worker(batches=(2,))
+        stopping.publish(*"abcd")
+        stopping.run()
+        assert stopping.waiting() == 0
+
+        stopping.intake.stop(at_once)
+        stopping.publish("e")
+
+        assert stopping.run() == []
+        assert stopping.waiting() == 3
+
+    @pytest.mark.parametrize("first", [0, 1], ids=["in order", "newest first"])
+    def test_what_runs_still_ends_and_is_acknowledged(self, worker, first):
+        stopping = worker(batches=(3,), places=2)
+        stopping.publish(*"abcdef")
+        stopping.run()
+
+        stopping.intake.stop(at_once)
+        ack(stopping.groups[first])
+        ack(stopping.groups[1 - first])
+        stopping.intake.close(at_once)
+        stopping.connection.release()
+
+        assert stopping.waiting() == 0
+
+    def test_what_fails_meanwhile_returns(self, worker):
+        stopping = worker(batches=(3,), places=2)
+        stopping.publish(*"abcdef")
+        stopping.run()
+
+        stopping.intake.stop(at_once)
+        reject(stopping.groups[0])
+        ack(stopping.groups[1])
+        stopping.intake.close(at_once)
+
+        assert stopping.waiting() == 3
+
+    def test_what_does_not_end_returns(self, worker):
+        stopping = worker(batches=(3,), places=2)
+        stopping.publish(*"abcdef")
+        stopping.run()
+
+        stopping.intake.stop(at_once)
+        ack(stopping.groups[1])
+        stopping.intake.close(at_once)
+
+        assert stopping.waiting() == 3
+
+
+class TestForgetting:
+    @pytest.mark.parametrize("settle", [ack, reject])
+    def test_old_answers_touch_nothing(self, worker, settle):
+        lost = worker(batches=(3,))
+        lost.publish(*"abcd")
+        lost.run()
+
+        lost.intake.forget()
+        settle(lost.groups[0])
+        assert lost.waiting() == 0
+
+        lost.connection.release()
+        assert lost.waiting() == 4
+
+    def test_nothing_more_is_handed_over(self, worker):
+        lost = worker(batches=(1,), places=2)
+        lost.publish("a", "b")
+        lost.drain()
+
+        lost.intake.forget()
+        lost.publish("c")
+
+        assert lost.run() == []
+
+
+class TestWithoutAnEventLoop:
+    """As with Kombu's virtual transports: groups are acked from the threads of the pool."""
+
+    def test_it_hands_over_from_a_thread_of_its_own(self, tmp_path):
+        worker = Worker(tmp_path, batches=(10,), places=4)
+        handed, caller = [], threading.current_thread()
+        seen: list[str] = []
+        with ThreadPoolExecutor(4) as pool:
+
+            def work(group: GroupMessage) -> None:
+                seen.extend(worker.bodies(group))
+                ack(group)
+
+            def handle(group: GroupMessage) -> None:
+                handed.append(threading.current_thread() is caller)
+                pool.submit(work, group)
+
+            worker.intake._handle = handle
+            worker.intake.consume(worker.connection, wake=None)
+            bodies = [str(number) for number in range(500)]
+            worker.publish(*bodies)
+
+            def arrived() -> bool:
+                worker.drain()
+                return len(seen) >= len(bodies)
+
+            wait_until(arrived, seconds=20, what="every message was handed over")
+        worker.intake.stop(at_once)
+        worker.intake.close(at_once)
+        worker.connection.release()
+
+        assert sorted(seen) == sorted(bodies)
+        assert not any(handed)
+        assert worker.waiting() == 0
+
+
+class Broker:
+    """A model of RabbitMQ's side of one channel: deliveries, and what was said of each."""
+
+    no_ack_consumers = None
+
+    def __init__(self) -> None:
+        self.outstanding: dict[int, Message] = {}
+        self.acked: set[int] = set()
+        self.returned: set[int] = set()
+
+    def deliver(self) -> Message:
+        tag = 1 + len(self.outstanding) + len(self.acked) + len(self.returned)
+        self.outstanding[tag] = Message(b"", tag, channel=self)
+        return self.outstanding[tag]
+
+    def basic_ack(self, tag: int, multiple: bool = False) -> None:
+        tags = [t for t in self.outstanding if t <= tag] if multiple else [tag]
+        assert tags, "PRECONDITION_FAILED - unknown delivery tag"
+        self._forget(tags, self.acked)
+
+    def basic_reject(self, tag: int, requeue: bool) -> None:
+        assert requeue
+        self._forget([tag], self.returned)
+
+    def close(self) -> None:
+        self._forget(list(self.outstanding), self.returned)
+
+    def _forget(self, tags: list[int], kind: set[int]) -> None:
+        for tag in tags:
+            assert tag in self.outstanding, "PRECONDITION_FAILED - unknown delivery tag"
+            del self.outstanding[tag]
+            kind.add(tag)
+
+
+def directly(answer: Callable[..., Any], **how: Any) -> None:
+    answer(log, (), **how)
+
+
+@st.composite
+def endings(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, bool, bool]]]:
+    """Draw groups by their sizes, and how some end: which, well or not, after a stop or before."""
+    sizes = draw(st.lists(st.integers(1, 3), max_size=6))
+    order = draw(st.permutations(range(len(sizes))))[: draw(st.integers(0, len(sizes)))]
+    stop_at = draw(st.integers(0, len(order)))
+    well = st.sampled_from([True, True, True, False])
+    return sizes, [(group, draw(well), n >= stop_at) for n, group in enumerate(order)]
+
+
+class TestAcknowledgements:
+    """The laws of `multiple`, which acknowledges all that is older on the channel too."""
+
+    @given(endings(), st.integers(0, 2))
+    @settings(deadline=None, max_examples=300)
+    def test_they_say_of_every_delivery_what_became_of_its_group(self, ends, waiting):
+        sizes, ends = ends
+        broker, source = Broker(), Source(Queue("queue"), "task", batch=3)
+        source.channel = broker
+        groups: list[list[Message]] = []
+        for size in sizes:
+            for _ in range(size):
+                source.receive(broker.deliver())
+            groups.append(source.next_group())
+        for _ in range(waiting):
+            source.receive(broker.deliver())
+        succeeded: set[Any] = set()
+
+        for number, well, closing in ends:
+            if well:
+                succeeded |= {message.delivery_tag for message in groups[number]}
+                source.ack(groups[number], directly, closing=closing)
+            else:
+                source.reject(groups[number], directly)
+            assert broker.acked == succeeded or (closing and broker.acked <= succeeded)
+        source.return_waiting(at_once)
+        source.close(at_once)
+
+        assert broker.acked == succeeded
+        assert not broker.outstanding
+
+    def test_a_group_takes_one_command_where_nothing_older_is_open(self):
+        broker, source = Broker(), Source(Queue("queue"), "task", batch=100)
+        for _ in range(100):
+            source.receive(broker.deliver())
+        commands: list[dict[str, Any]] = []
+
+        source.ack(source.next_group(), lambda _, **how: commands.append(how), closing=False)
+
+        assert commands == [{"multiple": True}]
