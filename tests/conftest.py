@@ -4,6 +4,7 @@ The database and the broker under test are those that ``DATABASE_URL`` and ``RAB
 ``make test`` runs the suite on PostgreSQL and RabbitMQ, and again on the embedded default.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +27,10 @@ def _registered_consumers() -> None:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
-    """Put SQLite's test database into a file, which workers can open too."""
-    if connection.vendor == "sqlite":
-        connection.settings_dict["TEST"]["NAME"] = str(settings.VAR_DIR / "test.sqlite3")
+    """Give each run a database of its own, and SQLite's a file, which workers can open too."""
+    name = f"test_booking_{os.getpid()}"
+    test = connection.settings_dict["TEST"]
+    test["NAME"] = str(settings.VAR_DIR / name) if connection.vendor == "sqlite" else name
 
 
 @pytest.fixture(params=[queue.name for queue in EVENT_QUEUES if queue.task_queue == "catalog"])

@@ -589,11 +589,22 @@ def shuffled(value: Any, order: random.Random) -> Any:
     return value
 
 
+def exact(value: Any) -> Any:
+    """Give what equals another only if both mean the same in JSON: in Python, True is 1."""
+    if isinstance(value, list):
+        return [exact(item) for item in value]
+    if isinstance(value, dict):
+        return {name: exact(item) for name, item in value.items()}
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return type(value), value
+    return Decimal(repr(value))
+
+
 class TestAnyPayload:
     KNOWN = {"tourId": 42, "seatsBooked": 2}
 
     def fingerprint(self, payload: dict[str, Any], **style: Any) -> str:
-        return read(CREATED | {"payload": json.dumps(payload, **style)} | {}).fingerprint
+        return read(CREATED | {"payload": json.dumps(payload, **style)}).fingerprint
 
     @patiently
     @given(
@@ -611,16 +622,10 @@ class TestAnyPayload:
 
     @patiently
     @given(VALUES, VALUES)
-    def test_another_value_gives_another_fingerprint(self, one, other):
-        def by_value(value: Any) -> Any:  # in Python, True is 1
-            text = json.dumps(value, sort_keys=True)
-            return json.loads(text, parse_float=Decimal, parse_int=Decimal), text.count("true")
+    @example(1, True)
+    @example([0.0], [0])
+    @example({"a": None}, {})
+    def test_it_has_the_fingerprint_of_another_if_they_are_equal(self, one, other):
+        fingerprints = [self.fingerprint(self.KNOWN | {"x": value}) for value in (one, other)]
 
-        same = by_value(one) == by_value(other) and (
-            json.dumps(one, sort_keys=True).count("false")
-            == json.dumps(other, sort_keys=True).count("false")
-        )
-
-        fingerprints = {self.fingerprint(self.KNOWN | {"x": value}) for value in (one, other)}
-
-        assert len(fingerprints) == (1 if same else 2)
+        assert (fingerprints[0] == fingerprints[1]) == (exact(one) == exact(other))

@@ -1,0 +1,96 @@
+"""What developers type, and what the web process shows."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from booking_platform.messaging import inbox, topology
+from booking_platform.messaging.consumers import CONSUMERS
+from tests.events import created, deliveries
+from tests.factories import TourFactory
+from tests.platform import Platform
+
+CREATED, CANCELLED = topology.CREATED_FOR_CATALOG.name, topology.CANCELLED_FOR_CATALOG.name
+
+
+def publish(*arguments: str) -> str:
+    output = StringIO()
+    call_command("publish_event", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def taken(platform: Platform, queue: str) -> list[bytes]:
+    """Take all messages from a queue; their headers are empty and they are persistent."""
+    bodies = []
+    with platform.channel() as channel:
+        while message := channel.basic_get(queue):
+            properties = message.properties
+            assert not properties.get("application_headers")
+            assert properties["delivery_mode"] == 2
+            raw = message.body
+            bodies.append(raw if isinstance(raw, bytes) else raw.encode())
+            channel.basic_ack(message.delivery_tag)
+    return bodies
+
+
+class TestPublishEvent:
+    def test_it_publishes_plain_json(self, platform: Platform) -> None:
+        said = publish("booking.created", "--tour", "42", "--seats", "2", "--booking", "BK-1")
+        assert said == "1 event published to booking.created.\n"
+        [raw] = taken(platform, CREATED)
+        event = json.loads(raw)
+        assert event["eventType"] == "BookingCreated"
+        assert event["payload"] == {"bookingId": "BK-1", "tourId": 42, "seatsBooked": 2}
+
+    def test_a_count_gives_each_event_an_id_and_a_booking(self, platform: Platform) -> None:
+        publish("booking.created", "--tour", "42", "--booking", "BK", "--count", "3")
+        events = [json.loads(raw) for raw in taken(platform, CREATED)]
+        assert len({event["eventId"] for event in events}) == 3
+        assert [event["payload"]["bookingId"] for event in events] == ["BK-1", "BK-2", "BK-3"]
+
+    def test_with_an_event_id_a_count_repeats_the_event(self, platform: Platform) -> None:
+        publish("booking.created", "--tour", "1", "--event-id", "same", "--count", "5")
+        assert len(set(taken(platform, CREATED))) == 1
+
+    def test_an_amount_keeps_its_digits(self, platform: Platform) -> None:
+        options = ("--tour", "1", "--booking", "B", "--amount", "150.10", "--payment", "pi_1")
+        publish("booking.cancelled", *options)
+        [raw] = taken(platform, CANCELLED)
+        assert b'"amount":150.10' in raw
+
+    def test_it_publishes_the_lines_of_a_file_as_they_are(
+        self, platform: Platform, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "events.jsonl"
+        file.write_bytes(b'{"a": 1}\n\nnot json \xff\n')
+        assert "2 events" in publish("booking.created", "--file", str(file))
+        assert taken(platform, CREATED) == [b'{"a": 1}', b"not json \xff"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "problem"),
+        [
+            (("booking.created",), "--tour is missing"),
+            (("booking.cancelled", "--tour", "1"), "--booking is missing"),
+            (("booking.created", "--tour", "1", "--count", "0"), "--count is 0"),
+            (("booking.created", "--file", "/no/such/file"), "No such file"),
+            (("booking.cancelled", "--tour", "1", "--amount", "x"), "is no number"),
+            (("booking.moved",), "invalid choice"),
+        ],
+    )
+    def test_it_names_what_is_wrong(self, arguments: tuple[str, ...], problem: str) -> None:
+        with pytest.raises(CommandError, match=problem):
+            publish(*arguments)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestMetrics:
+    def test_the_web_process_shows_what_the_workers_counted(self, client: Client) -> None:
+        event = created(TourFactory().pk, "B")
+        inbox.settle(CONSUMERS[CREATED], deliveries(event, event))
+        page = client.get("/metrics").content.decode()
+        assert 'duplicate_events_total{event_type="BookingCreated"}' in page
+        assert f'events_total{{consumer="{CREATED}",outcome="reserved"}}' in page

@@ -1,0 +1,146 @@
+"""Dead letters: parked once, counted, replayed to their one queue, discarded; and the cleanup."""
+
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from booking_platform.messaging import dead_letters, inbox, retention
+from booking_platform.messaging.consumers import CONSUMERS
+from booking_platform.messaging.groups import Delivery
+from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from booking_platform.messaging.tasks import record_dead_letters
+from tests.events import body, cancelled, created, deliveries
+from tests.factories import TourFactory
+from tests.platform import Platform, parked
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CREATED = "tour-catalog.booking-created"
+CANCELLED = "tour-catalog.booking-cancelled"
+
+
+def park_unknown_tour(tour: int = 4242, **over: str) -> DeadLetter:
+    inbox.settle(CONSUMERS[CANCELLED], deliveries(cancelled(tour, "B", **over)))
+    return DeadLetter.objects.latest("pk")
+
+
+def call(*arguments: str, **options: object) -> str:
+    output = StringIO()
+    call_command(*arguments, stdout=output, stderr=output, **options)
+    return output.getvalue()
+
+
+class TestReplay:
+    def test_it_goes_to_its_one_queue_and_is_processed(self, platform: Platform) -> None:
+        letter = park_unknown_tour()
+        TourFactory(pk=4242, capacity=10, available_seats=5)
+        assert dead_letters.replay(letter, by="somebody", why="the tour is there now")
+        letter.refresh_from_db()
+        assert (letter.state, letter.resolved_by) == ("replayed", "somebody")
+        platform.start("-c", "1", "-Q", "catalog")
+        platform.wait_for_processed(1)
+        with platform.channel() as channel:
+            others = ("payment-gateway.booking-cancelled", "notification.booking-cancelled")
+            sizes = [channel.queue_declare(name, passive=True).message_count for name in others]
+        assert sizes == [0, 0]
+
+    def test_what_is_parked_again_is_open_again(self, platform: Platform) -> None:
+        letter = park_unknown_tour()
+        dead_letters.replay(letter, by="somebody")
+        platform.start("-c", "1", "-Q", "catalog")
+        platform.wait_for(lambda: len(parked()) == 1, "it is parked again")
+        assert DeadLetter.objects.filter(state="replayed").count() == 1
+
+    def test_what_came_again_meanwhile_stays_open(self, platform: Platform) -> None:
+        letter = park_unknown_tour(event_id="twice")
+        park_unknown_tour(event_id="twice")
+        assert not dead_letters.replay(letter, by="somebody")
+        assert parked() == [("unknown_tour", "twice")]
+
+    def test_a_closed_one_is_not_replayed(self, platform: Platform) -> None:
+        letter = park_unknown_tour()
+        assert dead_letters.discard(letter, by="somebody", why="a test")
+        letter.refresh_from_db()
+        with pytest.raises(dead_letters.NotReplayable, match="discarded"):
+            dead_letters.replay(letter, by="somebody")
+
+    def test_one_from_nowhere_is_not_replayed(self) -> None:
+        letter = DeadLetter.objects.create(queue="elsewhere", body=b"", reason="broker")
+        with pytest.raises(dead_letters.NotReplayable, match="no consumer has a queue"):
+            dead_letters.replay(letter, by="somebody")
+
+
+class TestCommand:
+    def test_it_replays_by_reason(self, platform: Platform) -> None:
+        park_unknown_tour(event_id="one")
+        inbox.settle(CONSUMERS[CREATED], deliveries(b"junk"))
+        assert "would replay" in call(
+            "replay_dead_letters", "--reason", "unknown_tour", "--dry-run"
+        )
+        assert "replayed" in call("replay_dead_letters", "--reason", "unknown_tour")
+        assert [reason for reason, _ in parked()] == ["malformed"]
+
+    def test_it_wants_to_know_which(self) -> None:
+        with pytest.raises(CommandError, match="Say which"):
+            call("replay_dead_letters")
+
+    def test_it_names_an_id_that_is_not_there(self) -> None:
+        with pytest.raises(CommandError, match="No dead letter has the id 77"):
+            call("replay_dead_letters", "77")
+
+
+class TestBroker:
+    def test_what_the_broker_gave_up_on_is_recorded_once(self) -> None:
+        event = body(created(1, "B", event_id="the poison"))
+        death = {"x-death": [{"queue": CREATED, "reason": "delivery_limit", "count": 1}]}
+        record_dead_letters([Delivery(event, death), Delivery(event, death)])
+        letter = DeadLetter.objects.get()
+        assert (letter.queue, letter.reason, letter.attempts) == (CREATED, "poison", 2)
+        assert letter.event_id == "the poison"
+
+    @pytest.mark.parametrize(
+        "headers",
+        [{}, {"x-death": "?"}, {"x-death": []}, {"x-death": [7]}, {"x-death": [{"queue": None}]}],
+        ids=str,
+    )
+    def test_headers_that_mean_nothing_do_no_harm(self, headers: dict) -> None:
+        record_dead_letters([Delivery(b"\xff\0", headers)])
+        assert [reason for reason, _ in parked()] == ["broker"]
+
+
+class TestCleanup:
+    def make(self, event_id: str, **ago: timedelta) -> None:
+        times = {name: timezone.now() - age for name, age in ago.items()}
+        ProcessedEvent.objects.create(event_id=event_id, consumer=CREATED, **times)
+
+    def test_it_deletes_what_outlived_the_retention(self, settings) -> None:
+        settings.PROCESSED_EVENTS_RETENTION = timedelta(days=30)
+        self.make("old", processed_at=timedelta(days=31), occurred_at=timedelta(days=31))
+        self.make("old, time unknown", processed_at=timedelta(days=31))
+        self.make("young", processed_at=timedelta(days=29), occurred_at=timedelta(days=29))
+        self.make("stamped ahead", processed_at=timedelta(days=31), occurred_at=timedelta(days=30))
+        assert retention.forget_processed_events() == 2
+        left = ProcessedEvent.objects.values_list("event_id", flat=True)
+        assert sorted(left) == ["stamped ahead", "young"]
+
+    def test_it_goes_in_batches(self, settings) -> None:
+        old = timezone.now() - timedelta(days=40)
+        ProcessedEvent.objects.bulk_create(
+            ProcessedEvent(event_id=str(n), consumer=CREATED, processed_at=old)
+            for n in range(2 * retention.BATCH + 1)
+        )
+        assert retention.forget_processed_events() == 2 * retention.BATCH + 1
+
+    def test_a_repeat_of_what_is_forgotten_is_stale(self, settings) -> None:
+        tour = TourFactory()
+        settings.PROCESSED_EVENTS_RETENTION = timedelta(days=30)
+        event = created(tour.pk, timestamp=(timezone.now() - timedelta(days=29)).isoformat())
+        inbox.settle(CONSUMERS[CREATED], deliveries(event))
+        settings.PROCESSED_EVENTS_RETENTION = timedelta(days=20)
+        ProcessedEvent.objects.update(processed_at=timezone.now() - timedelta(days=21))
+        assert retention.forget_processed_events() == 1
+        inbox.settle(CONSUMERS[CREATED], deliveries(event))
+        assert [reason for reason, _ in parked()] == ["stale"]
