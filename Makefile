@@ -16,9 +16,7 @@ demo: $(READY) ## run the main job and check it; RABBITMQ_URL=â€¦ DATABASE_URL=â
 	@folder=$$(mktemp -d); VAR_DIR=$$folder python manage.py demo; status=$$?; rm -rf $$folder; exit $$status
 
 run: $(READY) ## start web, worker and beat together; Ctrl-C stops them all; PORT=8000
-	@python manage.py set_up_development
-	@echo "The admin is at http://127.0.0.1:$(PORT)/admin/."
-	@PORT=$(PORT) honcho start
+	@python manage.py run --port $(PORT)
 
 test: $(READY) ## run all tests, on PostgreSQL and RabbitMQ and on the embedded default
 	@python -m tests.servers tests/run

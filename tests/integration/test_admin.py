@@ -18,13 +18,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-import catalog.tasks  # registers the consumers
 from booking_platform.messaging import admin as messaging_admin
 from booking_platform.messaging import dead_letters, inbox, topology
 from booking_platform.messaging.consumers import CONSUMERS
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from catalog.models import Reservation, Tour
+from catalog.seats import Outcome
 from tests import events
 from tests.factories import TourFactory
 from tests.servers import free_port
@@ -32,11 +32,7 @@ from tests.servers import free_port
 CREATED, CANCELLED = topology.CREATED_FOR_CATALOG, topology.CANCELLED_FOR_CATALOG
 NO_TOUR = 999_999
 
-pytestmark = [
-    pytest.mark.django_db,
-    # `make` collects the static files; without them whitenoise warns at the first request.
-    pytest.mark.filterwarnings("ignore:No directory at:UserWarning"),
-]
+pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
@@ -422,7 +418,7 @@ class TestProcessedEvents:
 
     def test_every_outcome_of_the_catalog_can_be_chosen(self, admin_client: Client) -> None:
         shown = text(admin_client.get(listing(ProcessedEvent)))
-        for outcome, meaning in catalog.seats.Outcome.choices:
+        for outcome, meaning in Outcome.choices:
             assert f"?outcome={outcome}" in shown
             assert meaning in shown
 

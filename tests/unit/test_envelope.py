@@ -489,7 +489,7 @@ class TestAFingerprint:
         assert other.fingerprint != read(CANCELLED).fingerprint
 
     UNKNOWN = ["null", "0", "1", "1.1", '"1"', "true", "false", '""', "[]", "[1,2]", "[2,1]", "{}",
-               '{"a":1}', '{"b":1}', '{"a":{"a":1}}', "[[]]", "1e30", "1e-30", "1" + "0" * 31]  # fmt: skip
+               '{"a":1}', '{"b":1}', '{"a":{"a":1}}', "[[]]", "1e30", "1e-30", "1.1000000000000000000001", "1" + "0" * 31]  # fmt: skip
 
     def test_it_tells_unknown_fields_apart(self):
         events = [read(CREATED | {"payload.unknown": text}) for text in self.UNKNOWN]

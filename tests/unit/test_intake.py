@@ -464,6 +464,22 @@ class TestAcknowledgements:
         assert broker.acked == succeeded
         assert not broker.outstanding
 
+    def test_after_a_stop_they_wait_for_what_is_older(self):
+        broker, source = Broker(), Source(Queue("queue"), "task", batch=1)
+        source.channel = broker
+        groups: list[GroupMessage] = []
+        intake = Intake([source], places=lambda: 2, handle=groups.append)
+        for _ in range(2):
+            intake._receive(source, broker.deliver())
+
+        intake.stop(at_once)
+        ack(groups[1])
+        assert broker.acked == set()
+
+        ack(groups[0])
+        intake.close(at_once)
+        assert broker.acked == {1, 2}
+
     def test_a_group_takes_one_command_where_nothing_older_is_open(self):
         broker, source = Broker(), Source(Queue("queue"), "task", batch=100)
         for _ in range(100):

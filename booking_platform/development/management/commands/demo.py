@@ -12,8 +12,8 @@ from kombu import Connection
 from rich.console import Console
 from rich.table import Table
 
+from booking_platform.development.processes import WorkerFailed, running_worker
 from booking_platform.development.scenarios import Scenario, scenarios, wait_for
-from booking_platform.development.worker import WorkerFailed, running_worker
 from booking_platform.messaging.topology import EVENT_QUEUES
 
 

@@ -1,0 +1,40 @@
+"""Run web, worker and beat together, for development; Ctrl-C stops all three."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from booking_platform.development.processes import run_together
+
+NAME = PASSWORD = "admin"  # noqa: S105  (of the development database only)
+
+
+class Command(BaseCommand):
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--port", type=int, default=8000)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if settings.PRODUCTION:
+            raise CommandError("DJANGO_ENV is 'production': start each part by itself there.")
+        call_command("migrate", verbosity=0)
+        users = get_user_model().objects
+        if not users.filter(username=NAME).exists():
+            users.create_superuser(NAME, password=PASSWORD)
+        address = f"127.0.0.1:{options['port']}"
+        self.stdout.write(f"The admin is at http://{address}/admin/: {NAME!r}, {PASSWORD!r}.")
+        self.stdout.write("Ctrl-C stops web, worker and beat.\n")
+        self.stdout.flush()
+        celery = ("-m", "celery", "-A", "booking_platform")
+        run_together(
+            [
+                ("manage.py", "runserver", "--noreload", address),
+                (*celery, "worker", "--concurrency", "2"),
+                (*celery, "beat"),
+            ]
+        )

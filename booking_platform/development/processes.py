@@ -1,0 +1,65 @@
+"""Real processes for as long as a block runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+START_SECONDS = 60
+STOP_SECONDS = 30
+
+Process = subprocess.Popen[bytes]
+
+
+class WorkerFailed(Exception):
+    """The worker did not start, or died; the message ends with what it wrote."""
+
+
+@contextmanager
+def running(*command: str, output: IO[bytes] | None = None) -> Iterator[Process]:
+    """Run a Python command; stop it with TERM, and by force if that hangs.
+
+    It has a session of its own: neither Ctrl-C nor TERM may reach a worker's pool processes past
+    the worker, which lets them finish what they do.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=output, stderr=output, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def running_worker(log: Path) -> Iterator[Process]:
+    """Run a worker with two pool processes, from when it is ready."""
+    command = ("-m", "celery", "-A", "booking_platform", "worker", "--concurrency", "2")
+    hostname = ("--hostname", f"demo-{os.getpid()}@%h")
+    with log.open("wb") as output, running(*command, *hostname, output=output) as process:
+        deadline = time.monotonic() + START_SECONDS
+        while " ready." not in (written := log.read_text(errors="replace")):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise WorkerFailed(f"The worker did not start:\n{written[-3000:]}")
+            time.sleep(0.1)
+        yield process
+
+
+def run_together(commands: Sequence[Sequence[str]]) -> None:
+    """Run commands until one of them ends or a signal asks to stop; then stop them all."""
+    for wish in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(wish, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        processes = [stack.enter_context(running(*command)) for command in commands]
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.2)
