@@ -22,23 +22,23 @@ def choice(name: str, options: Collection[str], default: str) -> str:
     return value
 
 
-def integer(name: str, default: int, *, minimum: int = 0) -> int:
-    return int(_number(name, default, minimum, whole=True))
+def integer(name: str, default: int, *, minimum: int = 0, maximum: int = 10**9 - 1) -> int:
+    return int(_number(name, default, minimum, maximum, whole=True))
 
 
 def seconds(name: str, default: float, *, minimum: float = 0.0) -> float:
-    return _number(name, default, minimum, whole=False)
+    return _number(name, default, minimum, 10**9 - 1, whole=False)
 
 
-def _number(name: str, default: float, minimum: float, *, whole: bool) -> float:
+def _number(name: str, default: float, minimum: float, maximum: float, *, whole: bool) -> float:
     raw = text(name, str(default))
     wanted = f"a {'whole ' if whole else ''}number, {minimum:g} or more"
     try:
         value = int(raw) if whole else float(raw)
     except ValueError:
         raise ImproperlyConfigured(f"{name} is {raw!r}: set it to {wanted}.") from None
-    if not minimum <= value < 10**9:
-        raise ImproperlyConfigured(f"{name} is {raw!r}: set it to {wanted}, below a milliard.")
+    if not minimum <= value <= maximum:
+        raise ImproperlyConfigured(f"{name} is {raw!r}: set it to {wanted}, at most {maximum:,}.")
     return value
 
 

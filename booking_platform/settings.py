@@ -8,6 +8,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import dj_database_url
 from celery.schedules import crontab
@@ -36,11 +37,12 @@ SECRET_KEY = (
     if PRODUCTION
     else env.text("DJANGO_SECRET_KEY", "insecure-development-key")
 )
-ALLOWED_HOSTS = (
+_hosts = (
     env.required("DJANGO_ALLOWED_HOSTS", "set it to the admin's host names, with commas between")
     if PRODUCTION
     else env.text("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-).split(",")
+)
+ALLOWED_HOSTS = [host.strip() for host in _hosts.split(",") if host.strip()]
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -103,6 +105,8 @@ if PRODUCTION:
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = env.text("TIME_ZONE", "UTC")
+if TIME_ZONE not in available_timezones():
+    raise ImproperlyConfigured(f"TIME_ZONE is {TIME_ZONE!r}: set it to one such as Europe/Paris.")
 USE_TZ = True
 
 # --- Database --------------------------------------------------------------------------------
@@ -161,7 +165,9 @@ RABBITMQ_URL = (
     if PRODUCTION
     else env.text("RABBITMQ_URL", EMBEDDED_BROKER)
 )
-if not RABBITMQ_URL.startswith(("amqp://", "amqps://", EMBEDDED_BROKER)):
+if not RABBITMQ_URL.startswith(("amqp://", "amqps://")) and (
+    PRODUCTION or RABBITMQ_URL != EMBEDDED_BROKER
+):
     raise ImproperlyConfigured(
         "RABBITMQ_URL must begin with amqp:// or amqps://, as in amqp://user:password@host:5672/."
     )
@@ -209,10 +215,14 @@ OUTAGE_BASE_SECONDS = env.seconds("OUTAGE_BASE_SECONDS", 0.1)
 OUTAGE_MAX_SECONDS = env.seconds("OUTAGE_MAX_SECONDS", 5.0)
 
 # How long duplicates are recognised. The system check messaging.E001 holds it against the rest.
-PROCESSED_EVENTS_RETENTION = timedelta(days=env.integer("RETENTION_DAYS", 30, minimum=1))
-REPLAY_WINDOW = timedelta(days=env.integer("REPLAY_WINDOW_DAYS", 7))
+PROCESSED_EVENTS_RETENTION = timedelta(
+    days=env.integer("RETENTION_DAYS", 30, minimum=1, maximum=36_500)
+)
+REPLAY_WINDOW = timedelta(days=env.integer("REPLAY_WINDOW_DAYS", 7, maximum=36_500))
 
 # --- Logs ------------------------------------------------------------------------------------
 
 LOGGING_CONFIG = "booking_platform.logs.configure"
-LOGGING = {"json": PRODUCTION, "level": env.text("LOG_LEVEL", "INFO").upper()}
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_level = env.choice("LOG_LEVEL", (*_LEVELS, *map(str.lower, _LEVELS)), "INFO")
+LOGGING = {"json": PRODUCTION, "level": _level.upper()}

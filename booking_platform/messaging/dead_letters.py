@@ -12,7 +12,6 @@ from booking_platform.messaging import metrics, publisher
 from booking_platform.messaging.consumers import CONSUMERS, Refused
 from booking_platform.messaging.envelope import (
     Event,
-    InvalidEvent,
     decode,
     identify,
     raw_fingerprint,
@@ -112,7 +111,7 @@ def _as_event(queue: str, body: bytes) -> Event | None:
         return None
     try:
         return decode(body, consumer.queue.payload_type, now=timezone.now())
-    except InvalidEvent:
+    except Exception:  # not only InvalidEvent: this is the last stop, it takes whatever comes
         return None
 
 

@@ -97,7 +97,8 @@ class Channel(filesystem.Channel):
             self._put_fanout(arguments["x-dead-letter-exchange"], payload, "")
 
     def queue_declare(self, queue: str | None = None, passive: bool = False, **kwargs: Any) -> Any:
-        self.connection.queue_arguments[queue] = kwargs.get("arguments") or {}
+        if not passive:
+            self.connection.queue_arguments[queue] = kwargs.get("arguments") or {}
         return super().queue_declare(queue, passive, **kwargs)
 
     def _size(self, queue: str) -> int:
@@ -124,7 +125,9 @@ def register_transport() -> None:
 
 
 def _folder(parent: str | Path, name: str) -> Path:
-    folder = Path(parent) / (quote(name, safe="") or "default")
+    # Names of dots alone are folders that exist; no quoted name is a lone per cent sign.
+    quoted = quote(name, safe="") if name.strip(".") else "%2E" * len(name) or "%"
+    folder = Path(parent) / quoted
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -19,9 +19,9 @@ from booking_platform.messaging.events import Identifier
 
 MAX_AHEAD = timedelta(days=1)  # a producer's clock or time zone may be wrong by this much
 MAX_NUMBER_LENGTH = 100  # characters; no amount of money needs more
-MAX_EXPONENT = 30  # digits before or after the decimal point
+MAX_EXPONENT = 30  # digits after the decimal point, and one more before it
 SHOWN = 80  # characters of a refused value that its error message repeats
-PRIVATE = frozenset({"payload.userEmail"})  # fields whose value no error message repeats
+PRIVATE = frozenset({"payload", "payload.userEmail"})  # fields whose value no message repeats
 
 _EXACT = decimal.Context(prec=2 * MAX_NUMBER_LENGTH)
 _WHERE = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
@@ -59,28 +59,21 @@ def decode(body: bytes, payload_type: type, *, now: datetime) -> Event:
         MalformedEvent: not UTF-8, not JSON, not an object, or nested without end.
         InvalidEvent: a field is missing, of the wrong type or out of bounds.
     """
+    expected = payload_type.__name__
     try:
         body.decode()
-        envelope = _envelope_decoder().decode(body)
-        expected = payload_type.__name__
+        envelope = _read_envelope(body)
         if envelope.event_type != expected:
             raise InvalidEvent(f"eventType is {_shown(envelope.event_type)}: expected {expected!r}")
         occurred_at = _timestamp(envelope.timestamp, now)
-        try:
-            payload = _decoder(payload_type).decode(envelope.payload)
-            plain = _plain_decoder().decode(envelope.payload)
-        except msgspec.ValidationError as error:
-            raise InvalidEvent(_described(error, body, inside="payload")) from None
+        payload, plain = _read_payload(payload_type, body, envelope.payload)
         if b"\\u0000" in body:
             _refuse_nul(envelope.event_id, payload)
-        _refuse_text_for_number(plain)
-    except msgspec.ValidationError as error:
-        raise _invalid_envelope(error, body) from None
     except UnicodeDecodeError as error:
         raise MalformedEvent(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
         raise MalformedEvent("not read: nested too deeply") from None
-    except (msgspec.DecodeError, ValueError) as error:  # ValueError: an integer of >4,300 digits
+    except (msgspec.DecodeError, ValueError) as error:
         raise MalformedEvent(f"not JSON: {error}") from None
     canonical = _canonical_encoder().encode([expected, plain])
     return Event(
@@ -101,6 +94,34 @@ def identify(body: bytes) -> tuple[str, str]:
 def raw_fingerprint(body: bytes) -> str:
     """Fingerprint bytes that are no valid event."""
     return hashlib.sha256(body).hexdigest()
+
+
+def _read_envelope(body: bytes) -> _Envelope:
+    try:
+        return _envelope_decoder().decode(body)
+    except msgspec.ValidationError as error:
+        if str(error).startswith("Expected `object`") and " - at " not in str(error):
+            raise MalformedEvent(f"not a JSON object: {error}") from None
+        raise InvalidEvent(_described(error, body)) from None
+
+
+def _read_payload(payload_type: type, body: bytes, text: msgspec.Raw) -> tuple[Any, Any]:
+    """Read a payload as its type and as plain values."""
+    amount = "payload.amount"
+    try:
+        payload = _decoder(payload_type).decode(text)
+        if not _bounded(getattr(payload, "amount", None) or Decimal(0)):
+            raise InvalidEvent(f"{amount} is {_written(body, amount)}: more digits than any amount")
+        plain = _plain_decoder().decode(text)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(_described(error, body, inside="payload")) from None
+    except decimal.InvalidOperation:  # only the amount is read as a decimal
+        raise InvalidEvent(
+            f"{amount} is {_written(body, amount)}: more digits than any amount"
+        ) from None
+    if isinstance(plain.get("amount"), str):  # which msgspec takes for a decimal
+        raise InvalidEvent(f"{amount} is {_written(body, amount)}: expected a JSON number")
+    return payload, plain
 
 
 def _readable(value: object, longest: int) -> str:
@@ -124,22 +145,38 @@ def _plain_decoder() -> msgspec.json.Decoder[Any]:
 
 
 @cache
+def _fields_decoder() -> msgspec.json.Decoder[dict[str, msgspec.Raw]]:
+    return msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@cache
 def _canonical_encoder() -> msgspec.json.Encoder:
     return msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 
 def _number_by_value(text: str) -> int | Decimal:
     """Read a JSON number exactly, so that 150, 150.0 and 1.5e2 become one value."""
-    number = Decimal(text) if len(text) <= MAX_NUMBER_LENGTH else Decimal("Infinity")
-    exponent = number.as_tuple().exponent
-    if not isinstance(exponent, int) or not -MAX_EXPONENT <= exponent <= MAX_EXPONENT:
+    try:
+        number = Decimal(text if len(text) <= MAX_NUMBER_LENGTH else "Infinity")
+    except decimal.InvalidOperation:  # an exponent of twenty digits
+        number = Decimal("Infinity")
+    if not _bounded(number):
         raise InvalidEvent(f"number {_shown(text)} has more digits than any amount")
     return int(number) if number == number.to_integral_value() else number.normalize(_EXACT)
 
 
+def _bounded(number: Decimal) -> bool:
+    exponent = number.as_tuple().exponent
+    return (
+        isinstance(exponent, int)
+        and exponent >= -MAX_EXPONENT
+        and number.adjusted() <= MAX_EXPONENT
+    )
+
+
 def _timestamp(text: str, now: datetime) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.replace("\0", "?"))  # it would stop at a NUL
     except ValueError:
         raise InvalidEvent(
             f"timestamp is {_shown(text)}: expected ISO 8601, such as 2026-11-22T10:00:00Z"
@@ -148,7 +185,10 @@ def _timestamp(text: str, now: datetime) -> datetime:
         moment = moment.replace(tzinfo=UTC)
     if moment - now > MAX_AHEAD:
         raise InvalidEvent(f"timestamp is {_shown(text)}: more than a day in the future")
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidEvent(f"timestamp is {_shown(text)}: before the year 1") from None
 
 
 def _refuse_nul(event_id: str, payload: msgspec.Struct) -> None:
@@ -164,33 +204,31 @@ def _refuse_nul(event_id: str, payload: msgspec.Struct) -> None:
             raise InvalidEvent(f"{name} holds a NUL character")
 
 
-def _refuse_text_for_number(plain: dict[str, Any]) -> None:
-    """Refuse ``"12.50"`` for 12.50, which msgspec would take for a decimal."""
-    if "amount" in plain and isinstance(plain["amount"], str):
-        raise InvalidEvent(f"payload.amount is {_shown(plain['amount'])}: expected a JSON number")
-
-
-def _invalid_envelope(error: msgspec.ValidationError, body: bytes) -> InvalidEvent:
-    if str(error).startswith("Expected `object`") and " - at " not in str(error):
-        return MalformedEvent(f"not a JSON object: {error}")
-    return InvalidEvent(_described(error, body))
-
-
 def _described(error: msgspec.ValidationError, body: bytes, *, inside: str = "") -> str:
     """Word a validation error so that it names the field and the value."""
     match = _WHERE.match(str(error))
     assert match is not None  # the pattern matches any text
     path = ".".join(filter(None, (inside, match["path"])))
-    if not path or match["problem"].startswith("Object missing"):
+    value = _written(body, path)
+    if not value or match["problem"].startswith("Object missing") or path in PRIVATE:
         return f"{path or 'the event'}: {match['problem']}"
-    if path in PRIVATE:
-        return f"{path}: {match['problem']}"
-    value: Any = _plain_decoder().decode(body)
+    return f"{path} is {value}: {match['problem']}"
+
+
+def _written(body: bytes, path: str) -> str:
+    """Give a field's value as its JSON text, or nothing where there is no such field."""
+    text = msgspec.Raw(body)
     for step in path.split("."):
-        value = value[step] if isinstance(value, dict) else None
-    return f"{path} is {_shown(value)}: {match['problem']}"
+        fields = _fields_decoder().decode(text)
+        if not path or step not in fields:
+            return ""
+        text = fields[step]
+    return _cut(bytes(text).decode())
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 MAX_SEATS = 1_000_000  # per event; far above any tour, far below what the columns hold
 
@@ -33,10 +34,15 @@ class BookingCancelled(Struct, frozen=True, kw_only=True, rename="camel"):
     seats_released: Seats
     payment_id: Identifier | None = None
     amount: Decimal | None = None
-    currency: Annotated[str, Meta(min_length=3, max_length=3)] = "eur"
+    currency: Annotated[str, Meta(min_length=3, max_length=3)] | None = None
     user_email: ShortText | None = None
     tour_name: Annotated[str, Meta(max_length=10_000)] | None = None
-    locale: Annotated[str, Meta(min_length=2, max_length=35)] = "fr"
+    locale: Annotated[str, Meta(min_length=2, max_length=35)] | None = None
+
+    def __post_init__(self) -> None:
+        """Put the defaults where a producer wrote nothing, or null."""
+        force_setattr(self, "currency", self.currency or "eur")
+        force_setattr(self, "locale", self.locale or "fr")
 
 
 Payload = BookingCreated | BookingCancelled

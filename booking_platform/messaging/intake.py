@@ -53,9 +53,12 @@ class Source:
         withholds them until one command can speak for all.
         """
         self._settle(group)
-        if isinstance(group[-1].delivery_tag, int) and self._oldest_after(group[-1]):
+        newest: Any = group[-1].delivery_tag
+        in_order = isinstance(newest, int)  # on AMQP only: elsewhere `multiple` means nothing
+        if in_order and self._oldest_after(group[-1]):
             log(group[-1].ack_log_error, multiple=True)
-        elif closing:
+            self._withheld = [late for late in self._withheld if late.delivery_tag > newest]
+        elif in_order and closing:
             self._withheld += group
         else:
             for message in group:
