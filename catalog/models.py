@@ -1,6 +1,7 @@
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
@@ -26,7 +27,7 @@ class Tour(models.Model):
 
     name = models.CharField(max_length=255)
     description = models.TextField(blank=True)
-    price = models.DecimalField(max_digits=10, decimal_places=2)
+    price = models.DecimalField(max_digits=10, decimal_places=2, validators=[MinValueValidator(0)])
     capacity = models.PositiveIntegerField(help_text="Seats that the tour has.")
     available_seats = models.PositiveIntegerField(
         help_text="Seats that can still be sold: capacity, less those reserved, less those sold "
@@ -103,7 +104,8 @@ class Tour(models.Model):
         changed = [name for name in self.STAFF_FIELDS if wanted is None or name in wanted]
         if not changed:
             return
-        self.available_seats = seats_left(Value(self.capacity))
+        capacity = Value(self.capacity) if "capacity" in changed else F("capacity")
+        self.available_seats = seats_left(capacity)
         self.optimistic_lock_version = F("optimistic_lock_version") + 1
         derived = ["available_seats", "optimistic_lock_version", "updated_at"]
         super().save(*args, **kwargs, update_fields=[*changed, *derived])
@@ -154,4 +156,4 @@ class Reservation(models.Model):
         indexes = (models.Index(fields=("tour", "state"), name="reservations_tour_state"),)
 
     def __str__(self) -> str:
-        return f"{self.booking_id} ({self.seats} seats, {self.state})"
+        return f"{self.booking_id}: {self.seats} × seat, {self.state}"

@@ -25,7 +25,7 @@ class ProcessedEvent(models.Model):
         ordering = ("-processed_at", "-id")
         constraints = (
             models.UniqueConstraint(
-                fields=("consumer", "event_id"), name="processed_events_once_per_consumer"
+                fields=("event_id", "consumer"), name="processed_events_once_per_consumer"
             ),
         )
         indexes = (

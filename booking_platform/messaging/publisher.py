@@ -10,6 +10,7 @@ from kombu import Producer
 
 from booking_platform.messaging import topology
 
+BROKER_SECONDS = 5  # a broker that is frozen ends in an error, not in a request that hangs
 PERSISTENT = 2  # AMQP 0-9-1, basic class, delivery-mode
 
 
@@ -17,7 +18,11 @@ PERSISTENT = 2  # AMQP 0-9-1, basic class, delivery-mode
 def producer() -> Iterator[Producer]:
     """Open a producer whose every publish is confirmed, and refused if it reaches no queue."""
     with current_app.connection_for_write(
-        transport_options={"confirm_publish": True}
+        transport_options={
+            "confirm_publish": True,
+            "read_timeout": BROKER_SECONDS,
+            "write_timeout": BROKER_SECONDS,
+        }
     ) as connection:
         topology.declare(connection, delivery_limit=settings.EVENT_DELIVERY_LIMIT)
         yield Producer(connection)
@@ -46,6 +51,8 @@ def publish(
         delivery_mode=PERSISTENT,
         mandatory=True,
         retry=True,
+        retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 1},
+        confirm_timeout=BROKER_SECONDS,
     )
 
 

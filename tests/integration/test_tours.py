@@ -85,6 +85,16 @@ class TestStaff:
         tour.save(update_fields=["reserved_seats"])
         assert_adds_up(tour)
 
+    def test_a_save_of_one_field_knows_nothing_of_the_capacity(self) -> None:
+        stale = TourFactory(capacity=20)
+        colleague = Tour.objects.get(pk=stale.pk)
+        colleague.capacity = 30
+        colleague.save()
+        stale.price = "12.00"
+        stale.save(update_fields=["price"])
+        assert_adds_up(stale)
+        assert (stale.capacity, stale.available_seats) == (30, 30)
+
     def test_a_capacity_below_what_is_sold_is_overbooked_and_events_go_on(self) -> None:
         tour = TourFactory(capacity=20)
         settle(*[created(tour.pk, f"B{n}", seats=5) for n in range(4)])
