@@ -16,7 +16,7 @@ from booking_platform.messaging.consumers import LostRace, Refused
 from booking_platform.messaging.envelope import Event
 from booking_platform.messaging.events import BookingCancelled, BookingCreated
 from booking_platform.messaging.models import DeadLetter
-from booking_platform.messaging.rows import compare_and_set, insert_missing
+from booking_platform.messaging.rows import compare_and_set, insert_missing, read
 from catalog.models import Reservation, Tour
 
 log = structlog.get_logger(__name__)
@@ -183,17 +183,13 @@ def apply(events: Sequence[Event], *, lock: bool) -> list[str | Refused]:
 
 
 def _read_tours(tour_ids: set[int], *, lock: bool) -> dict[int, Seats]:
-    tours = Tour.objects.filter(pk__in=tour_ids).order_by("pk")
-    if lock:
-        tours = tours.select_for_update(no_key=True)
-    rows = tours.values_list(
-        "pk", "optimistic_lock_version", "capacity", "reserved_seats", "unledgered_seats"
-    )
+    columns = ("id", "optimistic_lock_version", "capacity", "reserved_seats", "unledgered_seats")
+    rows = read(Tour, columns, key="id", values=tour_ids, lock=lock)
     return {row[0]: Seats(*row) for row in rows}
 
 
 def _read_bookings(booking_ids: set[str]) -> dict[str, Booking]:
-    rows = Reservation.objects.filter(booking_id__in=booking_ids).values_list(*Booking._fields)
+    rows = read(Reservation, Booking._fields, key="booking_id", values=booking_ids)
     return {row[0]: Booking(*row) for row in rows}
 
 

@@ -62,7 +62,8 @@ def _unprivileged() -> list[str]:
 class PostgreSQL:
     """A private server that a test may stop, kill and start again."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = {"listen_addresses": "127.0.0.1"} | settings
         [self._bin, *_] = sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True) or [
             str(Path(shutil.which("postgres") or "").parent)
         ]
@@ -81,8 +82,9 @@ class PostgreSQL:
 
     def start(self) -> None:
         command = [f"{self._bin}/postgres", "-D", self._data, "-p", self.port, "-k", self._folder]
+        options = [part for name in self._settings.items() for part in ("-c", "=".join(name))]
         self._server = subprocess.Popen(
-            [*_unprivileged(), *map(str, command), "-c", "listen_addresses=127.0.0.1"],
+            [*_unprivileged(), *map(str, command), *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

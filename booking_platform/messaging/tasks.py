@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from celery import shared_task
 from django.db import transaction
 
-from booking_platform.messaging import dead_letters
+from booking_platform.messaging import dead_letters, inbox  # noqa: F401  (loaded before the fork)
 from booking_platform.messaging.consumers import EventTask
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.outages import persevere
