@@ -140,6 +140,9 @@ if _database["ENGINE"].endswith("postgresql"):
     _database["OPTIONS"] = {
         "options": " ".join(f"-c {name}={ms}" for name, ms in _SESSION_LIMITS.items()),
         "connect_timeout": 5,
+        # A group's statements are always the same ones: let the server plan them once.
+        "server_side_binding": True,
+        "prepare_threshold": 5,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
