@@ -27,9 +27,11 @@ T = TypeVar("T")
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _PASSING_CLASSES = ("08", "40", "53", "55", "57", "58")
 
-# Single states: the transaction idled too long, the server is read-only (a failover), or the
-# schema and its grants are not there yet (the worker was deployed before its migration).
-_PASSING_STATES = ("25P03", "25006", "42P01", "42703", "42501", "3D000")
+# Single states: the transaction idled too long; the server is read-only (a failover); the schema
+# and its grants are not there yet (the worker was deployed before its migration); a statement
+# planned before a migration or a failover is not valid any more, and is planned anew on the next
+# connection.
+_PASSING_STATES = ("25P03", "25006", "42P01", "42703", "42501", "3D000", "0A000", "26000")
 
 _PASSING_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR,
                    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # fmt: skip
