@@ -4,7 +4,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q, Value
-from django.db.models.functions import Greatest
+from django.db.models.functions import Greatest, Now
 
 
 def seats_left(capacity: Any) -> Greatest:
@@ -26,7 +26,7 @@ class Tour(models.Model):
     """
 
     name = models.CharField(max_length=255)
-    description = models.TextField(blank=True)
+    description = models.TextField(blank=True, default="", db_default="")
     price = models.DecimalField(max_digits=10, decimal_places=2, validators=[MinValueValidator(0)])
     capacity = models.PositiveIntegerField(help_text="Seats that the tour has.")
     available_seats = models.PositiveIntegerField(
@@ -34,16 +34,17 @@ class Tour(models.Model):
         "outside the ledger."
     )
     reserved_seats = models.BigIntegerField(
-        default=0, help_text="Seats of the reservations in state reserved."
+        default=0, db_default=0, help_text="Seats of the reservations in state reserved."
     )
     unledgered_seats = models.BigIntegerField(
         default=0,
+        db_default=0,
         help_text="Seats sold outside the ledger (before the platform, or without a booking id), "
         "less seats cancelled for bookings that are not known.",
     )
-    optimistic_lock_version = models.BigIntegerField(default=0)
-    created_at = models.DateTimeField(auto_now_add=True)
-    updated_at = models.DateTimeField(auto_now=True)
+    optimistic_lock_version = models.BigIntegerField(default=0, db_default=0)
+    created_at = models.DateTimeField(auto_now_add=True, db_default=Now())
+    updated_at = models.DateTimeField(auto_now=True, db_default=Now())
 
     STAFF_FIELDS = ("name", "description", "price", "capacity")
 
