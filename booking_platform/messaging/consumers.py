@@ -21,6 +21,7 @@ from booking_platform.messaging.topology import DEAD_LETTER_QUEUE, EventQueue
 log = structlog.get_logger(__name__)
 
 DEAD_LETTER_BATCH = 50
+LOST_PROCESS_SECONDS = 0.5  # between looks for dead pool processes; Celery's own are 5 s apart
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ class EventConsumers(bootsteps.ConsumerStep):
         # Not before: until the pool is in the event loop too, a delivery would crash the worker.
         assert self.intake is not None
         hub.call_soon(partial(self.intake.consume, c.connection, wake=hub.call_soon))
+        if hasattr(c.pool, "maintain_pool"):
+            hub.call_repeatedly(LOST_PROCESS_SECONDS, c.pool.maintain_pool)
 
     def stop(self, c: Any) -> None:
         if self.intake is None:
