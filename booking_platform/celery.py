@@ -1,6 +1,5 @@
 """The Celery application: ``celery -A booking_platform worker|beat``."""
 
-import gc
 import os
 from typing import Any
 
@@ -38,12 +37,3 @@ def _drop_broken_connections(**_: Any) -> None:
     from django.db import close_old_connections
 
     close_old_connections()
-
-
-@signals.worker_init.connect
-def _keep_what_is_loaded_out_of_the_collector(**_: Any) -> None:
-    """Spare the pool's processes, forked after this, from looking at all modules again and again:
-    an event that met such a collection waited 60 ms.
-    """
-    gc.collect()
-    gc.freeze()

@@ -10,6 +10,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
+
 START_SECONDS = 60
 STOP_SECONDS = 30
 
@@ -53,6 +56,21 @@ def running_worker(log: Path) -> Iterator[Process]:
                 raise WorkerFailed(f"The worker did not start:\n{written[-3000:]}")
             time.sleep(0.1)
         yield process
+
+
+def migrate() -> None:
+    """Bring the database up to date.
+
+    Raises:
+        CommandError: it can't be reached.
+    """
+    try:
+        call_command("migrate", verbosity=0)
+    except OperationalError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CommandError(
+            f"The database can't be reached: {reason}. Create it, start it or correct DATABASE_URL."
+        ) from None
 
 
 def run_together(commands: Sequence[Sequence[str]]) -> None:

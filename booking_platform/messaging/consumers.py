@@ -10,6 +10,7 @@ import structlog
 from amqp.exceptions import PreconditionFailed
 from celery import Task, bootsteps, shared_task
 from celery.exceptions import WorkerShutdown
+from celery.worker import state
 from kombu.common import ignore_errors
 
 from booking_platform.messaging import topology
@@ -145,6 +146,20 @@ class EventConsumers(bootsteps.ConsumerStep):
             self.intake.forget()
         else:
             self.intake.stop(partial(ignore_errors, c.connection))
+            self._finish(c)
+
+    def _finish(self, c: Any) -> None:
+        """Run the event loop until what is in the pool is settled.
+
+        Celery's pool, stopping, can end before it has read the last results of its processes: what
+        they had committed would never be acked. A second signal ends the wait.
+        """
+        loop = c.hub and c.hub.create_loop()
+        while loop and self.intake and self.intake.busy and not state.should_terminate:
+            try:
+                next(loop)
+            except StopIteration:
+                loop = c.hub.create_loop()
 
     def shutdown(self, c: Any) -> None:
         if self.intake is not None and c.connection is not None:

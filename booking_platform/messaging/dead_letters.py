@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 from django.utils import timezone
 
@@ -63,12 +64,21 @@ def park(parkings: Sequence[Parking]) -> None:
         " last_parked_at = excluded.last_parked_at, reason = excluded.reason,"
         " detail = excluded.detail"
     )
-    with connection.cursor() as cursor:
-        for identity, parking in sorted(by_identity.items()):
-            reason, detail = parking.refused.reason, parking.refused.detail.replace("\0", "�")
-            cursor.execute(
-                sql, (*identity, parking.body, reason, detail, counts[identity], now, now)
-            )
+    rows = [
+        (
+            *identity,
+            parking.body,
+            parking.refused.reason,
+            parking.refused.detail.replace("\0", "�"),
+            counts[identity],
+            now,
+            now,
+        )
+        for identity, parking in sorted(by_identity.items())
+    ]
+    if rows:
+        with connection.cursor() as cursor:
+            cursor.executemany(sql, rows)
 
 
 def tell(parkings: Sequence[Parking]) -> None:
@@ -93,7 +103,7 @@ def from_broker(delivery: Delivery) -> Parking:
     deaths: Any = delivery.headers.get("x-death")
     newest: Any = deaths[0] if isinstance(deaths, list) and deaths else {}
     newest = newest if isinstance(newest, dict) else {}
-    queue, why = str(newest.get("queue", ""))[:255], str(newest.get("reason", "unknown"))[:100]
+    queue, why = _storable(newest.get("queue", "")), _storable(newest.get("reason", "unknown"))
     if why == "delivery_limit":
         refused = Refused(
             DeadLetter.Reason.POISON,
@@ -101,7 +111,12 @@ def from_broker(delivery: Delivery) -> Parking:
         )
     else:
         refused = Refused(DeadLetter.Reason.BROKER, f"the broker gave it up: {why}")
-    return Parking(queue.replace("\0", ""), delivery.body, _as_event(queue, delivery.body), refused)
+    return Parking(queue, delivery.body, _as_event(queue, delivery.body), refused)
+
+
+def _storable(text: object) -> str:
+    """Make what a header says fit a column: whoever may publish can write it."""
+    return str(text).encode(errors="replace").decode().replace("\0", "")[:100]
 
 
 def _as_event(queue: str, body: bytes) -> Event | None:
@@ -111,6 +126,8 @@ def _as_event(queue: str, body: bytes) -> Event | None:
         return None
     try:
         return decode(body, consumer.queue.payload_type, now=timezone.now())
+    except SoftTimeLimitExceeded:
+        raise
     except Exception:  # not only InvalidEvent: this is the last stop, it takes whatever comes
         return None
 

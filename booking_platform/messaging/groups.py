@@ -9,9 +9,13 @@ from logging import Logger
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import structlog
+from amqp import method_framing
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.message import Message
+
+log = structlog.get_logger(__name__)
 
 REPLAY_HEADER = "x-replay-of"
 KEPT_HEADERS = ("task", "x-death", REPLAY_HEADER)  # those that mean something here
@@ -25,6 +29,25 @@ class Delivery(NamedTuple):
 
 
 Log = Callable[..., None]  # calls an ack or a reject of Kombu's, and logs its error
+
+
+class LenientMessage(method_framing.Message):
+    """A message whose properties may be anything.
+
+    py-amqp reads them in the worker's main process before any code of ours; text that is not
+    UTF-8, a time out of range or tables nested without end would take it down, again and again.
+    """
+
+    def _load_properties(self, class_id: Any, buffer: Any, offset: int) -> Any:
+        try:
+            return super()._load_properties(class_id, buffer, offset)  # type: ignore[misc]
+        except Exception as error:
+            log.warning("A message's properties can't be read: taken without", error=repr(error))
+            self.properties = {}
+            return len(buffer)
+
+
+method_framing.Message = LenientMessage  # type: ignore[misc]
 
 
 class GroupMessage:

@@ -74,6 +74,8 @@ def _read(consumer: Consumer, delivery: Delivery) -> Arrival | Parking:
         return refuse(DeadLetter.Reason.MALFORMED, str(error))
     except InvalidEvent as error:
         return refuse(DeadLetter.Reason.INVALID, str(error))
+    except SoftTimeLimitExceeded:
+        raise
     except Exception as error:  # a bug in reading one event must not hold up its neighbours
         log.exception("A bug: the message is parked unread", consumer=consumer.name)
         return refuse(DeadLetter.Reason.BUG, f"{type(error).__name__}: {error}"[:500])

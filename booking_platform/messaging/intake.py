@@ -4,18 +4,24 @@ When the pool is free, what is waiting goes at once; while it is busy, deliverie
 idle worker answers in milliseconds and a loaded one works in large groups, without a timer.
 """
 
+import math
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from celery.platforms import EX_FAILURE
+from celery.utils.log import get_logger
 from celery.worker import state
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
 from booking_platform.messaging.groups import GroupMessage
+
+logger = get_logger(__name__)
 
 
 class Source:
@@ -23,6 +29,7 @@ class Source:
 
     def __init__(self, queue: Queue, task: str, batch: int) -> None:
         self.queue, self.task, self.batch = queue, task, batch
+        self.most_withheld = batch
         self.waiting: deque[Message] = deque()
         self.channel: Any = None
         self.consumer: Consumer | None = None
@@ -46,44 +53,49 @@ class Source:
         return group
 
     def ack(self, group: Sequence[Message], log: Callable[..., Any], *, closing: bool) -> None:
-        """Ack a group with one command if nothing older is unsettled.
+        """Ack a group, together with others where one command can speak for all of them.
 
-        Many single acks are lost when the channel is closed at once: RabbitMQ's client of a
-        quorum queue holds back what exceeds 32 unanswered commands. So a worker that is stopping
-        withholds them until one command can speak for all.
+        RabbitMQ's client of a quorum queue sends 32 unanswered commands and holds the rest back; a
+        channel that is closed then loses them. So acks wait for what is older, up to a limit that a
+        group that hangs must not exceed, or until the channel is closed.
         """
         self._settle(group)
-        newest: Any = group[-1].delivery_tag
-        in_order = isinstance(newest, int)  # on AMQP only: elsewhere `multiple` means nothing
-        if in_order and self._oldest_after(group[-1]):
-            log(group[-1].ack_log_error, multiple=True)
-            self._withheld = [late for late in self._withheld if late.delivery_tag > newest]
-        elif in_order and closing:
-            self._withheld += group
-        else:
+        if not isinstance(group[-1].delivery_tag, int):  # not AMQP: `multiple` means nothing
             for message in group:
                 log(message.ack_log_error)
+            return
+        self._withheld += group
+        self._ack_in_order(log)
+        if len(self._withheld) > self.most_withheld and not closing:
+            for message in self._withheld:
+                log(message.ack_log_error)
+            self._withheld.clear()
 
     def reject(self, group: Sequence[Message], log: Callable[..., Any]) -> None:
         """Return a group to its queue."""
         self._settle(group)
         for message in group:
             log(message.reject_log_error, requeue=True)
+        self._ack_in_order(log)
 
     def return_waiting(self, ignore: Callable[..., Any]) -> None:
+        """Return what is in no group yet; on AMQP the closing of the channel does it.
+
+        Hundreds of rejects would hold back, and so lose, the acks that follow them.
+        """
+        in_order = self.waiting and isinstance(self.waiting[0].delivery_tag, int)
         while self.waiting:
             message = self.waiting.popleft()
-            self._settle([message])
-            ignore(message.requeue)
+            if not in_order:
+                ignore(message.requeue)
 
     def close(self, ignore: Callable[..., Any]) -> None:
-        if self._withheld:
-            newest: Any = max(self._withheld, key=lambda message: message.delivery_tag or 0)
-            if self._oldest_after(newest):
-                ignore(partial(newest.ack, multiple=True))
-            else:
-                for message in self._withheld:
-                    ignore(message.ack)
+        def log(answer: Callable[..., None], **how: Any) -> None:
+            answer(logger, (Exception,), **how)
+
+        self._ack_in_order(log)
+        for message in self._withheld:
+            log(message.ack_log_error)
         if self.channel is not None:
             ignore(self.channel.close)
 
@@ -91,9 +103,14 @@ class Source:
         for message in group:
             self._unsettled.pop(message.delivery_tag, None)
 
-    def _oldest_after(self, message: Message) -> bool:
-        oldest = next(iter(self._unsettled), None)
-        return oldest is None or oldest > message.delivery_tag
+    def _ack_in_order(self, log: Callable[..., Any]) -> None:
+        """Ack with one command what is withheld and older than all that is unsettled."""
+        oldest: Any = next(iter(self._unsettled), math.inf)
+        self._withheld.sort(key=attrgetter("delivery_tag"))
+        ready = bisect_left(self._withheld, oldest, key=attrgetter("delivery_tag"))
+        if ready:
+            log(self._withheld[ready - 1].ack_log_error, multiple=True)
+            del self._withheld[:ready]
 
 
 class Intake:
@@ -117,7 +134,9 @@ class Intake:
             self._wake = _Dispatcher(self._dispatch).wake
         else:
             self._wake = partial(wake, self._dispatch)
+        places = self._places()
         for source in self._sources:
+            source.most_withheld = source.batch * places
             source.channel = _raw(connection.channel())
             receive = partial(self._receive, source)
             source.consumer = Consumer(
@@ -126,9 +145,15 @@ class Intake:
                 on_message=receive,
                 on_decode_error=_ignoring_the_error(receive),
                 auto_declare=False,
-                prefetch_count=source.batch * (self._places() + 1),
+                # A group in each place, as many withheld behind a slow one, and one to go next.
+                prefetch_count=source.batch * (2 * places + 1),
             )
             source.consumer.consume()
+
+    @property
+    def busy(self) -> bool:
+        """Whether groups are in the pool whose end is not known."""
+        return self._in_pool > 0
 
     def stop(self, ignore: Callable[..., Any]) -> None:
         """Take no more: cancel the consumers and return what is waiting to its queue."""

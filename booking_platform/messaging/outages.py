@@ -31,7 +31,8 @@ _PASSING_CLASSES = ("08", "40", "53", "55", "57", "58")
 # and its grants are not there yet (the worker was deployed before its migration); a statement
 # planned before a migration or a failover is not valid any more, and is planned anew on the next
 # connection.
-_PASSING_STATES = ("25P03", "25006", "42P01", "42703", "42501", "3D000", "0A000", "26000")
+_PASSING_STATES = ("25P03", "25006", "42P01", "42703", "42501", "3D000", "26000")
+_OUTDATED_PLAN = "cached plan"  # the only one of 0A000, feature not supported, that passes
 
 _PASSING_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR,
                    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # fmt: skip
@@ -84,6 +85,8 @@ def passes(error: Error) -> bool:
         state = cause.sqlstate
         if state is None:  # the connection broke, or there was none
             return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
+        if state == "0A000":
+            return _OUTDATED_PLAN in str(cause)
         return state[:2] in _PASSING_CLASSES or state in _PASSING_STATES
     if isinstance(cause, sqlite3.OperationalError):
         # The low byte is the primary code; a missing table has none of its own but a message.

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import structlog
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from booking_platform.messaging import metrics
-from booking_platform.messaging.models import ProcessedEvent
+from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 
 log = structlog.get_logger(__name__)
 
@@ -20,12 +20,21 @@ MARGIN = timedelta(hours=1)  # between an event's check for staleness and its cl
 def forget_processed_events() -> int:
     """Delete processed events older than the retention; give how many.
 
-    A row goes only when a repeat of its event would be refused as stale, which is judged by the
+    What a dead letter may still be replayed for stays, since a person's replay overrides staleness.
+    Otherwise a row goes only when a repeat of its event would be refused as stale, which is judged by the
     event's own timestamp: that of an event stamped ahead of time comes later than its row's.
     """
-    cutoff = timezone.now() - settings.PROCESSED_EVENTS_RETENTION - MARGIN
+    now = timezone.now()
+    cutoff = now - settings.PROCESSED_EVENTS_RETENTION - MARGIN
+    replayable = DeadLetter.objects.filter(
+        Q(state=DeadLetter.State.PARKED) | Q(resolved_at__gt=now - settings.REPLAY_WINDOW),
+        event_id=OuterRef("event_id"),
+        queue=OuterRef("consumer"),
+    )
     old = ProcessedEvent.objects.filter(
-        Q(occurred_at__isnull=True) | Q(occurred_at__lt=cutoff), processed_at__lt=cutoff
+        ~Exists(replayable),
+        Q(occurred_at__isnull=True) | Q(occurred_at__lt=cutoff),
+        processed_at__lt=cutoff,
     )
     deleted = 0
     while ids := list(old.order_by("processed_at").values_list("pk", flat=True)[:BATCH]):

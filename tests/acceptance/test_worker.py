@@ -121,6 +121,19 @@ class TestHostileInput:
         platform.wait_for_processed(1)
         platform.wait_for(lambda: processed() + len(parked()) == 2, "both settled")
 
+    @pytest.mark.servers
+    def test_properties_that_can_not_be_read_do_not_end_the_worker(
+        self, platform: Platform, tour
+    ) -> None:
+        worker = platform.start()
+        with platform.channel() as channel:
+            message = channel.prepare_message(body(created(tour.pk, "B")), properties={})
+            message.properties["content_type"] = b"\xff\xfe\xfd"
+            channel.basic_publish(message, "booking-events", "booking.created")
+        platform.publish([created(tour.pk, "C")])
+        platform.wait_for_processed(2)
+        assert "properties can't be read" in worker.log
+
 
 class TestQueues:
     def test_a_worker_takes_only_the_events_of_its_queues(self, platform: Platform, tour) -> None:

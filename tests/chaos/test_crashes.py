@@ -9,6 +9,7 @@ import pytest
 from celery import current_app
 from django.conf import settings
 
+from booking_platform.messaging.topology import CREATED_FOR_CATALOG
 from catalog.models import Reservation, Tour
 from tests.events import created
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
@@ -79,13 +80,21 @@ class TestConnections:
 
 class TestWarmShutdown:
     def test_it_finishes_its_groups_and_acks_them(self, platform: Platform, tour: Tour) -> None:
+        """While its buffers are full, when most is in flight."""
+        platform.publish(bookings(tour, 3000))
         worker = platform.start()
-        platform.publish(bookings(tour, 2000))
-        platform.wait_for_processed(200)
+        platform.wait_for_processed(300)
         assert worker.stop() == 0
+        done = processed()
+        with platform.channel() as channel:
+            queue = CREATED_FOR_CATALOG.name
+            platform.wait_for(
+                lambda: channel.queue_declare(queue, passive=True).message_count == 3000 - done,
+                f"{3000 - done} messages are in the queue again",
+            )
         platform.start()
-        platform.wait_for_processed(2000, seconds=120)
-        assert_all_reserved(tour, 2000)
+        platform.wait_for_processed(3000, seconds=120)
+        assert_all_reserved(tour, 3000)
         assert counter(platform.environment, "duplicate_events_total") == 0
 
 

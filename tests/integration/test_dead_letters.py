@@ -103,7 +103,14 @@ class TestBroker:
 
     @pytest.mark.parametrize(
         "headers",
-        [{}, {"x-death": "?"}, {"x-death": []}, {"x-death": [7]}, {"x-death": [{"queue": None}]}],
+        [
+            {"x-death": [{"queue": "\ud800\0"}]},
+            {},
+            {"x-death": "?"},
+            {"x-death": []},
+            {"x-death": [7]},
+            {"x-death": [{"queue": None}]},
+        ],
         ids=str,
     )
     def test_headers_that_mean_nothing_do_no_harm(self, headers: dict) -> None:
@@ -125,6 +132,23 @@ class TestCleanup:
         assert retention.forget_processed_events() == 2
         left = ProcessedEvent.objects.values_list("event_id", flat=True)
         assert sorted(left) == ["stamped ahead", "young"]
+
+    def test_what_a_dead_letter_may_be_replayed_for_is_remembered(self) -> None:
+        self.make("open", processed_at=timedelta(days=40))
+        self.make("just replayed", processed_at=timedelta(days=40))
+        self.make("replayed long ago", processed_at=timedelta(days=40))
+        for event_id, days in (("open", None), ("just replayed", 1), ("replayed long ago", 9)):
+            resolved = {} if days is None else {"state": "replayed"}
+            DeadLetter.objects.create(
+                queue=CREATED,
+                event_id=event_id,
+                body=b"",
+                reason="unknown_tour",
+                resolved_at=days and timezone.now() - timedelta(days=days),
+                **resolved,
+            )
+        assert retention.forget_processed_events() == 1
+        assert ProcessedEvent.objects.filter(event_id="replayed long ago").count() == 0
 
     def test_it_goes_in_batches(self, settings) -> None:
         old = timezone.now() - timedelta(days=40)

@@ -39,7 +39,6 @@ class TestPostgreSQL:
             psycopg.errors.UndefinedTable,
             psycopg.errors.UndefinedColumn,
             psycopg.errors.InsufficientPrivilege,
-            psycopg.errors.FeatureNotSupported,  # "cached plan must not change result type"
             psycopg.OperationalError,  # no state: the connection broke
             psycopg.InterfaceError,
         ],
@@ -47,6 +46,10 @@ class TestPostgreSQL:
     )
     def test_the_state_of_the_database_is_waited_for(self, error: type[psycopg.Error]) -> None:
         assert passes(raised(error("oh")))
+
+    def test_a_plan_that_a_migration_made_invalid_is_waited_for(self) -> None:
+        text = "cached plan must not change result type"
+        assert passes(raised(psycopg.errors.FeatureNotSupported(text)))
 
     @pytest.mark.parametrize(
         "error",
@@ -57,6 +60,7 @@ class TestPostgreSQL:
             psycopg.errors.StringDataRightTruncation,
             psycopg.errors.SyntaxError,
             psycopg.errors.ProgramLimitExceeded,
+            psycopg.errors.FeatureNotSupported,
         ],
         ids=lambda error: error.__name__,
     )

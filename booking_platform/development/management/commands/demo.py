@@ -6,13 +6,12 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import BaseCommand
 from kombu import Connection
 from rich.console import Console
 from rich.table import Table
 
-from booking_platform.development.processes import WorkerFailed, running_worker
+from booking_platform.development.processes import WorkerFailed, migrate, running_worker
 from booking_platform.development.scenarios import Scenario, scenarios, wait_for
 from booking_platform.messaging.topology import EVENT_QUEUES
 
@@ -23,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         console = Console(highlight=False)
         log = Path(settings.VAR_DIR) / "demo-worker.log"
-        call_command("migrate", verbosity=0)
+        migrate()
         console.print(f"Database: {settings.DATABASES['default']['ENGINE'].rsplit('.', 1)[1]}")
         console.print(f"Broker:   {_connection().as_uri()}")
         try:

@@ -5,10 +5,9 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from booking_platform.development.processes import run_together
+from booking_platform.development.processes import migrate, run_together
 
 NAME = PASSWORD = "admin"  # noqa: S105  (of the development database only)
 
@@ -22,7 +21,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("DJANGO_ENV is 'production': start each part by itself there.")
-        call_command("migrate", verbosity=0)
+        migrate()
         users = get_user_model().objects
         if not users.filter(username=NAME).exists():
             users.create_superuser(NAME, password=PASSWORD)
