@@ -1,6 +1,7 @@
 """The worker as an operator starts it, and as producers meet it."""
 
 import os
+import zlib
 
 import pytest
 
@@ -112,14 +113,16 @@ class TestHostileInput:
         assert parked() == [("task", ""), ("task", "disguised")]
         assert tour.reservations.count() == 1
 
-    def test_compressed_bodies_and_foreign_encodings_are_not_unpacked(
-        self, platform: Platform, tour
-    ) -> None:
+    @pytest.mark.servers
+    def test_a_compressed_body_is_not_unpacked(self, platform: Platform, tour) -> None:
+        """Kombu would inflate it in the main process, where a small one could fill the memory."""
         platform.start()
-        platform.publish([created(tour.pk, "B")], headers={"compression": "application/x-gzip"})
+        small = zlib.compress(body(created(tour.pk, "B")))
+        platform.publish([small], headers={"compression": "application/x-gzip"})
         platform.publish([created(tour.pk, "C")])
         platform.wait_for_processed(1)
-        platform.wait_for(lambda: processed() + len(parked()) == 2, "both settled")
+        platform.wait_for(lambda: parked() == [("malformed", "")], "it is parked as it came")
+        assert processed() == 1
 
     @pytest.mark.servers
     def test_properties_that_can_not_be_read_do_not_end_the_worker(
