@@ -1,1 +1,1 @@
-"""Refunds. Its queue is declared and keeps every cancellation; the consumer is not built yet."""
+"""Refunds: a cancelled booking's payment goes back to the customer, once."""

@@ -1,0 +1,220 @@
+"""What the platform relies on in Stripe: the same assertions on the sandbox and on Stripe itself.
+
+Stripe's own test mode takes part once ``STRIPE_CONTRACT_KEY`` holds a key of it (``sk_test_…`` or
+``rk_test_…``); no money moves there.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import stripe
+
+from payments.sandbox import running
+
+KEY = os.environ.get("STRIPE_CONTRACT_KEY", "")
+AMOUNT = 15_000
+NO_KEY = pytest.mark.skipif(not KEY, reason="STRIPE_CONTRACT_KEY is not set")
+
+
+def parties() -> list[Any]:
+    """The sandbox always; Stripe if there is a key. CI shows no skip for what it never runs."""
+    stripe_itself = pytest.param("stripe", marks=NO_KEY)
+    return ["sandbox"] if os.environ.get("CI") == "true" and not KEY else ["sandbox", stripe_itself]
+
+
+def client(api_key: str, base: str | None) -> stripe.StripeClient:
+    return stripe.StripeClient(api_key, **({"base_addresses": {"api": base}} if base else {}))
+
+
+def new_key() -> str:
+    return f"contract-{uuid4()}"
+
+
+def checked(api_key: str) -> str:
+    """Refuse any key that could move money."""
+    if not api_key.startswith(("sk_test_", "rk_test_")):
+        raise ValueError("STRIPE_CONTRACT_KEY is no key of test mode: give sk_test_… or rk_test_…")
+    return api_key
+
+
+@pytest.fixture(scope="module", params=parties())
+def base(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The address of whoever is asked; None for Stripe's own."""
+    if request.param == "stripe":
+        checked(KEY)
+        yield None
+    else:
+        with running() as sandbox:
+            yield sandbox.url
+
+
+@pytest.fixture(scope="module")
+def api(base: str | None) -> stripe.StripeClient:
+    return client("sk_test_contract" if base else checked(KEY), base)
+
+
+@pytest.fixture
+def intent(api: stripe.StripeClient) -> stripe.PaymentIntent:
+    return api.v1.payment_intents.create(
+        {
+            "amount": AMOUNT,
+            "currency": "eur",
+            "payment_method": "pm_card_visa",
+            "confirm": True,
+            "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
+        }
+    )
+
+
+def refund(api: stripe.StripeClient, key: str | None = None, /, **asked: Any) -> stripe.Refund:
+    return api.v1.refunds.create(asked, {"idempotency_key": key or new_key()})
+
+
+def replayed(answered: stripe.Refund) -> str | None:
+    return answered.last_response.headers.get("Idempotent-Replayed")
+
+
+@pytest.mark.parametrize("api_key", ["", "sk_live_1", "rk_live_1", "pk_test_1"])
+def test_a_key_that_could_move_money_is_refused(api_key: str) -> None:
+    with pytest.raises(ValueError, match="test mode"):
+        checked(api_key)
+
+
+class TestRefunds:
+    def test_a_part_is_refunded(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        made = refund(api, payment_intent=intent.id, amount=5000, metadata={"booking": "BK-1"})
+        assert made.id.startswith("re_")
+        assert made.object == "refund"
+        assert (made.amount, made.currency, made.status) == (5000, "eur", "succeeded")
+        assert (made.payment_intent, made.charge) == (intent.id, intent.latest_charge)
+        assert made.metadata is not None
+        assert made.metadata.to_dict() == {"booking": "BK-1"}
+        assert made.last_response.headers["request-id"].startswith("req_")
+        assert api.v1.refunds.retrieve(made.id).to_dict()["id"] == made.id
+
+    def test_two_parts_of_less_than_half_are_two_refunds(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        one, two = (refund(api, payment_intent=intent.id, amount=1000) for _ in range(2))
+        assert one.id != two.id
+
+    def test_without_an_amount_the_rest_is_refunded(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        refund(api, payment_intent=intent.id, amount=1000)
+        assert refund(api, payment_intent=intent.id).amount == AMOUNT - 1000
+
+    def test_they_are_listed_newest_first(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        made = [
+            refund(api, payment_intent=intent.id, amount=1000, metadata={"number": str(number)})
+            for number in range(3)
+        ]
+        listed = api.v1.refunds.list({"payment_intent": intent.id, "limit": 2})
+        assert [each.id for each in listed.data] == [made[2].id, made[1].id]
+        assert [each.metadata["number"] for each in listed.data] == ["2", "1"]
+        assert listed.has_more
+        rest = {"payment_intent": intent.id, "starting_after": made[1].id}
+        assert [each.id for each in api.v1.refunds.list(rest).data] == [made[0].id]
+
+
+class TestRefusals:
+    def test_more_than_what_is_left(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        refund(api, payment_intent=intent.id, amount=5000)
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            refund(api, payment_intent=intent.id, amount=AMOUNT)
+        assert refused.value.http_status == 400
+        assert refused.value.error.message == (
+            "Refund amount (€150.00) is greater than unrefunded amount on charge (€100.00)"
+        )
+        assert (refused.value.error.code, refused.value.error.param) == (None, "amount")
+
+    def test_a_charge_that_is_refunded_already(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        refund(api, payment_intent=intent.id)
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            refund(api, payment_intent=intent.id, amount=1)
+        assert refused.value.http_status == 400
+        assert refused.value.error.code == "charge_already_refunded"
+        assert refused.value.error.message == (
+            f"Charge {intent.latest_charge} has already been refunded."
+        )
+
+    def test_an_unknown_payment(self, api: stripe.StripeClient) -> None:
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            refund(api, payment_intent="pi_x", amount=1)
+        assert refused.value.error.code == "resource_missing"
+        assert refused.value.error.message.startswith("No such payment_intent: 'pi_x'")
+        assert refused.value.error.param == "payment_intent"
+
+    def test_a_wrong_api_key(self, base: str | None) -> None:
+        with pytest.raises(stripe.AuthenticationError) as refused:
+            client("sk_wrong_1234567890", base).v1.refunds.list()
+        assert refused.value.http_status == 401
+        assert refused.value.error.type == "invalid_request_error"
+        assert refused.value.error.message.startswith("Invalid API Key provided: ")
+        assert "123456" not in refused.value.error.message
+
+
+class TestIdempotencyKeys:
+    def test_a_repeated_request_is_answered_as_before(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        key = new_key()
+        first = refund(api, key, payment_intent=intent.id, amount=5000)
+        again = refund(api, key, amount=5000, payment_intent=intent.id)
+        assert again.id == first.id
+        assert (replayed(first), replayed(again)) == (None, "true")
+        assert len(api.v1.refunds.list({"payment_intent": intent.id}).data) == 1
+
+    def test_other_parameters_are_refused(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        key = new_key()
+        refund(api, key, payment_intent=intent.id, amount=5000)
+        with pytest.raises(stripe.IdempotencyError) as refused:
+            refund(api, key, payment_intent=intent.id, amount=4000)
+        assert refused.value.http_status == 400
+        assert refused.value.error.type == "idempotency_error"
+        assert "same parameters they were first used with" in refused.value.error.message
+        assert key in refused.value.error.message
+
+    def test_another_endpoint_is_refused(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        key = new_key()
+        refund(api, key, payment_intent=intent.id, amount=5000)
+        with pytest.raises(stripe.IdempotencyError) as refused:
+            api.v1.payment_intents.create(
+                {"amount": AMOUNT, "currency": "eur"}, {"idempotency_key": key}
+            )
+        assert refused.value.http_status == 400
+        assert "('/v1/payment_intents' vs '/v1/refunds')" in refused.value.error.message
+
+    def test_a_request_that_was_not_valid_leaves_the_key_free(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        key = new_key()
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            refund(api, key, payment_intent=intent.id, amount="many")
+        assert refused.value.error.code == "parameter_invalid_integer"
+        assert refund(api, key, payment_intent=intent.id, amount=1000).amount == 1000
+
+    def test_a_refusal_of_business_is_answered_as_before(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        key = new_key()
+        for attempt in ("first", "again"):
+            with pytest.raises(stripe.InvalidRequestError) as refused:
+                refund(api, key, payment_intent=intent.id, amount=AMOUNT + 1)
+            header = refused.value.headers.get("Idempotent-Replayed")
+            assert header == (None if attempt == "first" else "true")
