@@ -54,6 +54,9 @@ def configure(config: dict[str, Any]) -> None:
             "loggers": {
                 "celery.worker.strategy": {"level": "WARNING"},
                 "celery.app.trace": {"level": "WARNING"},
+                # At DEBUG these write down what is sent.
+                "stripe": {"level": "WARNING"},
+                "urllib3": {"level": "WARNING"},
             },
         }
     )

@@ -5,6 +5,7 @@ files under ``var/``). In production nothing falls back: what is missing is an e
 """
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False  # they commi
 CELERY_WORKER_LOST_WAIT = 0.5  # seconds for the last answer of a dead pool process to arrive
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
-CELERY_BEAT_SCHEDULE = {
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "cleanup": {"task": "messaging.cleanup", "schedule": crontab(hour="2", minute="0")},
 }
 
@@ -222,6 +223,39 @@ PROCESSED_EVENTS_RETENTION = timedelta(
     days=env.integer("RETENTION_DAYS", 30, minimum=1, maximum=36_500)
 )
 REPLAY_WINDOW = timedelta(days=env.integer("REPLAY_WINDOW_DAYS", 7, maximum=36_500))
+
+# --- Attempts at calls to the world outside -------------------------------------------------
+
+LEASE_SECONDS = env.seconds("LEASE_SECONDS", 180.0, minimum=0.01)  # longer than an attempt takes
+RETRY_BASE_SECONDS = env.seconds("RETRY_BASE_SECONDS", 30.0)
+RETRY_MAX_SECONDS = env.seconds("RETRY_MAX_SECONDS", 1800.0)
+RETRY_ATTEMPTS = env.integer("RETRY_ATTEMPTS", 150, minimum=1)  # with the pauses above, over a day
+SWEEP_SECONDS = env.seconds("SWEEP_SECONDS", 60.0, minimum=0.1)
+CELERY_BEAT_SCHEDULE["sweep-refunds"] = {
+    "task": "payments.sweep",
+    "schedule": SWEEP_SECONDS,
+    "options": {"expires": max(SWEEP_SECONDS, 10.0)},  # sweeps don't queue up for a busy worker
+}
+
+# --- Stripe ----------------------------------------------------------------------------------
+
+# Without a key the sandbox of `manage.py stripe_sandbox` answers, except in production: there no
+# worker takes up refunds without one.
+_SANDBOX_KEY = "sk_test_sandbox"
+STRIPE_SANDBOX_PORT = 12111
+STRIPE_SECRET_KEY = env.text("STRIPE_SECRET_KEY", "" if PRODUCTION else _SANDBOX_KEY)
+STRIPE_API_BASE = env.text(
+    "STRIPE_API_BASE",
+    f"http://127.0.0.1:{STRIPE_SANDBOX_PORT}"
+    if STRIPE_SECRET_KEY == _SANDBOX_KEY
+    else "https://api.stripe.com",
+).rstrip("/")
+if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)", STRIPE_API_BASE):
+    raise ImproperlyConfigured(
+        f"STRIPE_API_BASE is {STRIPE_API_BASE!r}: it must begin with https://, or name this machine "
+        "(http://127.0.0.1:12111), since the secret key is sent there."
+    )
+STRIPE_WEBHOOK_SECRET = env.text("STRIPE_WEBHOOK_SECRET", "" if PRODUCTION else "whsec_sandbox")
 
 # --- Logs ------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Which task takes which queue, and the step of Celery's worker that feeds them."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -62,6 +62,7 @@ class Consumer:
     queue: EventQueue
     rule: Rule
     usual_outcome: str  # claimed with the event, so that only the others need a second write
+    requires: Mapping[str, str] = field(default_factory=dict)  # settings it can't do without
 
     @property
     def name(self) -> str:
@@ -82,11 +83,17 @@ CONSUMERS: dict[str, Consumer] = {}  # by queue
 _TASKS: dict[str, str] = {}  # queue -> name of the Celery task
 
 
-def consumes(queue: EventQueue, *, usual_outcome: str) -> Callable[[Rule], Any]:
-    """Make a rule the consumer of a queue, and a Celery task that takes a group of its events."""
+def consumes(
+    queue: EventQueue, *, usual_outcome: str, requires: Mapping[str, str] | None = None
+) -> Callable[[Rule], Any]:
+    """Make a rule the consumer of a queue, and a Celery task that takes a group of its events.
+
+    ``requires`` names settings, and what to set them to: a worker does not start on the queue
+    without them.
+    """
 
     def register(rule: Rule) -> Any:
-        consumer = Consumer(queue, rule, usual_outcome)
+        consumer = Consumer(queue, rule, usual_outcome, requires or {})
         name = f"{queue.task_queue}.{rule.__name__}"  # type: ignore[attr-defined]
 
         @shared_task(name=name, base=EventTask)
@@ -124,8 +131,10 @@ class EventConsumers(bootsteps.ConsumerStep):
                 broker_says=error.reply_text,
             )
             raise WorkerShutdown(os.EX_CONFIG) from error
+        task_queues = c.app.amqp.queues.consume_from
+        _refuse_without_settings(task_queues)
         self.intake = Intake(
-            list(self._sources(c.app.amqp.queues.consume_from, limit)),
+            list(self._sources(task_queues, limit)),
             places=lambda: c.pool.num_processes,
             handle=c.create_task_handler(),
         )
@@ -172,3 +181,17 @@ class EventConsumers(bootsteps.ConsumerStep):
                 yield Source(broker_queue, _TASKS[queue.name], queue.batch)
         if "maintenance" in task_queues:
             yield Source(DEAD_LETTER_QUEUE, "messaging.record_dead_letters", DEAD_LETTER_BATCH)
+
+
+def _refuse_without_settings(task_queues: Any) -> None:
+    """End the worker if one of its queues can't be worked on as it is set up."""
+    from django.conf import settings
+
+    for consumer in CONSUMERS.values():
+        for name, purpose in consumer.requires.items():
+            if consumer.queue.task_queue in task_queues and not getattr(settings, name):
+                log.critical(
+                    f"{name} is not set, and {consumer.name} can't be consumed without it: set it "
+                    f"to {purpose}, or leave {consumer.queue.task_queue!r} out of --queues."
+                )
+                raise WorkerShutdown(os.EX_CONFIG)

@@ -50,6 +50,7 @@ class DeadLetter(models.Model):
         CONFLICT = "conflict", "an id used before with other content"
         UNKNOWN_TOUR = "unknown_tour", "names a tour that does not exist"
         OTHER_TOUR = "other_tour", "names another tour than its booking did before"
+        DIFFERS = "differs", "asks for something else than an earlier event did for its booking"
         BUG = "bug", "the code that applies it failed"
         POISON = "poison", "killed its worker until the broker's delivery limit"
         BROKER = "broker", "given up by the broker"

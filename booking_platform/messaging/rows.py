@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from django.db import connection, models
@@ -67,9 +68,11 @@ def compare_and_set(
 
 
 def stored(value: Any) -> Any:
-    """Give a value as Django stores it: SQLite holds times as text in UTC."""
+    """Give a value as Django stores it: SQLite holds times as text in UTC, and UUIDs as hex."""
     if isinstance(value, datetime):
         return connection.ops.adapt_datetimefield_value(value)
+    if isinstance(value, UUID):
+        return value.hex
     return value
 
 
