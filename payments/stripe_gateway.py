@@ -1,0 +1,258 @@
+"""Stripe, as the refunds need it: the only module that imports ``stripe``.
+
+Its answers are values. What an answer does not prove is ``Unknown``; only a refusal that Stripe
+itself worded, about this very request, is ``Refused``. Nothing of ``stripe``'s leaves this module:
+its objects and errors carry keys, and what they hold is chosen field by field.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import stripe
+import structlog
+from django.conf import settings
+
+log = structlog.get_logger(__name__)
+
+# Answers keep their meaning when the account's default version moves on.
+API_VERSION = "2026-10-28.endive"
+
+# Seconds to connect, and to wait for more of an answer; the SDK's own default is 80.
+TIMEOUTS = (5.0, 30.0)
+
+PAGE = 100  # refunds a page, the most that Stripe gives
+
+# https://docs.stripe.com/error-low-level: these prove nothing about the request, whatever their
+# status; 409 is another request under the key that still runs.
+_NO_ANSWER_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
+
+# What is kept of a refund: nothing of the card or the bank account it goes to.
+_KEPT = (
+    "id", "object", "amount", "currency", "status", "payment_intent", "charge", "created", "reason",
+    "failure_reason", "pending_reason", "metadata",
+)  # fmt: skip
+
+_SECRETS = re.compile(r"\b(?:sk|rk|pk|whsec)_\w+|\b\d(?:[ -]?\d){12,18}\b")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Refund:
+    """A refund as Stripe has it."""
+
+    refund_id: str
+    status: str
+    amount_minor: int
+    currency: str
+    payment_id: str
+    key: str  # ours, from its metadata; empty where it is not ours
+    record: dict[str, Any]  # what is kept of it
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Stripe refused this request for good; ``code`` is its own, or empty."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class OtherParameters:
+    """Stripe knows the key, but with other parameters: a request was changed."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Nothing is proven: the request may have been executed or not.
+
+    ``repeats``: Stripe keeps this answer under the key, and will give no other.
+    """
+
+    why: str
+    repeats: bool = False
+
+
+class InvalidWebhook(ValueError):
+    """The body is not what Stripe signed, or not an event."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a webhook speaks of: ids to find a refund by, where it names them."""
+
+    event_type: str
+    refund_id: str
+    key: str
+    payment_id: str
+
+
+def send(request: dict[str, Any], key: str) -> Refund | Refused | OtherParameters | Unknown:
+    """Ask Stripe for a refund under an idempotency key.
+
+    https://docs.stripe.com/api/refunds/create, https://docs.stripe.com/api/idempotent_requests
+    """
+    refunds, same = _client().v1.refunds, _ordered(request)
+    return _asking(lambda: _refund(refunds.create(same, {"idempotency_key": key})))
+
+
+def fetch(refund_id: str) -> Refund | Refused | OtherParameters | Unknown:
+    """Give a refund as it is now. https://docs.stripe.com/api/refunds/retrieve"""
+    return _asking(lambda: _refund(_client().v1.refunds.retrieve(refund_id)))
+
+
+def look(payment_id: str) -> list[Refund] | Refused | OtherParameters | Unknown:
+    """Give all refunds of a payment, by whoever. https://docs.stripe.com/api/refunds/list"""
+    return _listing({"payment_intent": payment_id})
+
+
+def since(moment: datetime) -> list[Refund] | Refused | OtherParameters | Unknown:
+    """Give all refunds of the account that were made since a moment."""
+    return _listing({"created": {"gte": int(moment.timestamp())}})
+
+
+def read_webhook(body: bytes, signature: str) -> Notice:
+    """Verify a webhook and say what it speaks of. https://docs.stripe.com/webhooks#verify-official-libraries
+
+    Raises:
+        InvalidWebhook: the signature is wrong or older than five minutes, or this is no event.
+    """
+    try:
+        event = _client().construct_event(body, signature, settings.STRIPE_WEBHOOK_SECRET)
+        about: Any = event.data.object
+        event_type = str(event.type)
+    except (stripe.SignatureVerificationError, ValueError, AttributeError, KeyError, TypeError):
+        # Without the error's own words: it repeats what was sent.
+        raise InvalidWebhook("not a body that Stripe signed in the last minutes") from None
+    is_refund = _get(about, "object") == "refund"
+    metadata = _get(about, "metadata") if is_refund else None
+    return Notice(
+        event_type,
+        refund_id=_text(about, "id") if is_refund else "",
+        key=_text(metadata, "idempotency_key") if metadata else "",
+        payment_id=_text(about, "payment_intent"),
+    )
+
+
+def _client() -> stripe.StripeClient:
+    return _kept_client(settings.STRIPE_SECRET_KEY, settings.STRIPE_API_BASE)
+
+
+@cache
+def _kept_client(api_key: str, api_base: str) -> stripe.StripeClient:
+    """Make the client of this process; each thread of it keeps its connection."""
+    return stripe.StripeClient(
+        api_key,
+        stripe_version=API_VERSION,
+        base_addresses={"api": api_base},
+        max_network_retries=0,  # each attempt is ours, counted and committed
+        http_client=stripe.RequestsClient(timeout=TIMEOUTS),
+    )
+
+
+def _asking(call: Callable[[], T]) -> T | Refused | OtherParameters | Unknown:
+    """Call Stripe; sort what it raises by what that proves."""
+    try:
+        return call()
+    except (stripe.IdempotencyError, stripe.InvalidRequestError, stripe.CardError) as error:
+        if _code(error) in _NO_ANSWER_CODES:
+            return _unknown(error)
+        if isinstance(error, stripe.IdempotencyError):
+            return OtherParameters(_words(error))
+        return Refused(_code(error), _words(error))
+    except stripe.StripeError as error:
+        return _unknown(error)
+    except Exception as error:  # what the SDK makes of an answer that is not Stripe's, or a bug
+        log.exception("Stripe's answer can't be read")
+        return Unknown(f"an answer that can't be read: {type(error).__name__}")
+
+
+def _ordered(request: Any) -> Any:
+    """Give a request in one order, whatever order a database keeps: the same bytes every time."""
+    if not isinstance(request, dict):
+        return request
+    return {name: _ordered(request[name]) for name in sorted(request)}
+
+
+def _listing(query: dict[str, Any]) -> list[Refund] | Refused | OtherParameters | Unknown:
+    def every() -> Iterator[Refund | Unknown]:
+        page = _client().v1.refunds.list({**query, "limit": PAGE})  # type: ignore[arg-type]
+        if not isinstance(page, stripe.ListObject):
+            yield Unknown("an answer of success that is no list")
+            return
+        yield from map(_refund, page.auto_paging_iter())
+
+    answer = _asking(lambda: list(every()))
+    if not isinstance(answer, list):
+        return answer
+    unreadable = [one for one in answer if isinstance(one, Unknown)]
+    return unreadable[0] if unreadable else [one for one in answer if isinstance(one, Refund)]
+
+
+def _refund(answer: Any) -> Refund | Unknown:
+    """Read a refund; an answer that is none, from whatever stood between, proves nothing."""
+    record = {name: _plain(_get(answer, name)) for name in _KEPT}
+    amount = record["amount"]
+    if record["object"] != "refund" or not record["id"] or type(amount) is not int:
+        return Unknown("an answer of success that is no refund")
+    return Refund(
+        refund_id=str(record["id"]),
+        status=str(record["status"] or ""),
+        amount_minor=amount,
+        currency=str(record["currency"] or "").lower(),
+        payment_id=str(record["payment_intent"] or ""),
+        key=str((record["metadata"] or {}).get("idempotency_key") or ""),
+        record=record,
+    )
+
+
+def _unknown(error: stripe.StripeError) -> Unknown:
+    if error.http_status is None:
+        cause = type(error.__cause__ or error).__name__
+        return Unknown(f"no answer from Stripe: {cause}")
+    saved = error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and (
+        (error.headers or {}).get("Idempotent-Replayed") == "true"
+    )
+    return Unknown(f"Stripe answered {error.http_status}: {_words(error)}", repeats=saved)
+
+
+def _code(error: stripe.StripeError) -> str:
+    # Not `error.code`: the SDK leaves that empty on conflicts, limits and idempotency errors.
+    return str(_get(error.error, "code") or "") if error.error else ""
+
+
+def _words(error: stripe.StripeError) -> str:
+    """Give Stripe's own message, without what looks like a key or a card number."""
+    message = str(_get(error.error, "message") or "") if error.error else ""
+    if not message:
+        return "no words that can be read"
+    return _SECRETS.sub("…", " ".join(message.split()))[:500]
+
+
+def _get(of: Any, name: str) -> Any:
+    """Read a field of one of Stripe's objects, which are no dicts, or None."""
+    try:
+        return of[name]
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
+def _text(of: Any, name: str) -> str:
+    value = _get(of, name)
+    return value if isinstance(value, str) else ""
+
+
+def _plain(value: Any) -> Any:
+    """Give a value as JSON has it; of an expanded object only its id."""
+    if isinstance(value, stripe.StripeObject):
+        plain: dict[str, Any] = value.to_dict()
+        return plain.get("id", plain)
+    return value

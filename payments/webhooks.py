@@ -1,0 +1,51 @@
+"""Stripe's webhooks: they say that a refund changed, and never how.
+
+Stripe delivers them in any order, late, and more than once (https://docs.stripe.com/webhooks). So a
+webhook only has the refund taken up again; the attempt, under its lease, asks Stripe what is true.
+"""
+
+import structlog
+from django.conf import settings
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from booking_platform.messaging import leases
+from payments import stripe_gateway
+from payments.models import IdempotencyStore
+from payments.stripe_gateway import InvalidWebhook, Notice
+
+log = structlog.get_logger(__name__)
+
+EVENT_TYPES = ("refund.created", "refund.updated", "refund.failed", "charge.refunded")
+
+
+@csrf_exempt  # no browser, no session: the signature says who sent it
+@require_POST
+def receive(request: HttpRequest) -> HttpResponse:
+    """Take a webhook; 400 for what Stripe did not sign just now, so that nobody else is heard."""
+    if not settings.STRIPE_WEBHOOK_SECRET:
+        log.error("A webhook can't be verified: set STRIPE_WEBHOOK_SECRET (whsec_…)")
+        return HttpResponse("webhooks can't be verified here yet", status=503)
+    try:
+        notice = stripe_gateway.read_webhook(
+            request.body, request.headers.get("Stripe-Signature", "")
+        )
+    except InvalidWebhook as error:
+        log.warning("Webhook refused", why=str(error))
+        return HttpResponse(str(error), status=400)
+    marked = _mark_due(notice) if notice.event_type in EVENT_TYPES else 0
+    log.info("Webhook taken", type=notice.event_type, refund_id=notice.refund_id, refunds=marked)
+    return HttpResponse()
+
+
+def _mark_due(notice: Notice) -> int:
+    about = Q()
+    if notice.refund_id:
+        about |= Q(stripe_refund_id=notice.refund_id)
+    if notice.key:
+        about |= Q(idempotency_key=notice.key)
+    if notice.payment_id:
+        about |= Q(payment_id=notice.payment_id)
+    return leases.mark_due(IdempotencyStore.objects.filter(about)) if about else 0
