@@ -7,6 +7,7 @@ The database and the broker under test are those that ``DATABASE_URL`` and ``RAB
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -14,9 +15,12 @@ from django.db import connection
 
 from booking_platform.celery import app
 from booking_platform.messaging.consumers import CONSUMERS, Consumer
-from booking_platform.messaging.topology import EVENT_QUEUES
+from payments.sandbox import Sandbox, running
 from tests.factories import TourFactory
 from tests.platform import Platform
+from tests.subjects import SUBJECTS
+
+NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +37,21 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     test["NAME"] = str(settings.VAR_DIR / name) if connection.vendor == "sqlite" else name
 
 
-@pytest.fixture(params=[queue.name for queue in EVENT_QUEUES if queue.task_queue == "catalog"])
+@pytest.fixture(autouse=True)
+def _no_stripe_by_accident(settings: Any) -> None:
+    """Nothing listens there; who needs a Stripe asks for `stripe`."""
+    settings.STRIPE_API_BASE = NOBODY
+
+
+@pytest.fixture
+def stripe(settings: Any) -> Iterator[Sandbox]:
+    """A Stripe of our own, for this process and for the workers of `platform`."""
+    with running() as sandbox:
+        settings.STRIPE_API_BASE = sandbox.url
+        yield sandbox
+
+
+@pytest.fixture(params=sorted(SUBJECTS))
 def consumer(request: pytest.FixtureRequest) -> Consumer:
     """Every registered consumer in turn: the laws hold for each."""
     return CONSUMERS[request.param]
@@ -46,6 +64,7 @@ def platform(transactional_db: None, tmp_path: Path) -> Iterator[Platform]:
     metrics.mkdir()
     platform = Platform(tmp_path)
     platform.environment["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    platform.environment["STRIPE_API_BASE"] = NOBODY
     platform.delete_queues()
     platform.declare()
     try:

@@ -23,10 +23,15 @@ def created(
     )
 
 
+REFUND_FIELDS = ("paymentId", "amount", "currency")
+
+
 def cancelled(
     tour: int, booking: str, seats: Any = 1, *, event_id: str | None = None, **over: Any
 ) -> dict[str, Any]:
-    payload = {"bookingId": booking, "tourId": tour, "seatsReleased": seats}
+    """Give a cancellation; ``REFUND_FIELDS`` go into its payload."""
+    refund = {name: over.pop(name) for name in REFUND_FIELDS if name in over}
+    payload = {"bookingId": booking, "tourId": tour, "seatsReleased": seats} | refund
     return envelope("BookingCancelled", payload, event_id, over)
 
 

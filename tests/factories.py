@@ -1,6 +1,7 @@
 import factory
 
 from catalog.models import Tour
+from payments.models import IdempotencyStore, idempotency_key, refund_request
 
 
 class TourFactory(factory.django.DjangoModelFactory[Tour]):
@@ -10,3 +11,21 @@ class TourFactory(factory.django.DjangoModelFactory[Tour]):
     name = factory.Sequence(lambda number: f"Tour {number}")
     price = "10.00"
     capacity = 20
+
+
+class RefundFactory(factory.django.DjangoModelFactory[IdempotencyStore]):
+    """A refund of 150 euros that nobody has attempted yet, and that is not due."""
+
+    class Meta:
+        model = IdempotencyStore
+
+    booking_id = factory.Sequence(lambda number: f"BK-{number}")
+    payment_id = factory.Sequence(lambda number: f"pi_{number}")
+    amount_minor = 15_000
+    currency = "eur"
+    idempotency_key = factory.LazyAttribute(lambda refund: idempotency_key(refund.booking_id))
+    request_payload = factory.LazyAttribute(
+        lambda refund: refund_request(
+            refund.booking_id, refund.payment_id, refund.amount_minor, refund.idempotency_key
+        )
+    )

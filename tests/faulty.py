@@ -1,6 +1,7 @@
-"""The platform with bugs planted in the rule of seats: ``celery -A tests.faulty worker``.
+"""The platform with bugs planted in it: ``celery -A tests.faulty worker``.
 
-A booking whose id begins with the name of a fault suffers it each time its seats are decided.
+A booking whose id begins with the name of a fault suffers it each time its seats are decided. And
+``DIE_AT`` names a point of a refund's attempt at which the process is killed, once a payment.
 """
 
 import os
@@ -41,6 +42,63 @@ FAULTS: dict[str, Callable[[Event], None]] = {
     "poison": _poison,
     "slow": _slow,
 }
+
+
+def _die_once(payment: str) -> None:
+    """Be killed, unless this payment's refund has been through that; files in a folder tell."""
+    try:
+        (Path(os.environ["DEATHS"]) / payment).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.on_after_finalize.connect
+def _plant_deaths(**_: object) -> None:
+    from booking_platform.messaging import leases
+    from payments import refunds, stripe_gateway
+
+    carry_on, write, finish = refunds.carry_on, leases.write, leases._finish
+    send, look = stripe_gateway.send, stripe_gateway.look
+
+    def dying_at_once(refund):
+        _die_once(refund.payment_id)
+        carry_on(refund)
+
+    def dying_write(row, **columns):
+        _die_once(row.payment_id)
+        write(row, **columns)
+
+    def dying_before_call(request, key):
+        _die_once(request["payment_intent"])
+        return send(request, key)
+
+    def dying_after_call(request, key):
+        answer = send(request, key)
+        _die_once(request["payment_intent"])
+        return answer
+
+    def dying_in_look(payment):
+        _die_once(payment)
+        return look(payment)
+
+    def dying_after_finish(row, conclusion):
+        finish(row, conclusion)
+        _die_once(row.payment_id)
+
+    def plant(module, name, function):
+        setattr(module, name, function)
+
+    points = {
+        "after the intent": (refunds, "carry_on", dying_at_once),
+        "before it is marked sent": (leases, "write", dying_write),
+        "before the call": (stripe_gateway, "send", dying_before_call),
+        "after the call": (stripe_gateway, "send", dying_after_call),
+        "before the list": (stripe_gateway, "look", dying_in_look),
+        "after the result": (leases, "_finish", dying_after_finish),
+    }
+    if point := os.environ.get("DIE_AT"):
+        plant(*points[point])
 
 
 @app.on_after_finalize.connect

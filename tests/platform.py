@@ -25,12 +25,11 @@ TASK_QUEUES = ("catalog", "payments", "notifications", "maintenance")
 
 
 class Worker:
-    """One ``celery worker`` process and its pool."""
+    """One ``celery worker`` process and its pool, or ``celery beat``."""
 
-    def __init__(self, platform: "Platform", *options: str, app: str, env: dict[str, str]) -> None:
-        self.log_file = platform.folder / f"worker-{len(platform.workers)}.log"
-        name = f"w{len(platform.workers)}@%h"
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", name, *options]
+    def __init__(self, platform: "Platform", app: str, *command: str, env: dict[str, str]) -> None:
+        self.log_file = platform.folder / f"process-{len(platform.workers)}.log"
+        command = (sys.executable, "-m", "celery", "-A", app, *command)
         with self.log_file.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -86,11 +85,16 @@ class Platform:
     def start(
         self, *options: str, app: str = "booking_platform", wait: bool = True, **env: str
     ) -> Worker:
-        worker = Worker(self, *(options or ("-c", "2")), app=app, env=env)
+        name = f"w{len(self.workers)}@%h"
+        worker = Worker(self, app, "worker", "-n", name, *(options or ("-c", "2")), env=env)
         self.workers.append(worker)
         if wait:
             worker.wait_until_ready()
         return worker
+
+    def start_beat(self, **env: str) -> None:
+        schedule = str(self.folder / "schedule")
+        self.workers.append(Worker(self, "booking_platform", "beat", "-s", schedule, env=env))
 
     @contextmanager
     def channel(self) -> Iterator[Any]:

@@ -1,0 +1,146 @@
+"""Stripe's webhooks: signed bodies over real HTTP, and what they may and may not do."""
+
+import hmac
+import json
+import time
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from booking_platform.messaging import inbox
+from booking_platform.messaging.consumers import CONSUMERS
+from payments import refunds
+from payments.models import IdempotencyStore, idempotency_key
+from payments.sandbox import running
+from tests.events import cancelled, deliveries
+from tests.factories import RefundFactory
+from tests.servers import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SECRET = "whsec_test"
+PATH = "/webhooks/stripe/"
+
+
+@pytest.fixture(autouse=True)
+def _secret(settings: Any) -> None:
+    settings.STRIPE_WEBHOOK_SECRET = SECRET
+
+
+def signature(body: bytes, *, secret: str = SECRET, at: float | None = None) -> str:
+    """Sign as https://docs.stripe.com/webhooks#verify-manually says."""
+    stamp = int(at or time.time())
+    digest = hmac.new(secret.encode(), f"{stamp}.".encode() + body, sha256).hexdigest()
+    return f"t={stamp},v1={digest}"
+
+
+def event(kind: str = "refund.updated", **about: Any) -> bytes:
+    known = {"object": "refund", "id": "re_1", "payment_intent": "pi_1", "metadata": {}}
+    data = {"object": {**known, **about}}
+    return json.dumps({"id": "evt_1", "object": "event", "type": kind, "data": data}).encode()
+
+
+def post(body: bytes, signed: str | None = None) -> int:
+    header = {} if signed == "" else {"Stripe-Signature": signed or signature(body)}
+    answer = Client().post(PATH, body, content_type="application/json", headers=header)
+    return answer.status_code
+
+
+def due() -> bool:
+    return IdempotencyStore.objects.get().next_attempt_at is not None
+
+
+class TestSignatures:
+    @pytest.mark.parametrize(
+        "signed",
+        [
+            "",
+            "nonsense",
+            "t=1,v1=",
+            f"t={int(time.time())},v1=00",
+            signature(event(), secret="whsec_other"),
+            signature(event(), at=time.time() - 301),
+            signature(event("refund.failed")),
+            signature(event()).replace("v1=", "v0="),
+        ],
+    )
+    def test_what_stripe_did_not_sign_just_now_is_refused(self, signed: str) -> None:
+        RefundFactory(payment_id="pi_1")
+        assert post(event(), signed) == 400
+        assert not due()
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"[]", b"{}", b"null", b"\xff\xfe", b"not json", b'{"object": "event"}']
+    )
+    def test_what_is_no_event_is_refused_though_it_is_signed(self, body: bytes) -> None:
+        assert post(body) == 400
+
+    def test_it_takes_nothing_but_posts(self) -> None:
+        assert Client().get(PATH).status_code == 405
+
+    def test_without_a_secret_nothing_is_believed(self, settings: Any) -> None:
+        RefundFactory(payment_id="pi_1")
+        settings.STRIPE_WEBHOOK_SECRET = ""
+        assert post(event(), signature(event(), secret="")) == 503
+        assert not due()
+
+
+class TestNotices:
+    @pytest.mark.parametrize(
+        ("kind", "about"),
+        [
+            ("refund.created", {"metadata": {"idempotency_key": "KEY"}}),
+            ("refund.updated", {}),
+            ("refund.failed", {"payment_intent": None}),
+            ("charge.refunded", {"object": "charge", "id": "ch_1"}),
+        ],
+    )
+    def test_it_has_the_refund_taken_up_and_believes_nothing(
+        self, kind: str, about: dict[str, Any]
+    ) -> None:
+        row = RefundFactory(payment_id="pi_1", status="completed", stripe_refund_id="re_1")
+        if "metadata" in about:
+            about = {"metadata": {"idempotency_key": row.idempotency_key}, "payment_intent": "x"}
+        for _ in range(3):
+            assert post(event(kind, status="failed", **about)) == 200
+        row.refresh_from_db()
+        assert row.next_attempt_at is not None
+        assert (row.status, row.needs_review) == ("completed", False)
+
+    @pytest.mark.parametrize(
+        ("kind", "about"),
+        [
+            ("refund.updated", {"id": "re_9", "payment_intent": "pi_9"}),
+            ("refund.updated", {"id": None, "payment_intent": None}),
+            ("refund.updated", {"id": {}, "payment_intent": [], "metadata": None}),
+            ("charge.refunded", {"object": "charge", "payment_intent": None}),
+            ("customer.created", {"object": "customer"}),
+        ],
+    )
+    def test_what_speaks_of_nothing_known_changes_nothing(
+        self, kind: str, about: dict[str, Any]
+    ) -> None:
+        RefundFactory(payment_id="pi_1")
+        assert post(event(kind, **about)) == 200
+        assert not due()
+
+
+class TestFromStripe:
+    def test_a_refund_that_fails_later_reaches_a_person(
+        self, live_server: Any, settings: Any
+    ) -> None:
+        with running(webhook_url=live_server.url + PATH, webhook_secret=SECRET) as stripe:
+            settings.STRIPE_API_BASE = stripe.url
+            payment = stripe.payment(amount=15_000, currency="eur")
+            asked = cancelled(1, "BK-1", paymentId=payment, amount=60)
+            inbox.settle(CONSUMERS["payment-gateway.booking-cancelled"], deliveries(asked))
+            wait_until(lambda: stripe.webhooks_sent == 2, seconds=10, what="webhooks of creation")
+            row = IdempotencyStore.objects.get()
+            assert row.idempotency_key == idempotency_key("BK-1")
+            stripe.change_refund(row.stripe_refund_id or "", status="failed")
+            wait_until(lambda: stripe.webhooks_sent == 4, seconds=10, what="webhooks of failure")
+            refunds.attempt(row.pk)
+        row.refresh_from_db()
+        assert (row.status, row.stripe_status, row.needs_review) == ("completed", "failed", True)

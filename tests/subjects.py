@@ -1,0 +1,74 @@
+"""What the laws of a consumer need to know of each consumer that is registered."""
+
+from typing import Any, Protocol
+
+from catalog.models import Tour
+from payments.models import IdempotencyStore
+from tests.events import cancelled, created
+from tests.factories import RefundFactory, TourFactory
+
+
+class Subject(Protocol):
+    refusal: str  # the reason for which `refused` is parked
+
+    def event(self, booking: str = "B", **over: Any) -> dict[str, Any]:
+        """Make an event that the consumer takes."""
+
+    def effects(self) -> int:
+        """Count the events that had an effect."""
+
+    def refused(self, **over: Any) -> dict[str, Any]:
+        """Make an event that its rule refuses."""
+
+    def mend(self) -> None:
+        """Make what it refused acceptable."""
+
+
+class BookingsCreated:
+    refusal = "unknown_tour"
+    make = staticmethod(created)
+
+    def __init__(self) -> None:
+        self.tour: Tour = TourFactory(capacity=100, available_seats=50)
+
+    def event(self, booking: str = "B", **over: Any) -> dict[str, Any]:
+        return self.make(self.tour.pk, booking, **over)
+
+    def effects(self) -> int:
+        self.tour.refresh_from_db()
+        return abs(self.tour.available_seats - 50)
+
+    def refused(self, **over: Any) -> dict[str, Any]:
+        return self.make(4242, "refused", **over)
+
+    def mend(self) -> None:
+        TourFactory(pk=4242)
+
+
+class BookingsCancelled(BookingsCreated):
+    make = staticmethod(cancelled)
+
+
+class Refunds:
+    refusal = "differs"
+
+    def event(self, booking: str = "B", **over: Any) -> dict[str, Any]:
+        return cancelled(1, booking, paymentId="pi_1", amount=150.0, **over)
+
+    def effects(self) -> int:
+        return IdempotencyStore.objects.exclude(booking_id="refused").count()
+
+    def refused(self, **over: Any) -> dict[str, Any]:
+        if not IdempotencyStore.objects.filter(booking_id="refused").exists():
+            RefundFactory(booking_id="refused", payment_id="pi_other")
+        return self.event("refused", **over)
+
+    def mend(self) -> None:
+        IdempotencyStore.objects.filter(booking_id="refused").delete()
+
+
+SUBJECTS: dict[str, type[Subject]] = {
+    "tour-catalog.booking-created": BookingsCreated,
+    "tour-catalog.booking-cancelled": BookingsCancelled,
+    "payment-gateway.booking-cancelled": Refunds,
+}

@@ -1,0 +1,178 @@
+"""What each answer proves. A bare server says whatever the test wants, over real HTTP."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from payments import stripe_gateway
+from payments.stripe_gateway import OtherParameters, Refund, Refused, Unknown
+
+REQUEST = {"payment_intent": "pi_1", "amount": 100, "metadata": {"idempotency_key": "k"}}
+REFUND = {
+    "id": "re_1",
+    "object": "refund",
+    "amount": 100,
+    "currency": "eur",
+    "status": "succeeded",
+    "payment_intent": "pi_1",
+    "metadata": {"idempotency_key": "k"},
+    "destination_details": {"card": {"reference": "4242424242424242"}},
+}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request with the same status, headers and bytes, and keeps what came."""
+
+    status = 200
+    body = b"{}"
+    headers: dict[str, str]
+
+    def __init__(self) -> None:
+        self.headers = {}
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def says(self, status: int, body: object, **headers: str) -> None:
+        self.status, self.headers = status, headers
+        self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests.append((self.path, dict(self.headers), sent))
+        self.send_response(self.server.status)
+        for name, value in self.server.headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_GET = do_POST  # noqa: N815  (named by http.server)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def stripe(settings: Any) -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        settings.STRIPE_API_BASE = f"http://127.0.0.1:{server.server_port}"
+        settings.STRIPE_SECRET_KEY = "sk_test_abc123"
+        yield server
+        server.shutdown()
+
+
+def error(kind: str = "invalid_request_error", **fields: str) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": "No.", **fields}}
+
+
+class TestSend:
+    def test_it_gives_a_refund_without_where_the_money_goes(self, stripe: Server) -> None:
+        stripe.says(200, REFUND)
+        answer = stripe_gateway.send(REQUEST, "k")
+        assert isinstance(answer, Refund)
+        assert (answer.refund_id, answer.amount_minor, answer.key) == ("re_1", 100, "k")
+        assert "4242" not in repr(answer)
+
+    def test_it_sends_the_same_bytes_under_the_same_key_every_time(self, stripe: Server) -> None:
+        stripe.says(500, error("api_error"))
+        for _ in range(3):
+            stripe_gateway.send(REQUEST, "k")
+        bodies = {body for _, _, body in stripe.requests}
+        keys = {headers["Idempotency-Key"] for _, headers, _ in stripe.requests}
+        versions = {headers["Stripe-Version"] for _, headers, _ in stripe.requests}
+        assert len(stripe.requests) == 3  # and the SDK retried nothing itself
+        assert len(bodies) == 1
+        assert keys == {"k"}
+        assert versions == {stripe_gateway.API_VERSION}
+
+    @pytest.mark.parametrize(
+        ("status", "body", "headers"),
+        [
+            (401, error(), {}),
+            (403, error(), {}),
+            (409, error("idempotency_error", code="idempotency_key_in_use"), {}),
+            (400, error("idempotency_error", code="idempotency_key_in_use"), {}),
+            (400, error(code="lock_timeout"), {}),
+            (400, error(code="rate_limit"), {}),
+            (424, error("api_error"), {}),
+            (429, error(code="rate_limit"), {}),
+            (500, error("api_error"), {}),
+            (502, b"<html>Bad gateway</html>", {}),
+            (400, b"<html>Bad request</html>", {}),
+            (404, b"<html>Not found</html>", {}),
+            (404, {"error": "not here"}, {}),
+            (400, {"oops": 1}, {}),
+            (200, b"", {}),
+            (200, b"<html>Welcome</html>", {}),
+            (200, b"\xff\xfe", {}),
+            (200, {}, {}),
+            (200, [], {}),
+            (200, None, {}),
+            (200, "refund", {}),
+            (200, {"object": "refund", "id": "re_1", "amount": "100"}, {}),
+            (200, {"object": "charge", "id": "ch_1", "amount": 100}, {}),
+            (302, b"", {"Location": "http://127.0.0.1:9/"}),
+        ],
+    )
+    def test_what_proves_nothing_is_unknown(
+        self, stripe: Server, status: int, body: object, headers: dict[str, str]
+    ) -> None:
+        stripe.says(status, body, **headers)
+        answer = stripe_gateway.send(REQUEST, "k")
+        assert isinstance(answer, Unknown)
+        assert not answer.repeats
+        assert answer.why
+
+    @pytest.mark.parametrize("status", [400, 402, 404])
+    def test_what_stripe_itself_refuses_is_refused(self, stripe: Server, status: int) -> None:
+        stripe.says(status, error(code="charge_already_refunded"))
+        assert stripe_gateway.send(REQUEST, "k") == Refused("charge_already_refunded", "No.")
+
+    def test_other_parameters_are_told_from_refusals(self, stripe: Server) -> None:
+        stripe.says(400, error("idempotency_error"))
+        assert stripe_gateway.send(REQUEST, "k") == OtherParameters("No.")
+
+    def test_a_server_error_that_is_replayed_will_never_change(self, stripe: Server) -> None:
+        stripe.says(500, error("api_error"), Idempotent_Replayed="true")
+        answer = stripe_gateway.send(REQUEST, "k")
+        assert isinstance(answer, Unknown)
+        assert answer.repeats
+
+    def test_no_server_is_unknown(self, stripe: Server, settings: Any) -> None:
+        settings.STRIPE_API_BASE = "http://127.0.0.1:9"
+        answer = stripe_gateway.send(REQUEST, "k")
+        assert answer == Unknown("no answer from Stripe: ConnectionError")
+
+    def test_keys_and_card_numbers_are_not_repeated(
+        self, stripe: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("DEBUG")
+        message = "Invalid API Key provided: sk_test_abc123, card 4242 4242 4242 4242"
+        for status in (400, 401):
+            stripe.says(status, {"error": {"type": "invalid_request_error", "message": message}})
+            said = repr(stripe_gateway.send(REQUEST, "k")) + caplog.text
+            assert "Invalid API Key provided" in said
+            assert "abc123" not in said
+            assert "4242" not in said
+
+
+class TestLook:
+    def test_it_gives_every_page(self, stripe: Server) -> None:
+        stripe.says(200, {"object": "list", "data": [REFUND], "has_more": False, "url": "/x"})
+        answer = stripe_gateway.look("pi_1")
+        assert isinstance(answer, list)
+        assert [one.refund_id for one in answer] == ["re_1"]
+
+    @pytest.mark.parametrize("body", [{}, [], REFUND, {"object": "list", "data": [{"id": 1}]}])
+    def test_what_is_no_list_of_refunds_is_unknown(self, stripe: Server, body: object) -> None:
+        stripe.says(200, body)
+        assert isinstance(stripe_gateway.look("pi_1"), Unknown)
