@@ -44,18 +44,44 @@ def running(*command: str, output: IO[bytes] | None = None) -> Iterator[Process]
         process.wait()
 
 
-@contextmanager
-def running_worker(log: Path) -> Iterator[Process]:
-    """Run a worker with two pool processes, from when it is ready."""
-    command = ("-m", "celery", "-A", "booking_platform", "worker", "--concurrency", "2")
-    hostname = ("--hostname", f"demo-{os.getpid()}@%h")
-    with log.open("wb") as output, running(*command, *hostname, output=output) as process:
+class Worker:
+    """A worker with two pool processes, which can be killed and started again."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._life = ExitStack()
+        self.process: Process | None = None
+
+    def start(self) -> None:
+        """Return when it is ready.
+
+        Raises:
+            WorkerFailed: it did not get there.
+        """
+        command = ("-m", "celery", "-A", "booking_platform", "worker", "--concurrency", "2")
+        hostname = ("--hostname", f"demo-{os.getpid()}@%h")
+        output = self._life.enter_context(self.log.open("ab"))
+        begin = output.tell()
+        self.process = self._life.enter_context(running(*command, *hostname, output=output))
         deadline = time.monotonic() + START_SECONDS
-        while " ready." not in (written := log.read_text(errors="replace")):
-            if process.poll() is not None or time.monotonic() > deadline:
+        while " ready." not in (written := self.written(begin)):
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 raise WorkerFailed(f"The worker did not start:\n{written[-3000:]}")
             time.sleep(0.1)
-        yield process
+
+    def kill(self) -> None:
+        """End it and its pool at once, as a power failure would."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.stop()
+
+    def stop(self) -> None:
+        """Have it finish what it does, and end."""
+        self._life.close()
+
+    def written(self, begin: int = 0) -> str:
+        return self.log.read_bytes()[begin:].decode(errors="replace")
 
 
 def migrate() -> None:

@@ -1,7 +1,11 @@
 """Run the main job with a real worker process, and check what is in the database."""
 
+import os
 import sys
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from celery import current_app
@@ -11,9 +15,24 @@ from kombu import Connection
 from rich.console import Console
 from rich.table import Table
 
-from booking_platform.development.processes import WorkerFailed, migrate, running_worker
-from booking_platform.development.scenarios import Scenario, scenarios, wait_for
-from booking_platform.messaging.topology import EVENT_QUEUES
+from booking_platform.development.processes import Worker, WorkerFailed, migrate, running
+from booking_platform.development.refund_scenarios import refund_scenarios
+from booking_platform.development.scenario import Scenario, wait_for
+from booking_platform.development.seat_scenarios import seat_scenarios
+from booking_platform.messaging.consumers import CONSUMERS
+from payments.sandbox import Sandbox
+from payments.sandbox import running as stripe_sandbox
+
+# Short, so that what has to be tried again is within the minute that a demo may take.
+QUICK = {
+    "LEASE_SECONDS": "3",
+    "RETRY_BASE_SECONDS": "0.5",
+    "RETRY_MAX_SECONDS": "1",
+    "SWEEP_SECONDS": "1",
+    "STRIPE_SECRET_KEY": "sk_test_sandbox",
+}
+
+Done = list[tuple[str, Scenario]]
 
 
 class Command(BaseCommand):
@@ -21,31 +40,44 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         console = Console(highlight=False)
-        log = Path(settings.VAR_DIR) / "demo-worker.log"
+        folder = Path(settings.VAR_DIR)
+        worker = Worker(folder / "demo-worker.log")
         migrate()
         console.print(f"Database: {settings.DATABASES['default']['ENGINE'].rsplit('.', 1)[1]}")
         console.print(f"Broker:   {_connection().as_uri()}")
         try:
-            with running_worker(log) as worker:
-                console.print(f"Worker:   process {worker.pid}, two pool processes\n")
-                done = [_play(console, letter, scenario) for letter, scenario in _lettered()]
+            with stripe_sandbox() as stripe:
+                console.print(f"Stripe:   a sandbox at {stripe.url}")
+                os.environ |= QUICK | {"STRIPE_API_BASE": stripe.url}
+                done = _perform(console, stripe, worker, folder)
+                # The worker has finished its groups and stopped: what is found now stays so.
+                good = _show(console, done)
         except WorkerFailed as error:
             console.print(f"[red]{error}[/red]", markup=False)
             sys.exit(1)
-        # The worker has finished its groups and stopped: what the database says now stays so.
         left = _left_in_queues()
-        good = _show(console, done) and not left
         for queue, count in left.items():
             console.print(f"[red]{count} messages are left in {queue}.[/red]")
-        if not good:
+        if left or not good:
             console.print("[red]Not everything is as it must be.[/red] The worker's log ends with:")
-            console.print(log.read_text(errors="replace")[-3000:], markup=False)
+            console.print(worker.written()[-3000:], markup=False)
             sys.exit(1)
         console.print("[green]Everything is as it must be.[/green]")
 
 
-def _lettered() -> Any:
-    return zip("abcdefgh", scenarios(), strict=False)
+def _perform(console: Console, stripe: Sandbox, worker: Worker, folder: Path) -> Done:
+    """Play all scenarios with a real worker and beat, which are stopped in the end."""
+    schedule = ("--schedule", str(folder / "demo-schedule"))
+    beat = ("-m", "celery", "-A", "booking_platform", "beat", *schedule)
+    with ExitStack() as stack:
+        output = stack.enter_context((folder / "demo-beat.log").open("wb"))
+        stack.enter_context(running(*beat, output=output))
+        stack.callback(worker.stop)
+        worker.start()
+        assert worker.process is not None
+        console.print(f"Worker:   process {worker.process.pid}, two pool processes\n")
+        scenarios = chain(seat_scenarios(), refund_scenarios(stripe, worker))
+        return [_play(console, *one) for one in zip(ascii_lowercase, scenarios, strict=False)]
 
 
 def _play(console: Console, letter: str, scenario: Scenario) -> tuple[str, Scenario]:
@@ -57,8 +89,8 @@ def _play(console: Console, letter: str, scenario: Scenario) -> tuple[str, Scena
     return letter, scenario
 
 
-def _show(console: Console, done: list[tuple[str, Scenario]]) -> bool:
-    table = Table("", "what", "expected", "in the database", "")
+def _show(console: Console, done: Done) -> bool:
+    table = Table("", "what", "expected", "found", "")
     good = True
     for letter, scenario in done:
         for what, expected, ask in scenario.checks:
@@ -74,10 +106,12 @@ def _show(console: Console, done: list[tuple[str, Scenario]]) -> bool:
 
 def _left_in_queues() -> dict[str, int]:
     """Count what is left of the queues that the platform's worker has to empty."""
+    current_app.loader.import_default_modules()  # registers the consumers
     channel: Any  # of AMQP or of the embedded broker
     with _connection() as connection, connection.channel() as channel:
-        catalog = [queue.name for queue in EVENT_QUEUES if queue.task_queue == "catalog"]
-        sizes = {name: channel.queue_declare(name, passive=True).message_count for name in catalog}
+        sizes = {
+            name: channel.queue_declare(name, passive=True).message_count for name in CONSUMERS
+        }
     return {name: size for name, size in sizes.items() if size}
 
 

@@ -1,4 +1,4 @@
-"""Run web, worker and beat together, for development; Ctrl-C stops all three."""
+"""Run web, worker, beat and a Stripe sandbox together, for development; Ctrl-C stops them all."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -27,13 +27,18 @@ class Command(BaseCommand):
             users.create_superuser(NAME, password=PASSWORD)
         address = f"127.0.0.1:{options['port']}"
         self.stdout.write(f"The admin is at http://{address}/admin/: {NAME!r}, {PASSWORD!r}.")
-        self.stdout.write("Ctrl-C stops web, worker and beat.\n")
+        self.stdout.write("Ctrl-C stops everything that this has started.\n")
         self.stdout.flush()
         celery = ("-m", "celery", "-A", "booking_platform")
-        run_together(
-            [
-                ("manage.py", "runserver", "--noreload", address),
-                (*celery, "worker", "--concurrency", "2"),
-                (*celery, "beat"),
-            ]
-        )
+        commands: list[tuple[str, ...]] = [
+            ("manage.py", "runserver", "--noreload", address),
+            (*celery, "worker", "--concurrency", "2"),
+            (*celery, "beat"),
+        ]
+        sandbox = f"http://127.0.0.1:{settings.STRIPE_SANDBOX_PORT}"
+        if sandbox == settings.STRIPE_API_BASE:
+            webhooks = ("--webhook-url", f"http://{address}/webhooks/stripe/")
+            secret = ("--webhook-secret", settings.STRIPE_WEBHOOK_SECRET)
+            port = ("--port", str(settings.STRIPE_SANDBOX_PORT))
+            commands.append(("manage.py", "stripe_sandbox", *port, *webhooks, *secret))
+        run_together(commands)
