@@ -1,8 +1,12 @@
-"""The admin of what the kernel keeps: processed events, and dead letters with their two ways out."""
+"""The admin of what the kernel keeps: processed events, and dead letters with their two ways out.
+
+What the apps' admins share is here too: records of fact, and what people decide about them.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 import structlog
@@ -10,7 +14,7 @@ from amqp.exceptions import AMQPError, MessageNacked
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.utils import quote
+from django.contrib.admin.utils import model_ngettext, quote
 from django.db import models
 from django.db.models.functions import Length, Substr
 from django.http import HttpRequest, HttpResponse
@@ -29,9 +33,9 @@ from booking_platform.messaging.topology import EVENT_QUEUES, ROUTING_KEYS
 
 if TYPE_CHECKING:
     ProcessedEventModelAdmin = admin.ModelAdmin[ProcessedEvent]
-    DeadLetterModelAdmin = admin.ModelAdmin[DeadLetter]
+    AnyModelAdmin = admin.ModelAdmin[Any]
 else:
-    ProcessedEventModelAdmin = DeadLetterModelAdmin = admin.ModelAdmin
+    ProcessedEventModelAdmin = AnyModelAdmin = admin.ModelAdmin
 
 log = structlog.get_logger(__name__)
 
@@ -40,13 +44,18 @@ BOOKING_RECORDS: dict[type[models.Model], str] = {}  # a registered model: its b
 OUTCOMES: dict[str, str] = {}  # an event's outcome: what it means
 
 SHOWN = 20_000  # characters of a body on its page
-MOST_AT_ONCE = 500  # dead letters a request: it has to end, and a form may have 1,000 fields
+MOST_AT_ONCE = 500  # records a request: it has to end, and a form may have 1,000 fields
 LISTED = 20  # of what is only mentioned: lines of a confirmation, failures, a booking's events
 BROKER_ERRORS = (OSError, AMQPError, MessageNacked, KombuError)
 
 # Control characters, and those that turn the direction of text, are shown as JSON writes them.
 _INVISIBLE = {*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _VISIBLE = {code: f"\\u{code:04x}" for code in _INVISIBLE - {ord("\n"), ord("\t")}}
+
+
+def visible(text: object) -> str:
+    """Give foreign text so that nothing in it hides, or changes what stands beside it."""
+    return str(text).translate(_VISIBLE)
 
 
 def link(to: models.Model, text: object) -> SafeString:
@@ -63,6 +72,17 @@ def list_link(model: type[models.Model], text: object, **query: str | int) -> Sa
 
 def lines(items: Iterable[object]) -> SafeString:
     return format_html_join(SafeString("<br>"), "{}", ((item,) for item in items))
+
+
+def records_of(booking: str, *, but: models.Model | None = None) -> SafeString:
+    """Link to what the apps, and the inbox, keep of a booking; not to the page it is shown on."""
+    records = [
+        link(record, visible(f"{record._meta.verbose_name} {record}"))
+        for model, field in BOOKING_RECORDS.items()
+        for record in model._default_manager.filter(**{field: booking})
+        if record != but
+    ]
+    return lines([*records, list_link(ProcessedEvent, "all its events", aggregate_id=booking)])
 
 
 def moment(field: str, label: str) -> Callable[[Any, Any], str]:
@@ -94,6 +114,117 @@ class RecordsOfFact:
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a person may decide about records: an action of the list, and a button of the page."""
+
+    action: str
+    title: str  # of its confirmation, around the number of records
+    done: str
+    explanation: str
+    why_required: bool = True
+    asks: bool = True  # for a confirmation
+
+    @property
+    def label(self) -> str:
+        return " ".join(self.title.format("").split())
+
+
+class ReasonForm(forms.Form):
+    why = forms.CharField(
+        label="Reason",
+        max_length=1000,
+        widget=forms.Textarea(attrs={"rows": 3, "cols": 80, "autofocus": True}),
+        help_text="Kept in the history of each, for whoever asks later.",
+    )
+
+
+class DecisionsAdmin(RecordsOfFact, AnyModelAdmin):
+    """Records that wait for people's decisions: confirmed, told of, and kept in the history."""
+
+    decisions: ClassVar[Sequence[Decision]] = ()
+    oldest_first: ClassVar[tuple[str, ...]] = ("pk",)
+
+    def is_open(self, record: Any, how: Decision) -> bool:
+        """Tell whether the record's page offers a decision."""
+        raise NotImplementedError
+
+    def described(self, record: Any, how: Decision) -> dict[str, object]:
+        """Say on a confirmation which record is meant, and how it stands: by column."""
+        raise NotImplementedError
+
+    @admin.display(description=getattr(AnyModelAdmin.action_checkbox, "short_description", None))
+    def action_checkbox(self, obj: Any) -> SafeString:
+        return SafeString(visible(super().action_checkbox(obj)))  # it names the record
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        record, allowed = context["original"], self.get_actions(request)
+        context |= {
+            "subtitle": visible(record),
+            "decisions": [
+                how for how in self.decisions if how.action in allowed and self.is_open(record, how)
+            ],
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def chosen(self, request: HttpRequest, listed: models.QuerySet[Any]) -> models.QuerySet[Any]:
+        """Give what the person selected, oldest first.
+
+        Not only what the list's filter still matches: what has changed meanwhile is reported, not
+        left out.
+        """
+        chosen = listed
+        if request.POST.get("select_across") != "1":
+            pks = request.POST.getlist(ACTION_CHECKBOX_NAME)
+            chosen = self.get_queryset(request).filter(pk__in=pks)
+        return chosen.order_by(*self.oldest_first)
+
+    def ask(
+        self,
+        request: HttpRequest,
+        chosen: models.QuerySet[Any],
+        how: Decision,
+        form: forms.Form | None,
+        **context: object,
+    ) -> HttpResponse:
+        """Show what is to be confirmed, and the form to do so unless there is none."""
+        records, total = list(chosen[:MOST_AT_ONCE]), chosen.count()
+        number = f"{len(records)} {model_ngettext(self.opts, len(records))}"
+        context |= {
+            **self.admin_site.each_context(request),
+            "title": how.title.format(number),
+            "opts": self.opts,
+            "media": self.media,
+            "how": how,
+            "form": form,
+            "records": records,
+            "listed": [self.described(record, how) for record in records[:LISTED]],
+            "unlisted": max(0, len(records) - LISTED),
+            "total": total,
+            "left_over": total - len(records),
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "admin/messaging/confirm.html", context)
+
+    def tell(
+        self, request: HttpRequest, done: list[str], problems: list[str], how: Decision
+    ) -> None:
+        """Say what became of each."""
+        if done:
+            number = f"{len(done)} {model_ngettext(self.opts, len(done))}"
+            names = "; ".join(done[:LISTED]) + (" …" if len(done) > LISTED else "")
+            self.message_user(request, visible(f"{number} {how.done}: {names}"), messages.SUCCESS)
+        for problem in problems[:LISTED]:
+            self.message_user(request, visible(problem), messages.WARNING)
+        if len(problems) > LISTED:
+            more = f"… and {len(problems) - LISTED} more like these."
+            self.message_user(request, more, messages.WARNING)
 
 
 class ColumnFilter(admin.SimpleListFilter):
@@ -181,14 +312,7 @@ class ProcessedEventAdmin(RecordsOfFact, ProcessedEventModelAdmin):
     @admin.display(description="more of this booking")
     def booking_records(self, event: ProcessedEvent) -> SafeString | str:
         booking = event.aggregate_id
-        if not booking:
-            return "The event names no booking."
-        records = [
-            link(record, f"{record._meta.verbose_name} {record}")
-            for model, field in BOOKING_RECORDS.items()
-            for record in model._default_manager.filter(**{field: booking})
-        ]
-        return lines([*records, list_link(ProcessedEvent, "all its events", aggregate_id=booking)])
+        return records_of(booking) if booking else "The event names no booking."
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -229,47 +353,38 @@ class QueueFilter(admin.SimpleListFilter):
         return queryset if queue is None else queryset.filter(queue=queue)
 
 
-class Resolution(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Resolution(Decision):
     """One of the two ways out of the dead letters."""
 
-    action: str
-    done: str
-    explanation: str
-    why_required: bool
     carry_out: Callable[..., bool]
     not_closed: str  # what it means when that answers false
 
 
 REPLAY = Resolution(
-    "replay",
-    "replayed",
-    "The original message goes to the queue it came from again, and to no other. What was applied "
-    "meanwhile is recognised and has no effect; what still can't be applied is parked again.",
-    False,
-    dead_letters.replay,
-    "replayed, but not closed: it came again meanwhile, or somebody else closed it.",
+    action="replay",
+    title="Replay {}",
+    done="replayed",
+    explanation="The original message goes to the queue it came from again, and to no other. What "
+    "was applied meanwhile is recognised and has no effect; what still can't be applied is parked "
+    "again.",
+    why_required=False,
+    carry_out=dead_letters.replay,
+    not_closed="replayed, but not closed: it came again meanwhile, or somebody else closed it.",
 )
 DISCARD = Resolution(
-    "discard",
-    "discarded",
-    "Closed for good, without effect on any booking. What came is kept, and so is the reason.",
-    True,
-    dead_letters.discard,
-    "not discarded: it came again meanwhile, or somebody else closed it.",
+    action="discard",
+    title="Discard {}",
+    done="discarded",
+    explanation="Closed for good, without effect on any booking. What came is kept, and so is the "
+    "reason.",
+    carry_out=dead_letters.discard,
+    not_closed="not discarded: it came again meanwhile, or somebody else closed it.",
 )
-
-
-class ReasonForm(forms.Form):
-    why = forms.CharField(
-        label="Reason",
-        max_length=1000,
-        widget=forms.Textarea(attrs={"rows": 3, "cols": 80, "autofocus": True}),
-        help_text="Kept with each dead letter, for whoever asks later.",
-    )
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(RecordsOfFact, DeadLetterModelAdmin):
+class DeadLetterAdmin(DecisionsAdmin):
     first_parked = moment("parked_at", "first parked")
     last_parked = moment("last_parked_at", "last parked")
     resolved = moment("resolved_at", "resolved")
@@ -288,7 +403,8 @@ class DeadLetterAdmin(RecordsOfFact, DeadLetterModelAdmin):
     search_fields = ("event_id", "detail")
     search_help_text = "A part of the event id or of the detail"
     actions = ("replay", "discard")
-    change_form_template = "admin/messaging/deadletter/change_form.html"
+    decisions = (REPLAY, DISCARD)
+    oldest_first = ("parked_at", "pk")
 
     def get_fieldsets(self, request: HttpRequest, obj: DeadLetter | None = None) -> Any:
         parking = ("state", "reason", "detail", "attempts", "first_parked", "last_parked")
@@ -345,17 +461,18 @@ class DeadLetterAdmin(RecordsOfFact, DeadLetterModelAdmin):
             note += f": only the first {SHOWN:,} characters are shown"
         return format_html('<p>{}</p><pre class="body">{}</pre>', note, text[:SHOWN])
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> HttpResponse:
-        letter = context["original"]
-        resolutions = [
-            how
-            for how in (REPLAY, DISCARD)
-            if letter.state == DeadLetter.State.PARKED and how.action in self.get_actions(request)
-        ]
-        context |= {"resolutions": resolutions, "action_checkbox_name": ACTION_CHECKBOX_NAME}
-        return super().render_change_form(request, context, *args, **kwargs)
+    def is_open(self, letter: DeadLetter, how: Decision) -> bool:
+        return letter.state == DeadLetter.State.PARKED
+
+    def described(self, letter: DeadLetter, how: Decision) -> dict[str, object]:
+        return {
+            "Event id": visible(letter.event_id) or "unreadable",
+            "Event type": visible(letter.event_type) or "-",
+            "Queue": visible(letter.queue) or "-",
+            "Reason": letter.get_reason_display(),
+            "Attempts": letter.attempts,
+            "State": letter.get_state_display(),
+        }
 
     # The ways out.
 
@@ -377,52 +494,12 @@ class DeadLetterAdmin(RecordsOfFact, DeadLetterModelAdmin):
         """Ask for confirmation and a reason; once they are given, carry it out."""
         form = ReasonForm(request.POST if "confirmed" in request.POST else None)
         form.fields["why"].required = how.why_required
-        chosen = self._chosen(request, listed)
+        chosen = self.chosen(request, listed)
         if not form.is_valid():
-            return self._ask(request, chosen, how, form)
+            return self.ask(request, chosen, how, form)
         pks = chosen.values_list("pk", flat=True)[:MOST_AT_ONCE]
         self._carry_out(request, list(pks), how, form.cleaned_data["why"])
         return None
-
-    def _chosen(
-        self, request: HttpRequest, listed: models.QuerySet[DeadLetter]
-    ) -> models.QuerySet[DeadLetter]:
-        """Give what the person selected, oldest first.
-
-        Not only what the list's filter still matches: what somebody else has closed meanwhile is
-        reported, not left out.
-        """
-        chosen = listed
-        if request.POST.get("select_across") != "1":
-            pks = request.POST.getlist(ACTION_CHECKBOX_NAME)
-            chosen = self.get_queryset(request).filter(pk__in=pks)
-        return chosen.order_by("parked_at", "pk")
-
-    def _ask(
-        self,
-        request: HttpRequest,
-        chosen: models.QuerySet[DeadLetter],
-        how: Resolution,
-        form: ReasonForm,
-    ) -> HttpResponse:
-        letters, total = list(chosen[:MOST_AT_ONCE]), chosen.count()
-        number = "1 dead letter" if len(letters) == 1 else f"{len(letters)} dead letters"
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"{how.action.capitalize()} {number}",
-            "opts": self.opts,
-            "media": self.media,
-            "how": how,
-            "form": form,
-            "letters": letters,
-            "listed": letters[:LISTED],
-            "unlisted": max(0, len(letters) - LISTED),
-            "total": total,
-            "left_over": total - len(letters),
-            "action_checkbox_name": ACTION_CHECKBOX_NAME,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/messaging/deadletter/resolve.html", context)
 
     def _carry_out(
         self, request: HttpRequest, pks: Sequence[int], how: Resolution, why: str
@@ -448,20 +525,7 @@ class DeadLetterAdmin(RecordsOfFact, DeadLetterModelAdmin):
             if closed or how is REPLAY:
                 change = how.done if closed else how.not_closed.removesuffix(".")
                 self.log_change(request, letter, f"{change}: {why}" if why else change)
-        self._tell(request, done, problems, how)
-
-    def _tell(
-        self, request: HttpRequest, done: list[str], problems: list[str], how: Resolution
-    ) -> None:
-        if done:
-            number = "1 dead letter" if len(done) == 1 else f"{len(done)} dead letters"
-            names = "; ".join(done[:LISTED]) + (" …" if len(done) > LISTED else "")
-            self.message_user(request, f"{number} {how.done}: {names}", messages.SUCCESS)
-        for problem in problems[:LISTED]:
-            self.message_user(request, problem, messages.WARNING)
-        if len(problems) > LISTED:
-            more = f"… and {len(problems) - LISTED} more like these."
-            self.message_user(request, more, messages.WARNING)
+        self.tell(request, done, problems, how)
 
     def _tell_broker_error(self, request: HttpRequest, error: Exception, *, left: int) -> None:
         log.warning(
@@ -481,4 +545,4 @@ def as_text(opening: bytes, *, complete: bool) -> str:
     if complete:
         with suppress(msgspec.DecodeError, RecursionError):
             opening = msgspec.json.format(opening, indent=2)[: 4 * SHOWN + 1]
-    return opening.decode(errors="replace").translate(_VISIBLE)
+    return visible(opening.decode(errors="replace"))

@@ -21,6 +21,8 @@ PRODUCTION = {
     "RABBITMQ_URL": "amqp://user:hidden-word@host:5672/vhost",
 }
 
+STRIPE = {"STRIPE_SECRET_KEY": "sk_live_x", "STRIPE_WEBHOOK_SECRET": "whsec_x"}
+
 
 class TestText:
     @pytest.mark.parametrize(
@@ -177,6 +179,14 @@ class TestDevelopment:
         assert with_broker["DATABASES"]["default"]["ENGINE"].endswith("sqlite3")
         assert with_broker["CELERY_BROKER_URL"] == PRODUCTION["RABBITMQ_URL"]
 
+    def test_stripe_falls_back_on_the_sandbox_unless_there_is_a_key(self, read_settings):
+        assert read_settings()["STRIPE_API_BASE"] == "http://127.0.0.1:12111"
+        with_key = read_settings(STRIPE_SECRET_KEY="sk_test_x")
+        assert with_key["STRIPE_API_BASE"] == "https://api.stripe.com"
+        with_base = read_settings(STRIPE_API_BASE="http://localhost:1/")
+        assert with_base["STRIPE_API_BASE"] == "http://localhost:1"
+        assert with_base["STRIPE_SECRET_KEY"] == "sk_test_sandbox"
+
     @pytest.mark.parametrize("hosts", ["a.example,b.example", " a.example , b.example,"])
     def test_hosts_are_listed_with_commas(self, read_settings, hosts):
         assert read_settings(DJANGO_ALLOWED_HOSTS=hosts)["ALLOWED_HOSTS"] == [
@@ -201,6 +211,13 @@ class TestDevelopment:
             ("RETENTION_DAYS", "0"),
             ("RETENTION_DAYS", "1000000"),  # before the year 1
             ("REPLAY_WINDOW_DAYS", "x"),
+            ("LEASE_SECONDS", "0"),
+            ("RETRY_ATTEMPTS", "0"),
+            ("RETRY_BASE_SECONDS", "-1"),
+            ("SWEEP_SECONDS", "0"),
+            ("STRIPE_API_BASE", "http://stripe.example"),  # the key would go there in the clear
+            ("STRIPE_API_BASE", "http://127.0.0.1.example"),
+            ("STRIPE_API_BASE", "ftp://127.0.0.1"),
             ("LOG_LEVEL", "LOUD"),
             ("TIME_ZONE", "Nowhere/City"),
         ],
@@ -246,7 +263,7 @@ class TestProduction:
     def test_django_finds_nothing_unsafe(self, python):
         command = ["manage.py", "check", "--deploy", "--fail-level", "WARNING"]
 
-        done = python(*command, **PRODUCTION)
+        done = python(*command, **PRODUCTION, **STRIPE)
 
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == "System check identified no issues (0 silenced).\n"
@@ -255,10 +272,23 @@ class TestProduction:
         """The control: that check would fail."""
         command = ["manage.py", "check", "--deploy", "--fail-level", "WARNING"]
 
-        done = python(*command, **PRODUCTION | {"DJANGO_SECRET_KEY": "short"})
+        done = python(*command, **PRODUCTION | STRIPE | {"DJANGO_SECRET_KEY": "short"})
 
         assert done.returncode == 1
         assert "security.W009" in done.stderr
+
+    @pytest.mark.parametrize("name", STRIPE)
+    def test_a_deployment_without_stripes_secrets_is_found(self, python, name):
+        done = python("manage.py", "check", "--deploy", **PRODUCTION, **STRIPE | {name: ""})
+
+        assert done.returncode == 1
+        assert f"(payments.E001) {name} is not set" in done.stderr
+
+    def test_stripe_itself_is_asked_in_production(self, read_settings):
+        settings = read_settings(**PRODUCTION, **STRIPE)
+
+        assert settings["STRIPE_API_BASE"] == "https://api.stripe.com"
+        assert read_settings(**PRODUCTION)["STRIPE_SECRET_KEY"] == ""
 
 
 class TestTheRetention:

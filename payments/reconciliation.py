@@ -1,0 +1,297 @@
+"""What the store says of refunds, held against what Stripe says.
+
+Stripe is always asked first and the store read afterwards, since the store learns everything from
+Stripe. What a worker has in hand is left to it: the next comparison sees what came of it. Nothing
+here sends a refund.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, StrEnum, auto
+from operator import attrgetter
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from booking_platform.messaging import leases
+from payments import stripe_gateway
+from payments.models import NAMESPACE, IdempotencyStore, idempotency_key
+from payments.money import format_money
+from payments.refunds import is_ours
+from payments.stripe_gateway import Refund, Unknown
+
+CHUNK = 500  # refunds a query
+ROWS = IdempotencyStore.objects.defer("request_payload", "response_payload", "settlement")
+
+
+class CouldNotCompare(Exception):
+    """Stripe did not say what it has, so that nothing is known of differences."""
+
+
+class Kind(StrEnum):
+    MISSING = "missing"
+    EXTRA = "extra"
+    AMOUNT = "other amount"
+    PAYMENT = "other payment"
+    STATUS = "other status"
+
+
+class Mending(Enum):
+    """Who can put a difference right."""
+
+    ATTEMPT = auto()  # a leased attempt, which asks Stripe for the refund that the store names
+    LOOK = auto()  # the same, kept from sending by a review: Stripe already has the refund
+    PERSON = auto()  # an attempt would not even see it
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which the store and Stripe differ, in words for the back office."""
+
+    kind: Kind
+    words: str  # in one line, with nothing in it that a terminal would obey
+    row: IdempotencyStore | None  # none: the store has nothing that belongs to it
+    mending: Mending
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.words}"
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A refund that a worker has, or is about to take up: too early to compare."""
+
+    row: IdempotencyStore
+
+
+Finding = Difference | UnderWay
+
+
+class Related:
+    """Rows by all that may tie a refund at Stripe to them."""
+
+    def __init__(self, rows: Iterable[IdempotencyStore]) -> None:
+        self._rows: dict[str, set[IdempotencyStore]] = defaultdict(set)
+        for row in rows:
+            ties = (row.stripe_refund_id, idempotency_key(row.booking_id), row.payment_id)
+            for tie in filter(None, ties):
+                self._rows[tie].add(row)
+
+    def to(self, one: Refund) -> list[IdempotencyStore]:
+        """Give the rows that may have to do with a refund, oldest first."""
+        ties = (one.refund_id, _first_key(one), one.payment_id)
+        rows = set().union(*(self._rows.get(tie, ()) for tie in ties))
+        return sorted(rows, key=attrgetter("pk"))
+
+
+def findings(since: datetime) -> Iterator[Finding]:
+    """Compare all that was made since a moment, at Stripe or in the store.
+
+    A refund that Stripe lists is looked up whatever the age of its row, and one of a row since then
+    is asked for by its id where Stripe does not list it.
+
+    Raises:
+        CouldNotCompare: Stripe could not be asked; what was given before is true nevertheless.
+        django.db.Error: the database could not be.
+    """
+    asked = timezone.now()
+    listed = stripe_gateway.since(since)
+    if not isinstance(listed, list):
+        why = listed.why if isinstance(listed, Unknown) else listed.message
+        raise CouldNotCompare(f"Stripe did not list its refunds: {why}")
+    for start in range(0, len(listed), CHUNK):
+        yield from _listed(listed[start : start + CHUNK], asked)
+    ids = {one.refund_id for one in listed}
+    made = IdempotencyStore.objects.filter(created_at__gte=since, stripe_refund_id__isnull=False)
+    pairs = made.order_by("created_at", "pk").values_list("pk", "stripe_refund_id")
+    for pk, refund_id in pairs.iterator(chunk_size=CHUNK):
+        if refund_id and refund_id not in ids:
+            yield from _asked_singly(pk, refund_id)
+
+
+def compare(one: Refund, rows: Sequence[IdempotencyStore], now: datetime) -> list[Finding]:
+    """Compare a refund at Stripe with the rows that may have to do with it."""
+    for row in rows:
+        if row.stripe_refund_id == one.refund_id:
+            return [UnderWay(row)] if under_way(row, now) else [*_contents(row, one)]
+    for row in rows:
+        if is_ours(row, one):
+            early = under_way(row, now) and not _unsent(row, now)
+            return [UnderWay(row)] if early else [_not_recorded(row, one)]
+    return _stray(one, [row for row in rows if row.payment_id == one.payment_id], now)
+
+
+def under_way(row: IdempotencyStore, now: datetime) -> bool:
+    """Tell whether a worker has the row, or takes it up by itself within the longest pause."""
+    soon = now + timedelta(seconds=settings.RETRY_MAX_SECONDS)
+    due = row.next_attempt_at is not None and row.next_attempt_at <= soon
+    return row.lease_until is not None or due
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey or not show: anybody may have written it."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def missing(row: IdempotencyStore, why: str) -> Difference:
+    """Say that Stripe does not have the refund that the store names."""
+    words = (
+        f"booking {row.booking_id!r}: by the store, {row.amount} of payment {row.payment_id!r} were "
+        f"refunded as {row.stripe_refund_id}, but Stripe does not have that refund: {why}"
+    )
+    return Difference(Kind.MISSING, printable(words), row, Mending.ATTEMPT)
+
+
+def mend(differences: Iterable[Difference]) -> tuple[int, int]:
+    """Have differences put right: by attempts that ask Stripe, or by a person.
+
+    Gives how many refunds were marked due, and how many were put up for a person. One that changed
+    meanwhile is left to the next comparison. What a person settled stays so: an attempt may look at
+    it, and itself decides whether there is news.
+    """
+    by_row: dict[IdempotencyStore, list[Difference]] = defaultdict(list)
+    for difference in differences:
+        if difference.row:
+            by_row[difference.row].append(difference)
+    due = for_a_person = 0
+    to_mark: list[int] = []
+    for row, its in by_row.items():
+        mendings = {difference.mending for difference in its}
+        if Mending.LOOK in mendings:
+            due += _put_up(row, its, next_attempt_at=timezone.now())
+        elif Mending.PERSON in mendings and not row.settled:
+            for_a_person += _put_up(row, its)
+        elif Mending.ATTEMPT in mendings:
+            to_mark.append(row.pk)
+    for start in range(0, len(to_mark), CHUNK):
+        pks = to_mark[start : start + CHUNK]
+        due += leases.mark_due(IdempotencyStore.objects.filter(pk__in=pks))
+    return due, for_a_person
+
+
+def _put_up(row: IdempotencyStore, its: Sequence[Difference], **columns: Any) -> int:
+    """Put a row up for a person, who finds in it what was found here; give how many: 1 or 0."""
+    said = [row.last_error] if row.needs_review and row.last_error else []
+    news = [each.words for each in its if not any(each.words in error for error in said)]
+    if not news and not columns:
+        return 1  # it waits for a person already, for this
+    unchanged = IdempotencyStore.objects.filter(
+        pk=row.pk, updated_at=row.updated_at, status=row.status
+    )
+    columns |= {
+        "needs_review": True,
+        "last_error": "; ".join([*(f"reconciliation: {words}" for words in news), *said]),
+        "updated_at": timezone.now(),
+    }
+    return leases.at_rest(unchanged).update(**columns)
+
+
+def _listed(chunk: list[Refund], asked: datetime) -> Iterator[Finding]:
+    related = Related(ROWS.filter(_ties(chunk)))
+    now = timezone.now()
+    for one in chunk:
+        rows = related.to(one)
+        found = compare(one, rows, now)
+        its = next((row for row in rows if row.stripe_refund_id == one.refund_id), None)
+        newer = its and its.updated_at >= asked  # than the list, and may know more
+        yield from _asked_singly(its.pk, one.refund_id) if its and newer and found else found
+
+
+def _asked_singly(pk: int, refund_id: str) -> list[Finding]:
+    asked = timezone.now()
+    answer = stripe_gateway.fetch(refund_id)
+    if isinstance(answer, Unknown):
+        raise CouldNotCompare(f"Stripe did not say what it has as {refund_id}: {answer.why}")
+    row = ROWS.get(pk=pk)
+    changed = row.updated_at >= asked or row.stripe_refund_id != refund_id
+    if changed or under_way(row, timezone.now()):
+        return [UnderWay(row)]
+    if isinstance(answer, Refund):
+        return [*_contents(row, answer)]
+    return [missing(row, answer.message)]
+
+
+def _ties(chunk: list[Refund]) -> Q:
+    # Only what a key of ours can look like: metadata may hold what no database takes.
+    keys = {key for one in chunk for key in (one.key, _first_key(one))}
+    return (
+        Q(stripe_refund_id__in={one.refund_id for one in chunk})
+        | Q(idempotency_key__in={key for key in keys if key.isprintable()} - {""})
+        | Q(payment_id__in={one.payment_id for one in chunk} - {""})
+    )
+
+
+def _first_key(one: Refund) -> str:
+    """Give the key of ours without its issue; nothing where it is not ours."""
+    first = one.key[: len(idempotency_key(""))]
+    return first if first.startswith(NAMESPACE) else ""
+
+
+def _contents(row: IdempotencyStore, one: Refund) -> Iterator[Difference]:
+    """Compare a row with the refund that it names."""
+    paid = format_money(one.amount_minor, one.currency)
+    sides = (
+        (Kind.AMOUNT, paid, row.amount),
+        (Kind.PAYMENT, f"of payment {one.payment_id!r}", f"of payment {row.payment_id!r}"),
+        (Kind.STATUS, one.status, row.stripe_status or "of no status"),
+    )
+    for kind, there, here in sides:
+        if there != here:
+            words = (
+                f"booking {row.booking_id!r}: refund {one.refund_id} ({paid} of payment "
+                f"{row.payment_id!r}) is {there} at Stripe, {here} in the store"
+            )
+            yield Difference(kind, printable(words), row, Mending.ATTEMPT)
+
+
+def _not_recorded(row: IdempotencyStore, one: Refund) -> Difference:
+    """Say that Stripe has a refund for a booking whose row does not name it."""
+    known = f"says that its refund of {row.amount} is {row.status.replace('_', ' ')}"
+    mending = Mending.ATTEMPT if row.settled else Mending.LOOK  # no attempt sends what is settled
+    if row.stripe_refund_id:
+        known = f"knows {row.stripe_refund_id} for it"
+    if row.stripe_refund_id or one.payment_id != row.payment_id:
+        mending = Mending.PERSON
+    words = f"booking {row.booking_id!r}: {_at_stripe(one)}, but the store {known}{_settled(row)}"
+    return Difference(Kind.EXTRA, printable(words), row, mending)
+
+
+def _stray(one: Refund, of_payment: Sequence[IdempotencyStore], now: datetime) -> list[Finding]:
+    """Judge a refund that is of no row: of one of our payments, under a key of ours, or neither."""
+    at_rest = [row for row in of_payment if not under_way(row, now)]
+    row = min(at_rest, key=lambda row: row.settled, default=None)  # the oldest still open
+    if one.key.startswith(NAMESPACE):
+        booking = (one.record.get("metadata") or {}).get("booking_id")
+        words = f"booking {booking!r}: {_at_stripe(one)}, but the store has no such refund"
+        return [Difference(Kind.EXTRA, printable(words), row, Mending.PERSON)]
+    if row:
+        words = (
+            f"booking {row.booking_id!r}: {_at_stripe(one)}, which this platform did not ask for; "
+            f"its own refund of {row.amount} is {row.stripe_refund_id or row.status}{_settled(row)}"
+        )
+        return [Difference(Kind.EXTRA, printable(words), row, Mending.PERSON)]
+    return [UnderWay(of_payment[0])] if of_payment else []
+
+
+def _at_stripe(one: Refund) -> str:
+    paid = format_money(one.amount_minor, one.currency)
+    return f"Stripe has {one.refund_id}, {paid} of payment {one.payment_id!r}, {one.status}"
+
+
+def _settled(row: IdempotencyStore) -> str:
+    return f" (settled by {row.settled_by!r})" if row.settled else ""
+
+
+def _unsent(row: IdempotencyStore, now: datetime) -> bool:
+    """Tell whether the store says that no worker has ever sent the request, and none just does.
+
+    Where Stripe has its refund nevertheless, the store is older than that, as after a restore. To
+    leave it to the next attempt would be dangerous: that one would send.
+    """
+    return row.first_sent_at is None and (row.lease_until is None or row.lease_until <= now)

@@ -1,0 +1,757 @@
+"""The store held against a Stripe of our own: what differs is said, and nothing else is."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from booking_platform.messaging import leases
+from payments import reconciliation, refunds, stripe_gateway
+from payments.management.commands.reconcile_refunds import moment
+from payments.models import NAMESPACE, IdempotencyStore, idempotency_key
+from payments.reconciliation import CHUNK, Difference, Kind, Mending, Related, UnderWay, compare
+from payments.sandbox import Sandbox
+from payments.stripe_gateway import Refund
+from tests.factories import RefundFactory
+
+Status = IdempotencyStore.Status
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+DAY = 24 * 60 * 60  # seconds
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Run the command; give its exit status and what it printed, or why it could not compare."""
+    output = StringIO()
+    try:
+        call_command("reconcile_refunds", *arguments, stdout=output)
+    except SystemExit as end:
+        return int(end.code or 0), output.getvalue()
+    except CommandError as error:
+        return error.returncode, output.getvalue() + str(error)
+    return 0, output.getvalue()
+
+
+def kinds(said: str) -> list[str]:
+    names = tuple(f"{kind}: " for kind in Kind)
+    return [line.partition(":")[0] for line in said.splitlines() if line.startswith(names)]
+
+
+def refunded(stripe: Sandbox, booking: str = "BK-1", **columns: Any) -> IdempotencyStore:
+    """Refund a booking as workers do; then set columns, behind everybody's back."""
+    payment = stripe.payment(amount=50_000, currency="eur")
+    row = RefundFactory(
+        booking_id=booking, payment_id=payment, first_sent_at=None, next_attempt_at=timezone.now()
+    )
+    refunds.attempt(row.pk)
+    change(row, **columns)
+    assert row.stripe_status == "succeeded" or columns
+    return row
+
+
+def change(row: IdempotencyStore, **columns: Any) -> None:
+    if columns:
+        IdempotencyStore.objects.filter(pk=row.pk).update(**columns)
+    row.refresh_from_db()
+
+
+def in_the_dashboard(payment: str, amount: int = 1_000, **metadata: str) -> Refund:
+    request = {"payment_intent": payment, "amount": amount, "metadata": metadata}
+    made = stripe_gateway.send(request, str(uuid4()))
+    assert isinstance(made, Refund)
+    return made
+
+
+def under_our_key(row: IdempotencyStore, payment: str | None = None) -> Refund:
+    """Make a refund at Stripe that carries the key of a booking."""
+    noted = {"idempotency_key": row.idempotency_key, "booking_id": row.booking_id}
+    return in_the_dashboard(payment or row.payment_id, **noted)
+
+
+def all_columns() -> list[dict[str, Any]]:
+    return list(IdempotencyStore.objects.order_by("pk").values())
+
+
+def sweep() -> None:
+    for pk in list(
+        leases.due(IdempotencyStore.objects.all(), timezone.now()).values_list("pk", flat=True)
+    ):
+        refunds.attempt(pk)
+
+
+NOT_RECORDED: dict[str, Any] = {
+    "stripe_refund_id": None,
+    "stripe_status": "",
+    "response_payload": None,
+}
+FAILED = {**NOT_RECORDED, "status": Status.FAILED, "needs_review": True}
+IN_PROGRESS = {**NOT_RECORDED, "status": Status.IN_PROGRESS}
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAgreement:
+    def test_it_finds_nothing_where_nothing_differs(self, stripe: Sandbox) -> None:
+        for number in range(3):
+            refunded(stripe, f"BK-{number}")
+        before = all_columns()
+        status, said = run("--since", "1d")
+        assert status == 0
+        assert said.startswith("0 differences since ")
+        assert len(said.splitlines()) == 1
+        assert all_columns() == before
+
+    def test_it_finds_nothing_in_nothing(self, stripe: Sandbox) -> None:
+        assert run()[0] == 0
+
+    def test_it_ignores_refunds_that_have_nothing_to_do_with_us(self, stripe: Sandbox) -> None:
+        refunded(stripe)
+        other = stripe.payment(amount=50_000, currency="eur")
+        in_the_dashboard(other)
+        in_the_dashboard(other, idempotency_key="another-shop:1", booking_id="BK-1")
+        assert run()[0] == 0
+
+    def test_two_bookings_of_one_payment_agree(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        second = RefundFactory(payment_id=row.payment_id, next_attempt_at=timezone.now())
+        refunds.attempt(second.pk)
+        assert run()[0] == 0
+
+    def test_a_refund_that_failed_for_both_agrees(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        stripe.change_refund(str(row.stripe_refund_id), status="failed")
+        leases.mark_due(IdempotencyStore.objects.all())
+        sweep()
+        assert run()[0] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+class TestDifferences:
+    def only_line(self, *parts: str) -> str:
+        """Compare without writing; give the one line, which names all of the parts."""
+        before = all_columns()
+        status, said = run("--dry-run")
+        assert (status, len(kinds(said))) == (1, 1), said
+        assert "1 difference since " in said
+        assert all_columns() == before
+        line = said.splitlines()[0]
+        for part in parts:
+            assert part in line
+        return line
+
+    def test_it_finds_a_refund_that_stripe_does_not_have(self, stripe: Sandbox) -> None:
+        row = refunded(stripe, stripe_refund_id="re_gone")
+        stripe.reset()
+        line = self.only_line("'BK-1'", "150.00 EUR", repr(row.payment_id), "re_gone")
+        assert line.startswith("missing: ")
+        run()
+        sweep()
+        change(row)
+        assert row.needs_review
+        assert "re_gone" in row.last_error
+
+    @pytest.mark.parametrize(
+        ("columns", "words"),
+        [
+            (IN_PROGRESS | {"first_sent_at": timezone.now()}, "is in progress"),
+            (IN_PROGRESS | {"first_sent_at": None}, "is in progress"),
+            (IN_PROGRESS | {"first_sent_at": None, "next_attempt_at": timezone.now()}, "is in progress"),
+            (FAILED, "is failed"),
+            (FAILED | {"needs_review": False, "settled_at": timezone.now(), "settled_by": "anna"},
+             "settled by 'anna'"),
+        ],
+    )  # fmt: skip
+    def test_it_finds_a_refund_that_was_not_recorded(
+        self, stripe: Sandbox, columns: dict[str, Any], words: str
+    ) -> None:
+        row = refunded(stripe)
+        refund_id = str(row.stripe_refund_id)
+        change(row, **columns)
+        line = self.only_line("'BK-1'", refund_id, "150.00 EUR", repr(row.payment_id), words)
+        assert line.startswith("extra: ")
+        stripe.advance(2 * DAY)  # the key is forgotten: to send would be to refund again
+        assert "1 refund of the store marked due" in run()[1]
+        sweep()
+        change(row)
+        assert (row.status, row.stripe_refund_id) == (Status.COMPLETED, refund_id)
+        assert len(stripe.refunds) == 1
+        assert row.settled == ("settled_at" in columns)
+
+    def test_it_finds_a_refund_of_ours_that_no_row_is_of(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        IdempotencyStore.objects.all().delete()
+        line = self.only_line("extra: ", "'BK-1'", str(row.stripe_refund_id), row.payment_id)
+        assert "no such refund" in line
+        assert "0 refunds of the store marked due" in run()[1]
+
+    def test_it_finds_a_second_refund_of_a_booking(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        second = under_our_key(row)
+        self.only_line(
+            "extra: ", "'BK-1'", second.refund_id, "10.00 EUR", str(row.stripe_refund_id)
+        )
+        self.reaches_a_person(row, second)
+
+    def test_it_finds_a_second_refund_of_another_payment(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        second = under_our_key(row, stripe.payment(amount=50_000, currency="eur"))
+        self.only_line("extra: ", "'BK-1'", second.refund_id, repr(second.payment_id))
+        self.reaches_a_person(row, second)
+
+    def test_it_finds_a_refund_made_in_the_dashboard(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        other = in_the_dashboard(row.payment_id)
+        self.only_line("extra: ", "'BK-1'", other.refund_id, "10.00 EUR", "did not ask for")
+        self.reaches_a_person(row, other)
+
+    def test_it_finds_a_refund_of_our_payment_for_a_booking_unknown(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        key = idempotency_key("BK-2")
+        other = in_the_dashboard(row.payment_id, idempotency_key=key, booking_id="BK-2")
+        self.only_line("extra: ", "'BK-2'", other.refund_id, "no such refund")
+        self.reaches_a_person(row, other)
+
+    def reaches_a_person(self, row: IdempotencyStore, other: Refund) -> None:
+        """Compare for real, twice: the row waits for a person, who is told why, once."""
+        change(row, last_error="as before", needs_review=True)
+        for _ in range(2):
+            status, said = run()
+            assert status == 1
+            assert "0 refunds of the store marked due" in said
+            assert "1 refund put up for a person" in said
+            updated = row.updated_at
+            change(row)
+        assert row.updated_at == updated  # it was said already
+        assert row.needs_review
+        assert row.last_error.count(other.refund_id) == 1
+        assert row.last_error.endswith("as before")
+        assert row.next_attempt_at is None
+
+    @pytest.mark.parametrize("issue", [1, 2])
+    def test_it_finds_what_was_not_recorded_of_another_payment(
+        self, stripe: Sandbox, issue: int
+    ) -> None:
+        row = RefundFactory(
+            booking_id="BK-1",
+            payment_id=stripe.payment(amount=50_000, currency="eur"),
+            first_sent_at=timezone.now(),
+        )
+        payment = stripe.payment(amount=50_000, currency="eur")
+        key = idempotency_key("BK-1", issue=issue)
+        other = in_the_dashboard(payment, idempotency_key=key)
+        self.only_line("extra: ", "'BK-1'", other.refund_id, repr(payment), "is in progress")
+        assert "1 refund put up for a person" in run()[1]
+        leases.mark_due(IdempotencyStore.objects.all())
+        sweep()  # an attempt looks for refunds of the row's payment only, and would send
+        change(row)
+        assert row.needs_review
+        assert other.refund_id in row.last_error
+        assert len(stripe.refunds) == 1
+
+    def test_it_knows_a_refund_by_its_id_alone(self, stripe: Sandbox) -> None:
+        other = in_the_dashboard(stripe.payment(amount=50_000, currency="eur"))
+        recorded = {"status": Status.COMPLETED, "stripe_refund_id": other.refund_id}
+        RefundFactory(booking_id="BK-1", payment_id="pi_other", **recorded)
+        said = run("--dry-run")[1]
+        assert f"refund {other.refund_id} (10.00 EUR of payment 'pi_other') is of payment" in said
+
+    def test_it_leaves_alone_what_changed_since_it_was_compared(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        in_the_dashboard(row.payment_id)
+        found = [
+            each
+            for each in reconciliation.findings(timezone.now() - timedelta(days=1))
+            if isinstance(each, Difference)
+        ]
+        assert row.try_again()
+        before = all_columns()
+        assert reconciliation.mend(found) == (0, 0)
+        assert all_columns() == before
+
+    def test_what_a_person_settled_stays_settled(self, stripe: Sandbox) -> None:
+        row = refunded(stripe, settled_at=timezone.now(), settled_by="anna")
+        other = in_the_dashboard(row.payment_id)
+        self.only_line("extra: ", other.refund_id, "settled by 'anna'")
+        before = all_columns()
+        assert "0 refunds put up for a person" in run()[1]
+        assert all_columns() == before
+
+    @pytest.mark.parametrize(
+        ("columns", "kind", "words"),
+        [
+            ({"amount_minor": 14_000}, "other amount", "150.00 EUR at Stripe, 140.00 EUR in the"),
+            ({"currency": "usd"}, "other amount", "150.00 EUR at Stripe, 150.00 USD in the"),
+            ({"payment_id": "pi_other"}, "other payment", "of payment 'pi_other' in the store"),
+            ({"stripe_status": "pending"}, "other status", "succeeded at Stripe, pending in the"),
+        ],
+    )
+    def test_it_finds_what_differs_in_a_refund(
+        self, stripe: Sandbox, columns: dict[str, Any], kind: str, words: str
+    ) -> None:
+        row = refunded(stripe, **columns)
+        line = self.only_line("'BK-1'", str(row.stripe_refund_id), "150.00 EUR", words)
+        assert line.startswith(f"{kind}: ")
+        assert "1 refund of the store marked due" in run()[1]
+        sweep()
+        change(row)
+        assert (row.stripe_status, row.needs_review) == ("succeeded", kind != "other status")
+
+    def test_it_finds_a_refund_that_failed_unheard(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        stripe.change_refund(str(row.stripe_refund_id), status="failed")
+        self.only_line("other status: ", "failed at Stripe, succeeded in the store")
+        run()
+        sweep()
+        change(row)
+        assert (row.stripe_status, row.needs_review) == ("failed", True)
+
+    def test_each_thing_that_differs_has_its_line(self, stripe: Sandbox) -> None:
+        refunded(stripe, "BK-1", amount_minor=1, stripe_status="pending")
+        refunded(stripe, "BK-2", stripe_refund_id="re_gone")
+        status, said = run()
+        # The refund of BK-2 is there, under another id than the store has.
+        assert sorted(kinds(said)) == ["extra", "missing", "other amount", "other status"]
+        assert (status, "4 differences since" in said) == (1, True)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestUnderWay:
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {"lease_until": timezone.now() + timedelta(hours=1), "lease_token": uuid4()},
+            {"lease_until": timezone.now() - timedelta(minutes=1), "lease_token": uuid4()},
+            {"next_attempt_at": timezone.now() - timedelta(seconds=1)},
+            {"next_attempt_at": timezone.now() + timedelta(minutes=10)},  # after a timeout
+        ],
+    )
+    @pytest.mark.parametrize("what", ["sent", "completed", "gone", "dashboard"])
+    def test_it_leaves_out_what_a_worker_has_in_hand(
+        self, stripe: Sandbox, columns: dict[str, Any], what: str
+    ) -> None:
+        row = refunded(stripe)
+        if what == "sent":
+            change(row, **IN_PROGRESS)
+        elif what == "completed":
+            change(row, stripe_status="pending")
+        elif what == "gone":
+            change(row, stripe_refund_id="re_gone")
+        else:
+            in_the_dashboard(row.payment_id)
+        change(row, **columns)
+        before = all_columns()
+        status, said = run()
+        assert (status, kinds(said)) == (0, [])
+        assert "1 refund left out" in said
+        assert "is a worker" not in said
+        assert all_columns() == before
+
+    def test_it_leaves_out_what_has_not_been_sent(self, stripe: Sandbox) -> None:
+        RefundFactory(next_attempt_at=timezone.now())
+        status, said = run()
+        assert (status, len(said.splitlines())) == (0, 1)
+
+    def test_it_asks_for_the_worker_where_nobody_takes_up_what_is_due(
+        self, stripe: Sandbox
+    ) -> None:
+        refunded(stripe, stripe_status="x", next_attempt_at=timezone.now() - timedelta(hours=2))
+        assert "is a worker serving the queue payments" in run()[1]
+
+    def test_what_is_planned_for_much_later_is_compared(self, stripe: Sandbox) -> None:
+        refunded(stripe, stripe_status="x", next_attempt_at=timezone.now() + timedelta(days=1))
+        assert run()[0] == 1
+
+    def test_a_refund_recorded_after_the_list_is_not_missing(self, stripe: Sandbox) -> None:
+        in_the_dashboard(refunded(stripe).payment_id)
+        found = reconciliation.findings(timezone.now() - timedelta(days=1))
+        assert isinstance(next(found), Difference)
+        late = refunded(stripe, "BK-2")
+        assert list(found) == []
+        assert stripe.requests[-1].path.endswith(str(late.stripe_refund_id))
+
+    def test_a_status_stored_after_the_list_is_no_difference(self, stripe: Sandbox) -> None:
+        stale = refunded(stripe)  # the oldest: in the second chunk
+        refunded(stripe, "BK-3", stripe_status="pending")
+        row = refunded(stripe, "BK-2")
+        for number in range(CHUNK):
+            in_the_dashboard(row.payment_id, amount=1 + number % 2)
+        found = reconciliation.findings(timezone.now() - timedelta(days=1))
+        assert isinstance(next(found), Difference)
+        stripe.change_refund(str(stale.stripe_refund_id), status="failed")
+        leases.mark_due(IdempotencyStore.objects.filter(pk=stale.pk))
+        sweep()
+        rest = [finding for finding in found if isinstance(finding, Difference)]
+        assert len(rest) == CHUNK - 1 + 1
+        assert {finding.row and finding.row.booking_id for finding in rest} == {"BK-2", "BK-3"}
+
+
+@pytest.mark.django_db(transaction=True)
+class TestWindow:
+    """Here the window opens in an hour: what is made now is before it, since no clock goes back."""
+
+    def found(self, stripe: Sandbox, *, opens: timedelta = timedelta(hours=1)) -> list[str]:
+        found = reconciliation.findings(timezone.now() + opens)
+        return [finding.kind for finding in found if isinstance(finding, Difference)]
+
+    def test_an_old_refund_of_a_new_row_is_asked_for(self, stripe: Sandbox) -> None:
+        inside = timezone.now() + timedelta(hours=2)
+        refunded(stripe, created_at=inside)
+        assert self.found(stripe) == []
+        refunded(stripe, "BK-2", created_at=inside, stripe_status="pending")
+        assert self.found(stripe) == ["other status"]
+
+    @pytest.mark.parametrize("columns", [{}, {"stripe_status": "pending"}])
+    def test_a_new_refund_of_an_old_row_is_compared(
+        self, stripe: Sandbox, columns: dict[str, Any]
+    ) -> None:
+        stripe.advance(2 * 60 * 60)
+        refunded(stripe, **columns)
+        assert self.found(stripe) == ["other status"] * len(columns)
+
+    def test_a_new_refund_of_the_payment_of_an_old_row_is_found(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        stripe.advance(2 * 60 * 60)
+        under_our_key(row)
+        in_the_dashboard(row.payment_id)
+        assert self.found(stripe) == ["extra", "extra"]
+
+    def test_what_is_old_on_both_sides_is_left_alone(self, stripe: Sandbox) -> None:
+        refunded(stripe, stripe_status="pending")
+        assert self.found(stripe) == []
+        assert self.found(stripe, opens=-timedelta(hours=1)) == ["other status"]
+
+    def test_the_first_moment_is_in_the_window(self, stripe: Sandbox) -> None:
+        row = refunded(stripe, stripe_refund_id="re_gone")
+        stripe.reset()
+        assert run("--since", row.created_at.isoformat(), "--dry-run")[0] == 1
+        later = row.created_at + timedelta(microseconds=1)
+        assert run("--since", later.isoformat(), "--dry-run")[0] == 0
+
+    def test_it_reads_every_page(self, stripe: Sandbox) -> None:
+        payment = stripe.payment(amount=50_000, currency="eur")
+        refunded(stripe, "BK-oldest", stripe_status="pending")
+        for number in range(120):
+            booking = f"BK-{number}"
+            noted = {"idempotency_key": idempotency_key(booking), "booking_id": booking}
+            made = in_the_dashboard(payment, amount=100, **noted)
+            RefundFactory(
+                booking_id=booking, payment_id=payment, amount_minor=100,
+                status=Status.COMPLETED, stripe_refund_id=made.refund_id,
+                stripe_status="succeeded" if number else "pending",
+            )  # fmt: skip
+        said = run("--dry-run")[1]
+        assert kinds(said) == ["other status", "other status"]
+        assert "'BK-0'" in said
+        assert "'BK-oldest'" in said
+
+
+@pytest.mark.django_db(transaction=True)
+class TestFailure:
+    def test_a_stripe_that_is_away_is_no_agreement(self) -> None:
+        status, said = run()
+        assert status == 2
+        assert "no answer from Stripe" in said
+        assert "difference" not in said
+
+    @pytest.mark.parametrize("fault", ["unauthorized", "forbidden", "unavailable", "rate_limited",
+                                       "garbage", "truncated", "drop_before"])  # fmt: skip
+    def test_a_stripe_that_does_not_answer_is_no_agreement(
+        self, stripe: Sandbox, fault: str
+    ) -> None:
+        refunded(stripe)
+        stripe.fail(fault, method="GET")
+        status, said = run()
+        assert status == 2
+        assert "The comparison is not complete" in said
+
+    def test_a_wrong_key_is_no_agreement(self, stripe: Sandbox, settings: Any) -> None:
+        settings.STRIPE_SECRET_KEY = "sk_live_1234567890"
+        status, said = run()
+        assert status == 2
+        assert "401" in said
+        assert "1234567890" not in said
+
+    def test_a_refund_that_can_not_be_asked_for_is_no_agreement(self, stripe: Sandbox) -> None:
+        refunded(stripe, stripe_refund_id="re_gone")
+        other = refunded(stripe, "BK-2", stripe_status="pending")
+        stripe.fail("slow_after", method="GET")  # by no time at all: lets the list pass
+        stripe.fail("unavailable", method="GET")
+        before = all_columns()
+        status, said = run()
+        assert status == 2
+        assert "what it has as re_gone" in said
+        assert f"refund {other.stripe_refund_id}" in said  # what was found till then is said
+        assert all_columns() == before
+
+    def test_a_database_without_the_table_is_no_agreement(self, stripe: Sandbox) -> None:
+        with connection.schema_editor() as editor:
+            editor.alter_db_table(IdempotencyStore, "idempotency_store", "put_away")
+        try:
+            status, said = run()
+        finally:
+            with connection.schema_editor() as editor:
+                editor.alter_db_table(IdempotencyStore, "put_away", "idempotency_store")
+        assert status == 2
+        assert "The database could not be asked" in said
+
+    @pytest.mark.parametrize(
+        ("environment", "arguments", "words"),
+        [
+            ({}, ["--since", "soon"], "--since is 'soon'"),
+            ({"STRIPE_API_BASE": "http://127.0.0.1:9"}, [], "no answer from Stripe"),
+            (
+                {"DATABASE_URL": "postgres://postgres@127.0.0.1:9/none"},
+                [],
+                "The database could not",
+            ),
+        ],
+    )
+    def test_the_process_ends_with_status_2(
+        self, stripe: Sandbox, environment: dict[str, str], arguments: list[str], words: str
+    ) -> None:
+        known = {**os.environ, "STRIPE_API_BASE": stripe.url, **environment}
+        command = [sys.executable, "manage.py", "reconcile_refunds", *arguments]
+        ended = subprocess.run(
+            command,
+            env=known,
+            cwd=django_settings.BASE_DIR,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert words in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert ended.stdout == ""
+
+
+HOSTILE = "BK\n0 differences\x1b[2J\x1b]0;owned\x07\r\u202e\u2028"
+
+
+@pytest.mark.django_db(transaction=True)
+class TestHostileText:
+    @pytest.mark.parametrize("how", ["missing", "extra", "unknown", "other"])
+    def test_it_prints_no_text_that_a_terminal_obeys(self, stripe: Sandbox, how: str) -> None:
+        row = refunded(stripe, HOSTILE)
+        if how == "missing":
+            change(row, stripe_refund_id="re_\x1b[2J\n", payment_id=HOSTILE)
+            stripe.reset()
+        elif how == "extra":
+            in_the_dashboard(row.payment_id, booking_id=HOSTILE)
+        elif how == "unknown":
+            row.delete()
+            bad_key = {"idempotency_key": f"{NAMESPACE}\0\n\x1b[2J", "booking_id": HOSTILE}
+            in_the_dashboard(stripe.payment(amount=5_000, currency="eur"), **bad_key)
+        else:
+            change(row, stripe_status="\x1b[2J\n")
+        status, said = run()
+        assert status == 1
+        lines = said.splitlines()
+        assert len(lines) == len(kinds(said)) + 2
+        assert all(line.isprintable() for line in lines)
+        assert all(error.isprintable() for error in IdempotencyStore.objects.values_list("last_error", flat=True))  # fmt: skip
+
+
+class TestSince:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("2026-11-01", datetime(2026, 11, 1, tzinfo=UTC)),
+            ("30d", NOW - timedelta(days=30)),
+            ("2026-11-01T12:30:00", datetime(2026, 11, 1, 12, 30, tzinfo=UTC)),
+            ("2026-11-01T12:30:00+01:00", datetime(2026, 11, 1, 11, 30, tzinfo=UTC)),
+            ("2026-11-01T12:30:00Z", datetime(2026, 11, 1, 12, 30, tzinfo=UTC)),
+        ],
+    )
+    def test_it_reads_days_and_times(self, text: str, expected: datetime) -> None:
+        assert moment(text, NOW) == expected
+
+    def test_a_day_begins_where_the_platform_is(self, settings: Any) -> None:
+        with timezone.override("Europe/Paris"):
+            assert moment("2026-11-01", NOW) == datetime(2026, 10, 31, 23, 0, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "soon", "30", "d", "-1d", "0d", "1.5d", "٣d", "2026-13-01", "2026-02-30", "99999999d",
+         "9" * 5000 + "d", "2026-11-23", "2026-11-22T12:00:00", "1969-12-31", "0001-01-01",
+         "9999-12-31T23:59:59-23:59", "\x1b[2J", "30d\n"],
+    )  # fmt: skip
+    def test_it_names_a_value_that_can_not_be(self, text: str) -> None:
+        with pytest.raises(CommandError) as refusal:
+            moment(text, NOW)
+        assert repr(text) in str(refusal.value)
+        assert str(refusal.value).isprintable()
+        assert refusal.value.returncode == 2
+
+
+# Whole worlds of bookings, each with a story whose outcome is known by construction.
+
+
+@dataclass
+class World:
+    rows: list[IdempotencyStore] = field(default_factory=list)
+    listed: list[Refund] = field(default_factory=list)
+
+    def row(self, booking: str, **columns: Any) -> IdempotencyStore:
+        number = len(self.rows) + 1
+        known: dict[str, Any] = {
+            "pk": number, "booking_id": booking, "payment_id": f"pi_{booking}",
+            "amount_minor": 15_000, "currency": "eur", "status": Status.COMPLETED,
+            "stripe_refund_id": f"re_{booking}", "stripe_status": "succeeded",
+            "first_sent_at": NOW - timedelta(days=1), "updated_at": NOW - timedelta(hours=1),
+        }  # fmt: skip
+        self.rows.append(IdempotencyStore(**{**known, **columns}))
+        return self.rows[-1]
+
+    def refund(self, booking: str, **fields: Any) -> None:
+        known: dict[str, Any] = {
+            "refund_id": f"re_{booking}", "status": "succeeded", "amount_minor": 15_000,
+            "currency": "eur", "payment_id": f"pi_{booking}", "key": idempotency_key(booking),
+            "record": {"metadata": {"booking_id": booking}},
+        }  # fmt: skip
+        self.listed.append(Refund(**{**known, **fields}))
+
+
+Story = Callable[[World, str, dict[str, Any]], set[tuple[Kind, Mending]]]
+AT_ONCE = {"stripe_refund_id": None, "stripe_status": ""}
+
+
+def agrees(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
+    world.row(booking, **hand)
+    world.refund(booking)
+    return set()
+
+
+def foreign(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
+    world.refund(booking, key="", refund_id=f"re_foreign_{booking}")
+    return set()
+
+
+def waits(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
+    world.row(booking, status=Status.IN_PROGRESS, first_sent_at=None, **AT_ONCE, **hand)
+    return set()
+
+
+def other_contents(name: str, value: Any, kind: Kind) -> Story:
+    def story(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
+        world.row(booking, **hand)
+        world.refund(booking, **{name: value})
+        return set() if hand else {(kind, Mending.ATTEMPT)}
+
+    return story
+
+
+def not_recorded(status: Status, mending: Mending, **columns: Any) -> Story:
+    def story(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
+        world.row(booking, status=status, **AT_ONCE, **columns, **hand)
+        world.refund(booking, key=f"{idempotency_key(booking)}:2")
+        return set() if hand else {(Kind.EXTRA, mending)}
+
+    return story
+
+
+def never_sent(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
+    """The store is older than Stripe, as after a restore: only a worker's lease excuses that."""
+    world.row(booking, status=Status.IN_PROGRESS, first_sent_at=None, **AT_ONCE, **hand)
+    world.refund(booking)
+    leased = hand.get("lease_until", NOW) > NOW
+    return set() if leased else {(Kind.EXTRA, Mending.LOOK)}
+
+
+def second(**fields: Any) -> Story:
+    def story(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
+        agrees(world, booking, hand)
+        world.refund(booking, refund_id=f"re_second_{booking}", **fields)
+        return set() if hand else {(Kind.EXTRA, Mending.PERSON)}
+
+    return story
+
+
+def no_row(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
+    world.refund(booking)
+    return {(Kind.EXTRA, Mending.PERSON)}
+
+
+STORIES: list[Story] = [
+    agrees,
+    foreign,
+    waits,
+    never_sent,
+    no_row,
+    other_contents("amount_minor", 1, Kind.AMOUNT),
+    other_contents("currency", "usd", Kind.AMOUNT),
+    other_contents("payment_id", "pi_elsewhere", Kind.PAYMENT),
+    other_contents("status", "failed", Kind.STATUS),
+    not_recorded(Status.IN_PROGRESS, Mending.LOOK),
+    not_recorded(Status.FAILED, Mending.LOOK),
+    not_recorded(Status.FAILED, Mending.ATTEMPT, settled_at=NOW),
+    second(),
+    second(payment_id="pi_elsewhere"),
+    second(key=""),
+    second(key="another-shop"),
+]
+HANDS: list[dict[str, Any]] = [
+    {},
+    {"lease_until": NOW + timedelta(minutes=3)},
+    {"lease_until": NOW - timedelta(minutes=3)},
+    {"next_attempt_at": NOW},
+    {"next_attempt_at": NOW + timedelta(minutes=29)},
+]
+
+
+class TestCompare:
+    @given(
+        st.lists(st.tuples(st.sampled_from(STORIES), st.sampled_from(HANDS)), max_size=30),
+        st.randoms(use_true_random=False),
+    )
+    def test_it_finds_in_a_whole_world_what_was_put_there(
+        self, stories: list[tuple[Story, dict[str, Any]]], chance: Any
+    ) -> None:
+        world = World()
+        expected = {}
+        for number, (story, hand) in enumerate(stories):
+            expected[f"BK-{number}"] = story(world, f"BK-{number}", hand)
+        chance.shuffle(world.listed)
+        related = Related(chance.sample(world.rows, len(world.rows)))
+        found: dict[str, set[tuple[Kind, Mending]]] = {booking: set() for booking in expected}
+        for one in world.listed:
+            for finding in compare(one, related.to(one), NOW):
+                if isinstance(finding, UnderWay):
+                    assert finding.row.lease_until or finding.row.next_attempt_at
+                    continue
+                booking = one.record["metadata"]["booking_id"]
+                assert finding.row is None or finding.row.booking_id == booking
+                assert repr(booking) in finding.words
+                found[booking].add((finding.kind, finding.mending))
+        assert found == expected
+
+    @given(st.text(), st.text(), st.text())
+    def test_its_words_are_one_printable_line(
+        self, booking: str, payment: str, status: str
+    ) -> None:
+        world = World()
+        row = world.row(booking, payment_id=payment, stripe_status=status)
+        world.refund(booking, status="pending", payment_id="pi_1")
+        world.refund(booking, refund_id="re_2", status=status, payment_id=payment)
+        found = [each for one in world.listed for each in compare(one, [row], NOW)]
+        assert found
+        assert all(str(each).isprintable() for each in found)
+
+    def test_of_two_bookings_of_a_payment_the_open_one_answers(self) -> None:
+        world = World()
+        world.row("BK-1", payment_id="pi_1", settled_at=NOW)
+        open_one = world.row("BK-2", payment_id="pi_1")
+        world.refund("BK-3", payment_id="pi_1", key="")
+        [found] = compare(world.listed[0], world.rows, NOW)
+        assert found.row is open_one
