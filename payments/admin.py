@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -12,8 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.views.main import ORDER_VAR
 from django.core.paginator import Page, Paginator
 from django.db import models
-from django.db.models import Case, Q, When
-from django.db.models.functions import Coalesce
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -21,12 +19,10 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
-from booking_platform.messaging import leases
 from booking_platform.messaging.admin import (
     BOOKING_RECORDS,
     MOST_AT_ONCE,
     OUTCOMES,
-    ColumnFilter,
     Decision,
     DecisionsAdmin,
     ReasonForm,
@@ -35,7 +31,19 @@ from booking_platform.messaging.admin import (
     records_of,
     visible,
 )
-from payments import cancellations, refunds
+from payments import attempts, cancellations
+from payments.listing import (
+    ORDERING,
+    DueFilter,
+    InGroups,
+    ReviewFilter,
+    StatusFilter,
+    StripeStatusFilter,
+    because,
+    has_worker,
+    next_attempt,
+    what_is_next,
+)
 from payments.models import IdempotencyStore
 
 if TYPE_CHECKING:
@@ -74,59 +82,6 @@ REISSUE = Decision(
     "alone: with a new key it would refund a second time what it has refunded already.",
 )
 
-# The list's order: each group by an index of its own, as long as nobody sorts by a column.
-WAITING = Q(needs_review=True)
-UNDER_WAY = Q(needs_review=False, status=Status.IN_PROGRESS, settled_at__isnull=True)
-REST = Q(needs_review=False) & (~Q(status=Status.IN_PROGRESS) | Q(settled_at__isnull=False))
-DUE = Coalesce("lease_until", "next_attempt_at")
-NEWEST_FIRST = ("-created_at", "-id")
-GROUPS: tuple[tuple[Q, tuple[Any, ...]], ...] = (
-    (WAITING, ("updated_at", *NEWEST_FIRST)),
-    (UNDER_WAY, (DUE.asc(nulls_last=True), *NEWEST_FIRST)),
-    (REST, NEWEST_FIRST),
-)
-
-
-def what_is_next(refund: IdempotencyStore, now: datetime) -> str:
-    """Say in a sentence what happens to a refund without anybody's help, or whom it waits for."""
-    held = []
-    if refund.needs_review:
-        held.append("waits for a person" + _because(refund))
-    elif refund.settled:
-        held.append(f"settled by {refund.settled_by}")
-    step = _next_attempt(refund, now)
-    if step:
-        return "; ".join([*held, step])
-    if refund.needs_review:
-        return held[0]
-    if refund.settled:
-        return f"nothing: {held[0]}"
-    if refund.status == Status.COMPLETED:
-        return "nothing: done"
-    if refund.status == Status.FAILED:
-        return "nothing: Stripe refused it"
-    return "nothing by itself, though it is not done: try it now"
-
-
-def _next_attempt(refund: IdempotencyStore, now: datetime) -> str:
-    """Say when it is taken up next; nothing if it is not."""
-    if refund.lease_until is not None:
-        if refund.lease_until <= now:
-            return "due now: its worker is gone, the next sweep takes it"
-        again = ", then due again" if refund.next_attempt_at else ""
-        return f"under way until {localtime(refund.lease_until):%H:%M:%S %Z}{again}"
-    if refund.next_attempt_at is None:
-        return ""
-    if refund.next_attempt_at <= now:
-        return "due now: the next sweep takes it"
-    said = refund.needs_review or refund.settled
-    due = f"due at {localtime(refund.next_attempt_at):%Y-%m-%d %H:%M:%S %Z}"
-    return due if said else due + _because(refund)
-
-
-def _because(refund: IdempotencyStore) -> str:
-    return f": {refund.last_error}" if refund.last_error else ""
-
 
 def as_seen(refund: IdempotencyStore) -> str:
     """Name a refund as a page has shown it: a decision is about that, not about what came since."""
@@ -144,72 +99,6 @@ def foreign(
         return Truncator(text).chars(chars) if chars else text
 
     return column
-
-
-class InGroups(RefundPaginator):
-    """Gives a page without sorting the whole table: from one group after the other."""
-
-    def page(self, number: int | str) -> RefundPage:
-        number = self.validate_number(number)
-        start, wanted = (number - 1) * self.per_page, self.per_page
-        rows: list[IdempotencyStore] = []
-        refunds_listed: Any = self.object_list
-        for condition, order in GROUPS:
-            group = refunds_listed.filter(condition).order_by(*order)
-            found = list(group[start : start + wanted])
-            rows += found
-            wanted -= len(found)
-            if not wanted:
-                break
-            start = 0 if found or not start else max(0, start - group.count())
-        return Page(rows, number, self)
-
-
-class ReviewFilter(admin.SimpleListFilter):
-    title, parameter_name = "a person", "person"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("awaited", "needs review"), ("settled", "settled")]
-
-    def queryset(self, request: HttpRequest, queryset: Refunds) -> Refunds:
-        match self.value():
-            case "awaited":
-                return queryset.filter(WAITING)
-            case "settled":
-                return queryset.filter(settled_at__isnull=False)
-        return queryset
-
-
-class StatusFilter(ColumnFilter):
-    title = parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(value), str(meaning)) for value, meaning in Status.choices]
-
-
-class StripeStatusFilter(ColumnFilter):
-    title, parameter_name = "Stripe's status", "stripe_status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(value), str(meaning)) for value, meaning in refunds.Stripe.choices]
-
-
-class DueFilter(admin.SimpleListFilter):
-    title = parameter_name = "due"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("now", "now, or overdue"), ("later", "later"), ("under-way", "under way")]
-
-    def queryset(self, request: HttpRequest, queryset: Refunds) -> Refunds:
-        now = timezone.now()
-        match self.value():
-            case "now":
-                return leases.due(queryset, now)
-            case "later":
-                return queryset.filter(lease_until__isnull=True, next_attempt_at__gt=now)
-            case "under-way":
-                return queryset.filter(lease_until__gt=now)
-        return queryset
 
 
 class SettleForm(ReasonForm):
@@ -251,11 +140,7 @@ class IdempotencyStoreAdmin(DecisionsAdmin):
         "updated",
     )
     sortable_by = ("booking", "payment")  # by an index; the others would sort the whole table
-    ordering = (
-        Case(When(WAITING, then=0), When(UNDER_WAY, then=1), default=2).asc(),
-        Case(When(WAITING, then="updated_at"), When(UNDER_WAY, then=DUE)).asc(nulls_last=True),
-        *NEWEST_FIRST,
-    )
+    ordering = ORDERING
     list_filter = (ReviewFilter, StatusFilter, StripeStatusFilter, DueFilter)
     search_fields = ("booking_id", "payment_id", "stripe_refund_id", "idempotency_key")
     search_help_text = "A whole booking id, payment id, refund id or key"
@@ -265,7 +150,7 @@ class IdempotencyStoreAdmin(DecisionsAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: IdempotencyStore | None = None) -> Any:
         standing = ["next", "marked_status", "attempts", "updated"]
-        if obj is not None and not what_is_next(obj, timezone.now()).endswith(_because(obj)):
+        if obj is not None and not what_is_next(obj, timezone.now()).endswith(because(obj)):
             standing.insert(1, "last_problem")
         sections: list[Any] = [
             (None, {"fields": standing}),
@@ -353,7 +238,9 @@ class IdempotencyStoreAdmin(DecisionsAdmin):
 
     @admin.display(description="status at Stripe")
     def its_status(self, refund: IdempotencyStore) -> str:
-        known: dict[str, str] = {str(value): str(text) for value, text in refunds.Stripe.choices}
+        known: dict[str, str] = {
+            str(value): str(text) for value, text in IdempotencyStore.StripeStatus.choices
+        }
         return known.get(refund.stripe_status) or visible(refund.stripe_status) or "-"
 
     @admin.display(description="request")
@@ -368,7 +255,7 @@ class IdempotencyStoreAdmin(DecisionsAdmin):
 
     def is_open(self, refund: IdempotencyStore, how: Decision) -> bool:
         if how is TRY_NOW:
-            return not _has_worker(refund)
+            return not has_worker(refund)
         return refund.needs_review and not (how is REISSUE and refund.stripe_refund_id)
 
     def described(self, refund: IdempotencyStore, how: Decision) -> dict[str, object]:
@@ -444,7 +331,7 @@ class IdempotencyStoreAdmin(DecisionsAdmin):
         obstacle = ""
         if form.is_bound and form["seen"].value() != as_seen(refund):
             obstacle = "it changed since it was shown"
-        obstacle = obstacle or refunds.obstacle_to_reissue(refund, timezone.now())
+        obstacle = obstacle or attempts.obstacle_to_reissue(refund, timezone.now())
         asked = f"{localtime():%H:%M:%S %Z}"
         if obstacle:
             obstacle = visible(f"It can't be re-issued ({asked}): {obstacle}.")
@@ -480,15 +367,11 @@ def _confirmed(request: HttpRequest) -> Any:
     return request.POST if "confirmed" in request.POST else None
 
 
-def _has_worker(refund: IdempotencyStore) -> bool:
-    return refund.lease_until is not None and refund.lease_until > timezone.now()
-
-
 def _why_not(refund: IdempotencyStore) -> str:
     """Say why the row took no decision."""
     refund.refresh_from_db(fields=("lease_until",))
-    if _has_worker(refund):
-        return f"a worker has it, {_next_attempt(refund, timezone.now())}"
+    if has_worker(refund):
+        return f"a worker has it, {next_attempt(refund, timezone.now())}"
     return "it changed meanwhile: look at it again"
 
 

@@ -14,7 +14,7 @@ from booking_platform.messaging.events import BookingCancelled
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rows import insert_missing
 from booking_platform.messaging.topology import CANCELLED_FOR_PAYMENTS
-from payments import refunds
+from payments import attempts
 from payments.models import IdempotencyStore, idempotency_key, refund_request
 from payments.money import UnusableAmount, format_money, minor_units
 
@@ -77,7 +77,7 @@ def _request(event: Event) -> str | Refused:
     if wanted != NOTHING and not _asked_for_nothing(booking):
         refund = _insert(booking, wanted)
         if refund is not None:
-            transaction.on_commit(partial(refunds.carry_on, refund), robust=True)
+            transaction.on_commit(partial(attempts.carry_on, refund), robust=True)
             return Outcome.REQUESTED
     earlier = _earlier(booking)
     if earlier is None:

@@ -120,6 +120,11 @@ class IdempotencyStore(Leased):
         """Whether a person has closed the matter."""
         return self.settled_at is not None
 
+    @property
+    def reissued(self) -> bool:
+        """Whether a person has had it sent under another key than the first."""
+        return self.idempotency_key != idempotency_key(self.booking_id)
+
     def try_again(self) -> bool:
         """Have it taken up by the next sweep, as a person wishes; false if a worker has it now.
 
@@ -131,8 +136,8 @@ class IdempotencyStore(Leased):
         return self._decide(next_attempt_at=timezone.now(), **anew)
 
     def settle(self, *, by: str, why: str) -> bool:
-        """Close what waits for a person; false if it does not wait any more."""
-        return self._decide(
+        """Close what waits for a person; false if it does not, or not any more."""
+        return self.needs_review and self._decide(
             needs_review=False,
             settled_at=timezone.now(),
             settled_by=by,
@@ -143,7 +148,7 @@ class IdempotencyStore(Leased):
     def reissue(self) -> bool:
         """Have it sent under a new key; false if it changed since it was read.
 
-        Only where ``refunds.obstacle_to_reissue`` has just found none.
+        Only where ``attempts.obstacle_to_reissue`` has just found none.
         """
         _, _, issue = self.idempotency_key.removeprefix(NAMESPACE).partition(":")
         key = idempotency_key(self.booking_id, issue=int(issue or 1) + 1)

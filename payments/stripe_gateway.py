@@ -8,7 +8,7 @@ its objects and errors carry keys, and what they hold is chosen field by field.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -52,6 +52,7 @@ class Refund:
     currency: str
     payment_id: str
     key: str  # ours, from its metadata; empty where it is not ours
+    created_at: datetime
     record: dict[str, Any]  # what is kept of it
 
 
@@ -201,7 +202,8 @@ def _refund(answer: Any) -> Refund | Unknown:
     """Read a refund; an answer that is none, from whatever stood between, proves nothing."""
     record = {name: _plain(_get(answer, name)) for name in _KEPT}
     amount = record["amount"]
-    if record["object"] != "refund" or not record["id"] or type(amount) is not int:
+    created = record["created"]
+    if record["object"] != "refund" or not record["id"] or {type(amount), type(created)} != {int}:
         return Unknown("an answer of success that is no refund")
     return Refund(
         refund_id=str(record["id"]),
@@ -210,6 +212,7 @@ def _refund(answer: Any) -> Refund | Unknown:
         currency=str(record["currency"] or "").lower(),
         payment_id=str(record["payment_intent"] or ""),
         key=str((record["metadata"] or {}).get("idempotency_key") or ""),
+        created_at=datetime.fromtimestamp(created, UTC),
         record=record,
     )
 

@@ -8,7 +8,7 @@ from booking_platform.messaging import leases
 from booking_platform.messaging.consumers import Refused, consumes
 from booking_platform.messaging.envelope import Event
 from booking_platform.messaging.topology import CANCELLED_FOR_PAYMENTS
-from payments import cancellations, refunds
+from payments import attempts, cancellations
 from payments.models import IdempotencyStore
 
 STRIPE = "the secret key of your Stripe account (sk_live_…), from its dashboard under Developers"
@@ -27,7 +27,7 @@ def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[str | 
 @shared_task(name="payments.attempt")
 def attempt(pk: int) -> None:
     """Attempt one refund, if it is due."""
-    refunds.attempt(pk)
+    attempts.attempt(pk)
 
 
 @shared_task(name="payments.sweep")

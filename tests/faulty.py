@@ -56,9 +56,9 @@ def _die_once(payment: str) -> None:
 @app.on_after_finalize.connect
 def _plant_deaths(**_: object) -> None:
     from booking_platform.messaging import leases
-    from payments import refunds, stripe_gateway
+    from payments import attempts, stripe_gateway
 
-    carry_on, write, finish = refunds.carry_on, leases.write, leases._finish
+    carry_on, write, finish = attempts.carry_on, leases.write, leases._finish
     send, look = stripe_gateway.send, stripe_gateway.look
 
     def dying_at_once(refund):
@@ -90,7 +90,7 @@ def _plant_deaths(**_: object) -> None:
         setattr(module, name, function)
 
     points = {
-        "after the intent": (refunds, "carry_on", dying_at_once),
+        "after the intent": (attempts, "carry_on", dying_at_once),
         "before it is marked sent": (leases, "write", dying_write),
         "before the call": (stripe_gateway, "send", dying_before_call),
         "after the call": (stripe_gateway, "send", dying_after_call),

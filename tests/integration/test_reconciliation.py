@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from booking_platform.messaging import leases
-from payments import reconciliation, refunds, stripe_gateway
+from payments import attempts, reconciliation, stripe_gateway
 from payments.management.commands.reconcile_refunds import moment
 from payments.models import NAMESPACE, IdempotencyStore, idempotency_key
 from payments.reconciliation import CHUNK, Difference, Kind, Mending, Related, UnderWay, compare
@@ -55,7 +55,7 @@ def refunded(stripe: Sandbox, booking: str = "BK-1", **columns: Any) -> Idempote
     row = RefundFactory(
         booking_id=booking, payment_id=payment, first_sent_at=None, next_attempt_at=timezone.now()
     )
-    refunds.attempt(row.pk)
+    attempts.attempt(row.pk)
     change(row, **columns)
     assert row.stripe_status == "succeeded" or columns
     return row
@@ -88,7 +88,7 @@ def sweep() -> None:
     for pk in list(
         leases.due(IdempotencyStore.objects.all(), timezone.now()).values_list("pk", flat=True)
     ):
-        refunds.attempt(pk)
+        attempts.attempt(pk)
 
 
 NOT_RECORDED: dict[str, Any] = {
@@ -125,7 +125,7 @@ class TestAgreement:
     def test_two_bookings_of_one_payment_agree(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
         second = RefundFactory(payment_id=row.payment_id, next_attempt_at=timezone.now())
-        refunds.attempt(second.pk)
+        attempts.attempt(second.pk)
         assert run()[0] == 0
 
     def test_a_refund_that_failed_for_both_agrees(self, stripe: Sandbox) -> None:
@@ -618,7 +618,7 @@ class World:
         known: dict[str, Any] = {
             "refund_id": f"re_{booking}", "status": "succeeded", "amount_minor": 15_000,
             "currency": "eur", "payment_id": f"pi_{booking}", "key": idempotency_key(booking),
-            "record": {"metadata": {"booking_id": booking}},
+            "created_at": NOW, "record": {"metadata": {"booking_id": booking}},
         }  # fmt: skip
         self.listed.append(Refund(**{**known, **fields}))
 

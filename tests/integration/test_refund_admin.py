@@ -19,7 +19,7 @@ from booking_platform.messaging import admin as messaging_admin
 from booking_platform.messaging.models import ProcessedEvent
 from catalog.models import Reservation
 from payments import admin as refund_admin
-from payments import cancellations, refunds
+from payments import attempts, cancellations, stripe_gateway
 from payments.models import IdempotencyStore, idempotency_key
 from payments.sandbox import Sandbox
 from tests import events
@@ -394,7 +394,7 @@ class TestTryNow:
         for _ in range(4):
             choose(admin_client, "try_now", row)
             choose(admin_client, "try_now", row)
-            refunds.attempt(row.pk)
+            attempts.attempt(row.pk)
         assert len(stripe.refunds) == 1
         assert IdempotencyStore.objects.get().status == "completed"
 
@@ -531,7 +531,7 @@ class TestReissue:
         assert stripe.refunds == []
         for _ in range(3):
             choose(admin_client, "try_now", row)
-            refunds.attempt(row.pk)
+            attempts.attempt(row.pk)
         [refund] = stripe.refunds
         assert refund["metadata"]["idempotency_key"] == row.idempotency_key
         assert IdempotencyStore.objects.get().status == "completed"
@@ -642,7 +642,7 @@ class TestReissue:
         asked = choose(admin_client, "reissue", row)
         confirm(admin_client, asked, **LOOKED)
         stripe.change_payment(row.payment_id, disputed=True)
-        refunds.attempt(row.pk)  # refused again, so that it waits for a person again
+        attempts.attempt(row.pk)  # refused again, so that it waits for a person again
         again = columns_of(row)
         assert again["needs_review"]
         assert "it changed since it was shown" in text(confirm(admin_client, asked, **LOOKED))
@@ -667,7 +667,7 @@ class TestReissue:
     @staticmethod
     def refund_by_hand(row: IdempotencyStore) -> None:
         request = {"payment_intent": row.payment_id, "amount": row.amount_minor}
-        refunds.stripe_gateway.send(request, "by-hand")
+        stripe_gateway.send(request, "by-hand")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from booking_platform.messaging import inbox, leases
 from booking_platform.messaging.consumers import CONSUMERS
 from booking_platform.messaging.leases import LeaseLost
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from payments import refunds, stripe_gateway
+from payments import attempts, stripe_gateway
 from payments.models import IdempotencyStore, idempotency_key
 from payments.sandbox import Sandbox
 from tests.events import cancelled, deliveries
@@ -54,7 +54,7 @@ def sweep_until_quiet(limit: int = 30) -> None:
         if not pks:
             return
         for pk in pks:
-            refunds.attempt(pk)
+            attempts.attempt(pk)
     pytest.fail("refunds are due again and again")
 
 
@@ -310,7 +310,7 @@ class TestFaults:
         done = in_thread(lambda: cancel("BK-1", payment, 60))
         wait_until(lambda: len(stripe.requests) == 1, seconds=10, what="the first call")
         wait_until(lambda: bool(due()), seconds=10, what="the lease has ended")
-        refunds.attempt(only().pk)  # while the first still waits: Stripe answers 409
+        attempts.attempt(only().pk)  # while the first still waits: Stripe answers 409
         assert only().status == "in_progress"
         done()
         sweep_until_quiet()
@@ -332,7 +332,7 @@ class TestLeases:
     def test_a_stale_holder_can_not_overwrite_its_successor(
         self, stripe: Sandbox, held: IdempotencyStore
     ) -> None:
-        refunds.attempt(held.pk)
+        attempts.attempt(held.pk)
         assert only().status == "completed"
         with pytest.raises(LeaseLost):
             leases.write(held, status="failed", needs_review=True)
@@ -348,13 +348,13 @@ class TestLeases:
         self, stripe: Sandbox, held: IdempotencyStore
     ) -> None:
         with pytest.raises(LeaseLost):
-            refunds._ask(held)
+            attempts._ask(held)
         assert stripe.requests == []
 
     def test_only_one_of_many_takes_a_refund(self, stripe: Sandbox, payment: str) -> None:
         row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
         stripe.fail("slow_before", seconds=0.3)
-        waits = [in_thread(lambda: refunds.attempt(row.pk)) for _ in range(8)]
+        waits = [in_thread(lambda: attempts.attempt(row.pk)) for _ in range(8)]
         for wait in waits:
             wait()
         assert [one.method for one in stripe.requests] == ["POST"]
@@ -365,7 +365,7 @@ class TestLeases:
     ) -> None:
         row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
         stripe.fail("slow_after", seconds=0.5)
-        wait = in_thread(lambda: refunds.attempt(row.pk))
+        wait = in_thread(lambda: attempts.attempt(row.pk))
         wait_until(lambda: len(stripe.refunds) == 1, seconds=10, what="Stripe has executed")
         leases.mark_due(IdempotencyStore.objects.all())
         wait()
@@ -389,7 +389,7 @@ class TestLeases:
 
     def test_what_the_sdk_can_not_send_is_no_refusal(self, stripe: Sandbox) -> None:
         RefundFactory(request_payload="nonsense", next_attempt_at=timezone.now())
-        refunds.attempt(only().pk)
+        attempts.attempt(only().pk)
         assert (only().status, only().needs_review) == ("in_progress", False)
         assert "AttributeError" in only().last_error
 
@@ -469,7 +469,7 @@ class TestDecisions:
     def test_a_new_key_is_for_what_was_refused_and_is_not_there(
         self, stripe: Sandbox, payment: str, refused: IdempotencyStore
     ) -> None:
-        assert refunds.obstacle_to_reissue(refused, timezone.now()) == ""
+        assert attempts.obstacle_to_reissue(refused, timezone.now()) == ""
         assert refused.reissue()
         row = only()
         assert row.idempotency_key == idempotency_key("BK-1", issue=2)
@@ -490,21 +490,84 @@ class TestDecisions:
         cancel("BK-1", payment, 60)
         sweep_until_quiet()
         now = timezone.now()
-        assert "wait until" in refunds.obstacle_to_reissue(only(), now)
-        assert refunds.obstacle_to_reissue(only(), now + timedelta(hours=25)) == ""
+        assert "wait until" in attempts.obstacle_to_reissue(only(), now)
+        assert attempts.obstacle_to_reissue(only(), now + timedelta(hours=25)) == ""
 
     def test_a_new_key_is_not_for_what_stripe_has_or_does_not_say(
         self, stripe: Sandbox, payment: str, refused: IdempotencyStore
     ) -> None:
         now = timezone.now()
         stripe.fail("unavailable", method="GET")
-        assert "is not known" in refunds.obstacle_to_reissue(refused, now)
+        assert "is not known" in attempts.obstacle_to_reissue(refused, now)
         cancel("BK-2", payment, 10)
-        assert refunds.obstacle_to_reissue(refused, now) == ""  # another booking's
+        assert attempts.obstacle_to_reissue(refused, now) == ""  # another booking's
         done = IdempotencyStore.objects.get(booking_id="BK-2")
-        assert "waits for a person" in refunds.obstacle_to_reissue(done, now)
+        assert "waits for a person" in attempts.obstacle_to_reissue(done, now)
         by_hand(stripe, payment)
-        assert "Stripe lists a refund" in refunds.obstacle_to_reissue(refused, now)
+        assert "Stripe lists a refund" in attempts.obstacle_to_reissue(refused, now)
+
+    @pytest.mark.parametrize("given_up", [True, False])
+    def test_what_was_refunded_by_hand_meanwhile_is_not_sent_again(
+        self, stripe: Sandbox, payment: str, settings: Any, given_up: bool
+    ) -> None:
+        """150 euros are left to refund: Stripe would take the 60 as well."""
+        settings.RETRY_ATTEMPTS = 2
+        stripe.fail("drop_before")
+        cancel("BK-1", payment, 60)
+        if given_up:
+            sweep_until_quiet()
+        by_hand(stripe, payment)
+        if given_up:
+            assert only().try_again()
+        else:
+            settings.RETRY_ATTEMPTS = 150
+        sweep_until_quiet()
+        assert [refund["amount"] for refund in stripe.refunds] == [100]
+        assert only().needs_review
+        assert "refunded by hand" in only().last_error
+
+    def test_what_was_refunded_by_hand_before_the_cancellation_is_no_obstacle(
+        self, stripe: Sandbox, payment: str
+    ) -> None:
+        by_hand(stripe, payment)
+        stripe.fail("drop_before")
+        cancel("BK-1", payment, 60)
+        later = timezone.now() + timedelta(hours=1)
+        IdempotencyStore.objects.update(created_at=later, first_sent_at=later)
+        sweep_until_quiet()
+        assert [refund["amount"] for refund in stripe.refunds] == [100, 6_000]
+
+    def test_a_new_key_is_not_sent_if_somebody_was_quicker(
+        self, stripe: Sandbox, payment: str, refused: IdempotencyStore
+    ) -> None:
+        assert refused.reissue()
+        by_hand(stripe, payment)
+        IdempotencyStore.objects.update(
+            amount_minor=6_000, request_payload=only().request_payload | {"amount": 6_000}
+        )
+        sweep_until_quiet()
+        assert [refund["amount"] for refund in stripe.refunds] == [100]
+        assert "refunded by hand" in only().last_error
+
+    def test_only_what_waits_for_a_person_can_be_settled(
+        self, stripe: Sandbox, payment: str
+    ) -> None:
+        cancel("BK-1", payment, 60)
+        assert not only().settle(by="ann", why="a slip")
+        assert not only().settled
+
+    def test_a_double_refund_that_a_person_settled_is_not_raised_again(
+        self, stripe: Sandbox, payment: str
+    ) -> None:
+        cancel("BK-1", payment, 60)
+        again = only().request_payload | {"amount": 6_000}
+        stripe_gateway.send(again, "another key")
+        for _ in range(2):
+            leases.mark_due(IdempotencyStore.objects.all())
+            sweep_until_quiet()
+            assert only().needs_review is not only().settled
+            assert "2 refunds for this booking" in only().last_error
+            only().settle(by="ann", why="the customer wired it back")
 
 
 def by_hand(stripe: Sandbox, payment: str) -> None:

@@ -11,7 +11,7 @@ from django.test import Client
 
 from booking_platform.messaging import inbox
 from booking_platform.messaging.consumers import CONSUMERS
-from payments import refunds
+from payments import attempts
 from payments.models import IdempotencyStore, idempotency_key
 from payments.sandbox import running
 from tests.events import cancelled, deliveries
@@ -141,6 +141,6 @@ class TestFromStripe:
             assert row.idempotency_key == idempotency_key("BK-1")
             stripe.change_refund(row.stripe_refund_id or "", status="failed")
             wait_until(lambda: stripe.webhooks_sent == 4, seconds=10, what="webhooks of failure")
-            refunds.attempt(row.pk)
+            attempts.attempt(row.pk)
         row.refresh_from_db()
         assert (row.status, row.stripe_status, row.needs_review) == ("completed", "failed", True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.models import IdempotencyStore, idempotency_key
-from payments.refunds import Evidence, Plan, judge, judge_fetched, plan
+from payments.refunds import Evidence, Plan, judge, plan
 from payments.stripe_gateway import OtherParameters, Refund, Refused, Unknown
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -26,6 +26,7 @@ def row(**columns: Any) -> IdempotencyStore:
         "currency": "eur",
         "idempotency_key": KEY,
         "attempts": 2,
+        "created_at": NOW - timedelta(hours=1),
         "first_sent_at": NOW - timedelta(minutes=1),
     }
     return IdempotencyStore(**{**known, **columns})
@@ -39,6 +40,7 @@ def at_stripe(**fields: Any) -> Refund:
         "currency": "eur",
         "payment_id": "pi_1",
         "key": KEY,
+        "created_at": NOW,
         "record": {},
     }
     return Refund(**{**known, **fields})
@@ -67,8 +69,10 @@ class TestPlan:
             ({"settled_at": NOW, "first_sent_at": None}, Plan.LOOK),
             ({"status": Status.FAILED, "needs_review": True}, Plan.LOOK),
             ({"status": Status.FAILED, "first_sent_at": None}, Plan.LOOK),
-            ({"status": Status.COMPLETED, "stripe_refund_id": "re_1"}, Plan.FETCH),
-            ({"stripe_refund_id": "re_1", "needs_review": True}, Plan.FETCH),
+            ({"status": Status.COMPLETED, "stripe_refund_id": "re_1"}, Plan.LOOK),
+            # Never sent, but the store may have been restored, or somebody may have helped out.
+            ({"first_sent_at": None, "created_at": NOW - timedelta(hours=23)}, Plan.LOOK_AND_SEND),
+            ({"first_sent_at": None, "idempotency_key": f"{KEY}:2"}, Plan.LOOK_AND_SEND),
         ],
     )
     def test_it_sends_only_while_that_is_safe(
@@ -166,8 +170,8 @@ class TestJudge:
 
     def test_it_does_not_ask_again_for_what_a_person_has_settled(self) -> None:
         settled = row(settled_at=NOW, stripe_refund_id="re_1", stripe_status="failed")
-        columns = judge_fetched(settled, at_stripe(status="failed")).columns
-        assert not columns["needs_review"]
+        same = Evidence(None, [at_stripe(status="failed")])
+        assert "needs_review" not in judge(settled, same, NOW).columns
 
     OURS = st.builds(
         at_stripe,
@@ -198,24 +202,43 @@ class TestJudge:
             assert not any(one.key.startswith(KEY) for one in listed)
 
 
-class TestJudgeFetched:
+class TestJudgeOfWhatIsKnown:
+    """A completed refund that is looked at again."""
+
+    @staticmethod
+    def known(**columns: Any) -> IdempotencyStore:
+        facts = {"stripe_refund_id": "re_1", "stripe_status": "succeeded"}
+        return row(**{"status": Status.COMPLETED, **facts, **columns})
+
     def test_it_stores_what_stripe_says_now(self) -> None:
-        known = row(status=Status.COMPLETED, stripe_refund_id="re_1", stripe_status="succeeded")
-        columns = judge_fetched(known, at_stripe(status="failed")).columns
+        moved = Evidence(None, [at_stripe(status="failed")])
+        columns = judge(self.known(), moved, NOW).columns
         assert columns["stripe_status"] == "failed"
         assert columns["needs_review"]
 
+    def test_without_news_a_persons_matter_stays_as_it_is(self) -> None:
+        waiting = self.known(needs_review=True, last_error="found by reconciliation")
+        columns = judge(waiting, Evidence(None, [at_stripe()]), NOW).columns
+        assert "needs_review" not in columns
+        assert "last_error" not in columns
+
     def test_it_asks_later_where_stripe_does_not_answer(self) -> None:
-        known = row(status=Status.COMPLETED, stripe_refund_id="re_1")
-        conclusion = judge_fetched(known, UNKNOWN)
+        conclusion = judge(self.known(), Evidence(None, UNKNOWN), NOW)
         assert conclusion.again
         assert "status" not in conclusion.columns
 
-    def test_it_asks_for_a_person_where_stripe_does_not_know_it(self) -> None:
-        known = row(status=Status.COMPLETED, stripe_refund_id="re_1")
-        conclusion = judge_fetched(known, Refused("resource_missing", "No such refund"))
+    @pytest.mark.parametrize("listed", [[], [FOREIGN]])
+    def test_it_asks_for_a_person_where_stripe_does_not_list_it(self, listed: Any) -> None:
+        conclusion = judge(self.known(), Evidence(None, listed), NOW)
         assert conclusion.columns["needs_review"]
+        assert "re_1" in conclusion.columns["last_error"]
         assert "status" not in conclusion.columns
+
+    def test_it_asks_for_a_person_where_stripe_has_another(self) -> None:
+        other = Evidence(None, [at_stripe(refund_id="re_2")])
+        columns = judge(self.known(), other, NOW).columns
+        assert columns["needs_review"]
+        assert "re_2 now instead of re_1" in columns["last_error"]
 
 
 class TestIdempotencyKey:

@@ -16,6 +16,7 @@ REFUND = {
     "id": "re_1",
     "object": "refund",
     "amount": 100,
+    "created": 1_795_000_000,
     "currency": "eur",
     "status": "succeeded",
     "payment_intent": "pi_1",
@@ -119,7 +120,9 @@ class TestSend:
             (200, None, {}),
             (200, "refund", {}),
             (200, {"object": "refund", "id": "re_1", "amount": "100"}, {}),
-            (200, {"object": "charge", "id": "ch_1", "amount": 100}, {}),
+            (200, {"object": "charge", "id": "ch_1", "amount": 100, "created": 1}, {}),
+            (200, {"object": "refund", "id": "re_1", "amount": 100}, {}),
+            (200, {"object": "refund", "id": "re_1", "amount": True, "created": 1}, {}),
             (302, b"", {"Location": "http://127.0.0.1:9/"}),
         ],
     )
