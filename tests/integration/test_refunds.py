@@ -347,9 +347,32 @@ class TestLeases:
     def test_no_call_starts_after_the_lease_has_ended(
         self, stripe: Sandbox, held: IdempotencyStore
     ) -> None:
-        with pytest.raises(LeaseLost):
-            attempts._ask(held)
+        for held.first_sent_at in (None, timezone.now()):  # to send, to look
+            with pytest.raises(LeaseLost):
+                attempts._ask(held)
         assert stripe.requests == []
+
+    def test_what_is_under_lease_is_not_taken_though_it_is_marked_due(
+        self, stripe: Sandbox, payment: str
+    ) -> None:
+        rows = IdempotencyStore.objects.all()
+        RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
+        assert leases._take(rows) is not None
+        leases.mark_due(rows)
+        assert leases._take(rows) is None
+
+    def test_what_is_marked_due_does_not_wait_for_the_pause_of_the_attempt_under_way(
+        self, stripe: Sandbox, payment: str, settings: Any
+    ) -> None:
+        settings.RETRY_BASE_SECONDS = settings.RETRY_MAX_SECONDS = 10**6
+        row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
+
+        def told_meanwhile(_row: IdempotencyStore) -> leases.Conclusion:
+            leases.mark_due(IdempotencyStore.objects.all())
+            return leases.Conclusion(again=True)
+
+        leases.attempt(IdempotencyStore.objects.all(), told_meanwhile)
+        assert due() == [row.pk]
 
     def test_only_one_of_many_takes_a_refund(self, stripe: Sandbox, payment: str) -> None:
         row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
