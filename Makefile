@@ -28,9 +28,10 @@ lint: $(READY) ## check format, style, types, import contracts and migrations
 	lint-imports
 	VAR_DIR=$$(mktemp -d) python manage.py makemigrations --check --dry-run
 
-bench: $(READY) ## measure throughput and latency against a Celery task per event
+bench: $(READY) ## measure throughput against a Celery task per event, latency, and refunds
 	@python -m tests.servers python -m bench.throughput
 	@python -m tests.servers python -m bench.latency
+	@python -m tests.servers python -m bench.refunds
 
 $(READY): requirements.txt requirements-dev.txt
 	@echo "Setting up $(VENV) …"
