@@ -57,7 +57,7 @@ class TestBookings:
         self, platform: Platform
     ) -> None:
         tour = TourFactory(capacity=20, available_seats=10)
-        platform.start()
+        platform.start("-c", "2", "-Q", "catalog")  # the payments count their repeats too
         platform.publish([cancelled(tour.pk, "BK-42", seats=2)] * 5, key="booking.cancelled")
         platform.wait_for_processed(1, queue=CANCELLED)
         platform.wait_for(
