@@ -54,7 +54,8 @@ def configure(config: dict[str, Any]) -> None:
             "loggers": {
                 "celery.worker.strategy": {"level": "WARNING"},
                 "celery.app.trace": {"level": "WARNING"},
-                # At DEBUG these write down what is sent.
+                # At DEBUG these write down what is sent, and customers with it.
+                "celery.pool": {"level": "INFO"},
                 "stripe": {"level": "WARNING"},
                 "urllib3": {"level": "WARNING"},
             },

@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from booking_platform.messaging.leases import Leased, at_rest
+from booking_platform.messaging.leases import Conclusion, Leased, at_rest
 from payments.money import format_money
 
 # Names this platform's keys among others of the same Stripe account.
@@ -111,6 +111,11 @@ class IdempotencyStore(Leased):
     def __str__(self) -> str:
         return f"{self.booking_id}: {self.amount}, {self.status}"
 
+    def unstored(self, error: Exception) -> Conclusion:
+        """Have a person look: Stripe may have the refund, and an attempt would end like this one."""
+        why = f"what Stripe answered can't be stored ({type(error).__name__})"
+        return Conclusion({"needs_review": True, "last_error": why})
+
     @property
     def amount(self) -> str:
         return format_money(self.amount_minor, self.currency)
@@ -142,7 +147,6 @@ class IdempotencyStore(Leased):
             settled_at=timezone.now(),
             settled_by=by,
             settlement=why,
-            next_attempt_at=None,
         )
 
     def reissue(self) -> bool:

@@ -40,8 +40,8 @@ KEY_LIFETIME = timedelta(hours=23)
 # Between our clock and Stripe's, at most.
 CLOCKS_DIFFER = timedelta(minutes=5)
 
-# A refund in one of these has not reached the customer, and won't by itself.
-NOT_PAID = (Stripe.FAILED, Stripe.CANCELED, Stripe.REQUIRES_ACTION)
+# A refund in any other has not reached the customer, and won't by itself.
+PAID = (Stripe.PENDING, Stripe.SUCCEEDED)
 
 Answer = Refund | Refused | OtherParameters | Unknown
 
@@ -70,8 +70,10 @@ def plan(refund: IdempotencyStore, now: datetime) -> Plan:
     """
     if _decided(refund) or _exhausted(refund, now, KEY_LIFETIME):
         return Plan.LOOK
-    new = refund.first_sent_at is None and now - refund.created_at < KEY_LIFETIME
-    return Plan.SEND if new and not refund.reissued else Plan.LOOK_AND_SEND
+    # Only who has just stored it knows that nobody can have helped out, or restored a backup.
+    new = refund.attempts == 1 and refund.first_sent_at is None and not refund.reissued
+    just_now = now - refund.created_at < timedelta(seconds=settings.LEASE_SECONDS)
+    return Plan.SEND if new and just_now else Plan.LOOK_AND_SEND
 
 
 def judge(refund: IdempotencyStore, said: Evidence, now: datetime) -> Conclusion:  # noqa: PLR0911  (a line a transition)
@@ -128,9 +130,12 @@ def _found(refund: IdempotencyStore, found: Refund) -> Conclusion:
         problem = f"Stripe refunded another amount: {other} instead of {refund.amount}"
     elif found.payment_id != refund.payment_id:
         problem = f"Stripe refunded another payment: {found.payment_id}"
-    elif found.status in NOT_PAID:
+    elif found.key and not is_ours(refund, found):
+        problem = f"Stripe gave the refund of another key: {found.key}"
+    elif found.status not in PAID:
         reason = found.record.get("failure_reason")
-        problem = f"Stripe's refund is {found.status}" + (f": {reason}" if reason else "")
+        status = found.status or "of no status"
+        problem = f"Stripe's refund is {status}" + (f": {reason}" if reason else "")
     known = (refund.stripe_refund_id, refund.stripe_status) == (found.refund_id, found.status)
     if known and (refund.needs_review or refund.settled):
         return Conclusion({"response_payload": found.record})  # no news for that person
@@ -203,6 +208,6 @@ def _decided(refund: IdempotencyStore) -> bool:
 
 
 def _exhausted(refund: IdempotencyStore, now: datetime, window: timedelta) -> bool:
-    if refund.attempts >= settings.RETRY_ATTEMPTS:
+    if refund.attempts > settings.RETRY_ATTEMPTS:
         return True
     return refund.first_sent_at is not None and now - refund.first_sent_at >= window

@@ -6,16 +6,19 @@ its objects and errors carry keys, and what they hold is chosen field by field.
 """
 
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+import requests
 import stripe
 import structlog
 from django.conf import settings
+from requests.adapters import HTTPAdapter
 
 log = structlog.get_logger(__name__)
 
@@ -24,20 +27,26 @@ API_VERSION = "2026-10-28.endive"
 
 # Seconds to connect, and to wait for more of an answer; the SDK's own default is 80.
 TIMEOUTS = (5.0, 30.0)
+LONGEST_ANSWER = 60.0  # seconds, however it drips
+LARGEST_ANSWER = 16 * 2**20  # bytes, unpacked
 
 PAGE = 100  # refunds a page, the most that Stripe gives
+PAGES = 20  # of one payment's refunds: more than any can have
+PAGES_OF_ACCOUNT = 100_000
 
 # https://docs.stripe.com/error-low-level: these prove nothing about the request, whatever their
 # status; 409 is another request under the key that still runs.
-_NO_ANSWER_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
+_NO_ANSWER_CODES = frozenset({"idempotency_key_in_use", "lock_timeout"})
 
 # What is kept of a refund: nothing of the card or the bank account it goes to.
 _KEPT = (
     "id", "object", "amount", "currency", "status", "payment_intent", "charge", "created", "reason",
-    "failure_reason", "pending_reason", "metadata",
+    "failure_reason", "pending_reason",
 )  # fmt: skip
+_OUR_METADATA = ("booking_id", "idempotency_key")
+_LONGEST_TEXT = 500
 
-_SECRETS = re.compile(r"\b(?:sk|rk|pk|whsec)_\w+|\b\d(?:[ -]?\d){12,18}\b")
+_SECRETS = re.compile(r"(?:sk|rk|pk|whsec|secret)_[\w*…]+|\d(?:[ .-]?\d){12,18}")
 
 T = TypeVar("T")
 
@@ -112,12 +121,12 @@ def fetch(refund_id: str) -> Refund | Refused | OtherParameters | Unknown:
 
 def look(payment_id: str) -> list[Refund] | Refused | OtherParameters | Unknown:
     """Give all refunds of a payment, by whoever. https://docs.stripe.com/api/refunds/list"""
-    return _listing({"payment_intent": payment_id})
+    return _listing({"payment_intent": payment_id}, PAGES)
 
 
 def since(moment: datetime) -> list[Refund] | Refused | OtherParameters | Unknown:
     """Give all refunds of the account that were made since a moment."""
-    return _listing({"created": {"gte": int(moment.timestamp())}})
+    return _listing({"created": {"gte": int(moment.timestamp())}}, PAGES_OF_ACCOUNT)
 
 
 def read_webhook(body: bytes, signature: str) -> Notice:
@@ -130,7 +139,8 @@ def read_webhook(body: bytes, signature: str) -> Notice:
         event = _client().construct_event(body, signature, settings.STRIPE_WEBHOOK_SECRET)
         about: Any = event.data.object
         event_type = str(event.type)
-    except (stripe.SignatureVerificationError, ValueError, AttributeError, KeyError, TypeError):
+    except (stripe.SignatureVerificationError, ValueError, LookupError, AttributeError,
+            TypeError, RecursionError):  # fmt: skip
         # Without the error's own words: it repeats what was sent.
         raise InvalidWebhook("not a body that Stripe signed in the last minutes") from None
     is_refund = _get(about, "object") == "refund"
@@ -155,8 +165,30 @@ def _kept_client(api_key: str, api_base: str) -> stripe.StripeClient:
         stripe_version=API_VERSION,
         base_addresses={"api": api_base},
         max_network_retries=0,  # each attempt is ours, counted and committed
-        http_client=stripe.RequestsClient(timeout=TIMEOUTS),
+        http_client=stripe.RequestsClient(timeout=TIMEOUTS, session=_Session()),
     )
+
+
+class _Session(requests.Session):
+    """Connections that end: no redirects, no answer without end, none larger than memory takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, HTTPAdapter(pool_maxsize=100))  # for all threads of a worker
+
+    def request(self, *args: Any, **how: Any) -> requests.Response:
+        deadline = time.monotonic() + LONGEST_ANSWER
+        how |= {"allow_redirects": False, "stream": True}
+        response = super().request(*args, **how)
+        content = bytearray()
+        with response:
+            for part in response.iter_content(2**16):
+                content += part
+                if time.monotonic() > deadline or len(content) > LARGEST_ANSWER:
+                    raise requests.Timeout("the answer does not end")
+        response._content = bytes(content)
+        return response
 
 
 def _asking(call: Callable[[], T]) -> T | Refused | OtherParameters | Unknown:
@@ -183,35 +215,55 @@ def _ordered(request: Any) -> Any:
     return {name: _ordered(request[name]) for name in sorted(request)}
 
 
-def _listing(query: dict[str, Any]) -> list[Refund] | Refused | OtherParameters | Unknown:
-    def every() -> Iterator[Refund | Unknown]:
-        page = _client().v1.refunds.list({**query, "limit": PAGE})  # type: ignore[arg-type]
-        if not isinstance(page, stripe.ListObject):
-            yield Unknown("an answer of success that is no list")
-            return
-        yield from map(_refund, page.auto_paging_iter())
+def _listing(
+    query: dict[str, Any], most: int
+) -> list[Refund] | Refused | OtherParameters | Unknown:
+    """Give every page of a list, or nothing: half a list proves nothing."""
+    refunds: list[Refund] = []
+    after: dict[str, str] = {}
+    for _ in range(most):
+        asked: Any = {**query, **after, "limit": PAGE}
+        page = _asking(lambda asked=asked: _page(_client().v1.refunds.list(asked)))  # type: ignore[misc]
+        if not isinstance(page, tuple):
+            return page
+        read, more = page
+        if unreadable := [one for one in read if isinstance(one, Unknown)]:
+            return unreadable[0]
+        refunds += [one for one in read if isinstance(one, Refund)]
+        if not more:
+            return refunds
+        if not read or after.get("starting_after") == refunds[-1].refund_id:
+            break
+        after = {"starting_after": refunds[-1].refund_id}
+    return Unknown("a list of refunds that does not end")
 
-    answer = _asking(lambda: list(every()))
-    if not isinstance(answer, list):
-        return answer
-    unreadable = [one for one in answer if isinstance(one, Unknown)]
-    return unreadable[0] if unreadable else [one for one in answer if isinstance(one, Refund)]
+
+def _page(answer: Any) -> tuple[list[Refund | Unknown], bool] | Unknown:
+    data = _get(answer, "data")
+    if _get(answer, "object") != "list" or not isinstance(data, list):
+        return Unknown("an answer of success that is no list")
+    return [_refund(one) for one in data], bool(_get(answer, "has_more"))
 
 
 def _refund(answer: Any) -> Refund | Unknown:
     """Read a refund; an answer that is none, from whatever stood between, proves nothing."""
     record = {name: _plain(_get(answer, name)) for name in _KEPT}
-    amount = record["amount"]
-    created = record["created"]
-    if record["object"] != "refund" or not record["id"] or {type(amount), type(created)} != {int}:
+    metadata = _get(answer, "metadata")
+    record["metadata"] = {name: _text(metadata, name) for name in _OUR_METADATA}
+    amount, created = record["amount"], record["created"]
+    if (
+        record["object"] != "refund"
+        or not isinstance(record["id"], str)
+        or {type(amount), type(created)} != {int}
+    ):
         return Unknown("an answer of success that is no refund")
     return Refund(
-        refund_id=str(record["id"]),
-        status=str(record["status"] or ""),
+        refund_id=record["id"][:255],
+        status=str(record["status"] or "")[:50],
         amount_minor=amount,
         currency=str(record["currency"] or "").lower(),
         payment_id=str(record["payment_intent"] or ""),
-        key=str((record["metadata"] or {}).get("idempotency_key") or ""),
+        key=record["metadata"]["idempotency_key"],
         created_at=datetime.fromtimestamp(created, UTC),
         record=record,
     )
@@ -234,10 +286,8 @@ def _code(error: stripe.StripeError) -> str:
 
 def _words(error: stripe.StripeError) -> str:
     """Give Stripe's own message, without what looks like a key or a card number."""
-    message = str(_get(error.error, "message") or "") if error.error else ""
-    if not message:
-        return "no words that can be read"
-    return _SECRETS.sub("…", " ".join(message.split()))[:500]
+    message = _text(error.error, "message") if error.error else ""
+    return _SECRETS.sub("…", " ".join(message.split())) or "no words that can be read"
 
 
 def _get(of: Any, name: str) -> Any:
@@ -250,12 +300,18 @@ def _get(of: Any, name: str) -> Any:
 
 def _text(of: Any, name: str) -> str:
     value = _get(of, name)
-    return value if isinstance(value, str) else ""
+    return _storable(value) if isinstance(value, str) else ""
 
 
 def _plain(value: Any) -> Any:
-    """Give a value as JSON has it; of an expanded object only its id."""
+    """Give a value as any database stores it; of an expanded object only its id."""
     if isinstance(value, stripe.StripeObject):
-        plain: dict[str, Any] = value.to_dict()
-        return plain.get("id", plain)
-    return value
+        value = _get(value, "id")
+    if isinstance(value, str):
+        return _storable(value)
+    return value if isinstance(value, int) and abs(value) < 2**63 else None
+
+
+def _storable(text: str) -> str:
+    """Give text without NUL and half characters, and not without end."""
+    return text[:_LONGEST_TEXT].replace("\0", "\ufffd").encode(errors="replace").decode()

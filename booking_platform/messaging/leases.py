@@ -26,7 +26,7 @@ from uuid import uuid4
 import structlog
 from celery import Task
 from django.conf import settings
-from django.db import models, transaction
+from django.db import Error, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
@@ -79,6 +79,10 @@ class Leased(models.Model):
             ),
         )
 
+    def unstored(self, error: Exception) -> "Conclusion":
+        """Give what becomes of the row where the database refuses what an attempt came to."""
+        raise NotImplementedError
+
 
 R = TypeVar("R", bound=Leased)
 
@@ -119,7 +123,12 @@ def carry_on(row: R, act: Callable[[R], Conclusion]) -> None:
     name = row._meta.db_table
     try:
         conclusion = act(row)
-        persevere(lambda _lock: _finish(row, conclusion), consumer=name, events=1)
+        try:
+            persevere(lambda _lock: _finish(row, conclusion), consumer=name, events=1)
+        except Error as error:
+            log.exception("What an attempt came to can't be stored", what=name, pk=row.pk)
+            unstored = row.unstored(error)
+            persevere(lambda _lock: _finish(row, unstored), consumer=name, events=1)
     except LeaseLost as lost:
         log.warning(
             "Lease lost: what this attempt learnt is left to the next",

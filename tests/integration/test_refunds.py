@@ -217,7 +217,7 @@ class TestFaults:
         sweep_until_quiet()
         row = only()
         assert (row.status, row.needs_review) == ("in_progress", True)
-        assert "given up after 5 attempts" in row.last_error
+        assert "given up after 6 attempts" in row.last_error
         stripe.clear_faults()
         assert row.try_again()
         sweep_until_quiet()
@@ -407,7 +407,7 @@ class TestLeases:
         RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
         sweep_until_quiet()
         assert only().needs_review
-        assert "given up after 3 attempts" in only().last_error
+        assert "given up after 4 attempts" in only().last_error
         assert "KeyError" in only().last_error
 
     def test_what_the_sdk_can_not_send_is_no_refusal(self, stripe: Sandbox) -> None:
@@ -534,7 +534,7 @@ class TestDecisions:
         self, stripe: Sandbox, payment: str, settings: Any, given_up: bool
     ) -> None:
         """150 euros are left to refund: Stripe would take the 60 as well."""
-        settings.RETRY_ATTEMPTS = 2
+        settings.RETRY_ATTEMPTS = 1
         stripe.fail("drop_before")
         cancel("BK-1", payment, 60)
         if given_up:
@@ -571,6 +571,46 @@ class TestDecisions:
         sweep_until_quiet()
         assert [refund["amount"] for refund in stripe.refunds] == [100]
         assert "refunded by hand" in only().last_error
+
+    def test_what_nobody_got_to_send_is_looked_for_first(
+        self, stripe: Sandbox, payment: str
+    ) -> None:
+        """Its creator died before the call, and somebody helped out by hand."""
+        row = RefundFactory(payment_id=payment, attempts=1, next_attempt_at=timezone.now())
+        by_hand(stripe, payment)
+        attempts.attempt(row.pk)
+        assert [refund["amount"] for refund in stripe.refunds] == [100]
+        assert only().needs_review
+
+    def test_settling_keeps_a_webhooks_mark(
+        self, stripe: Sandbox, refused: IdempotencyStore
+    ) -> None:
+        leases.mark_due(IdempotencyStore.objects.all())
+        assert refused.settle(by="ann", why="paid in cash")
+        assert due() == [refused.pk]
+
+    def test_one_attempt_is_one_that_sends(
+        self, stripe: Sandbox, payment: str, settings: Any
+    ) -> None:
+        settings.RETRY_ATTEMPTS = 1
+        cancel("BK-1", payment, 60)
+        assert only().status == "completed"
+
+    def test_an_answer_that_can_not_be_stored_waits_for_a_person(
+        self, stripe: Sandbox, payment: str
+    ) -> None:
+        stripe.fail("drop_after")
+        cancel("BK-1", payment, 60)
+        RefundFactory(stripe_refund_id=stripe.refunds[0]["id"])
+        sweep_until_quiet()
+        row = IdempotencyStore.objects.get(booking_id="BK-1")
+        assert (row.status, row.needs_review, row.lease_until) == ("in_progress", True, None)
+        assert "IntegrityError" in row.last_error
+
+    def test_a_list_that_is_refused_proves_nothing(self, stripe: Sandbox, payment: str) -> None:
+        stripe.fail("forbidden", method="GET")
+        cancel("BK-1", payment, 151)
+        assert (only().status, only().needs_review) == ("in_progress", False)
 
     def test_only_what_waits_for_a_person_can_be_settled(
         self, stripe: Sandbox, payment: str

@@ -72,8 +72,12 @@ class TestSignatures:
         assert not due()
 
     @pytest.mark.parametrize(
-        "body", [b"", b"[]", b"{}", b"null", b"\xff\xfe", b"not json", b'{"object": "event"}']
-    )
+        "body",
+        [
+            b"", b"[]", b"{}", b"null", b"\xff\xfe", b"not json", b'{"object": "event"}',
+            b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+        ],
+    )  # fmt: skip
     def test_what_is_no_event_is_refused_though_it_is_signed(self, body: bytes) -> None:
         assert post(body) == 400
 
@@ -116,13 +120,15 @@ class TestNotices:
             ("refund.updated", {"id": None, "payment_intent": None}),
             ("refund.updated", {"id": {}, "payment_intent": [], "metadata": None}),
             ("charge.refunded", {"object": "charge", "payment_intent": None}),
+            ("refund.failed", {"id": "a\0", "metadata": {"idempotency_key": "b\0"}}),
+            ("refund.failed", {"id": "\ud800", "payment_intent": "\ud800"}),
             ("customer.created", {"object": "customer"}),
         ],
     )
     def test_what_speaks_of_nothing_known_changes_nothing(
         self, kind: str, about: dict[str, Any]
     ) -> None:
-        RefundFactory(payment_id="pi_1")
+        RefundFactory(payment_id="pi_known")
         assert post(event(kind, **about)) == 200
         assert not due()
 

@@ -56,13 +56,13 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("columns", "expected"),
         [
-            ({"first_sent_at": None, "attempts": 1}, Plan.SEND),
-            ({"first_sent_at": None, "attempts": 9}, Plan.SEND),
+            ({"first_sent_at": None, "attempts": 1, "created_at": NOW}, Plan.SEND),
             ({}, Plan.LOOK_AND_SEND),
             ({"first_sent_at": NOW - timedelta(hours=22, minutes=59)}, Plan.LOOK_AND_SEND),
             ({"first_sent_at": NOW - timedelta(hours=23)}, Plan.LOOK),
             ({"first_sent_at": NOW - timedelta(days=3)}, Plan.LOOK),
-            ({"attempts": 150}, Plan.LOOK),
+            ({"attempts": 150}, Plan.LOOK_AND_SEND),
+            ({"attempts": 151}, Plan.LOOK),
             ({"needs_review": True}, Plan.LOOK),
             ({"needs_review": True, "first_sent_at": None}, Plan.LOOK),
             ({"settled_at": NOW}, Plan.LOOK),
@@ -71,8 +71,13 @@ class TestPlan:
             ({"status": Status.FAILED, "first_sent_at": None}, Plan.LOOK),
             ({"status": Status.COMPLETED, "stripe_refund_id": "re_1"}, Plan.LOOK),
             # Never sent, but the store may have been restored, or somebody may have helped out.
-            ({"first_sent_at": None, "created_at": NOW - timedelta(hours=23)}, Plan.LOOK_AND_SEND),
-            ({"first_sent_at": None, "idempotency_key": f"{KEY}:2"}, Plan.LOOK_AND_SEND),
+            ({"first_sent_at": None, "attempts": 1}, Plan.LOOK_AND_SEND),
+            ({"first_sent_at": None, "attempts": 2, "created_at": NOW}, Plan.LOOK_AND_SEND),
+            (
+                {"first_sent_at": None, "attempts": 1, "created_at": NOW}
+                | {"idempotency_key": f"{KEY}:2"},
+                Plan.LOOK_AND_SEND,
+            ),
         ],
     )
     def test_it_sends_only_while_that_is_safe(
@@ -91,6 +96,10 @@ class TestJudge:
             (Evidence(at_stripe(status="failed")), Status.COMPLETED, True, False),
             (Evidence(at_stripe(status="canceled")), Status.COMPLETED, True, False),
             (Evidence(at_stripe(status="requires_action")), Status.COMPLETED, True, False),
+            (Evidence(at_stripe(status="on_hold")), Status.COMPLETED, True, False),
+            (Evidence(at_stripe(status="")), Status.COMPLETED, True, False),
+            (Evidence(at_stripe(key=idempotency_key("BK-2"))), Status.COMPLETED, True, False),
+            (Evidence(at_stripe(key="")), Status.COMPLETED, False, False),
             (Evidence(at_stripe(amount_minor=1)), Status.COMPLETED, True, False),
             (Evidence(at_stripe(currency="usd")), Status.COMPLETED, True, False),
             (Evidence(at_stripe(payment_id="pi_2")), Status.COMPLETED, True, False),
@@ -160,7 +169,7 @@ class TestJudge:
         assert "ReadTimeout" in conclusion.columns["last_error"]
 
     def test_it_gives_up_after_too_many_attempts(self) -> None:
-        assert judge(row(attempts=150), Evidence(None, UNKNOWN), NOW).columns["needs_review"]
+        assert judge(row(attempts=151), Evidence(None, UNKNOWN), NOW).columns["needs_review"]
 
     def test_it_asks_for_a_person_again_where_a_settled_refund_moves(self) -> None:
         settled = row(settled_at=NOW, settled_by="ann")

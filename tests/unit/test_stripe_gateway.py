@@ -104,6 +104,8 @@ class TestSend:
             (400, error("idempotency_error", code="idempotency_key_in_use"), {}),
             (400, error(code="lock_timeout"), {}),
             (400, error(code="rate_limit"), {}),
+            (200, REFUND | {"id": 5}, {}),
+            (200, REFUND | {"created": 10**30}, {}),
             (424, error("api_error"), {}),
             (429, error(code="rate_limit"), {}),
             (500, error("api_error"), {}),
@@ -124,6 +126,7 @@ class TestSend:
             (200, {"object": "refund", "id": "re_1", "amount": 100}, {}),
             (200, {"object": "refund", "id": "re_1", "amount": True, "created": 1}, {}),
             (302, b"", {"Location": "http://127.0.0.1:9/"}),
+            (307, REFUND, {"Location": "/elsewhere"}),
         ],
     )
     def test_what_proves_nothing_is_unknown(
@@ -150,6 +153,49 @@ class TestSend:
         assert isinstance(answer, Unknown)
         assert answer.repeats
 
+    def test_a_redirect_is_not_followed(self, stripe: Server) -> None:
+        stripe.says(307, REFUND, Location="/elsewhere")
+        stripe_gateway.send(REQUEST, "k")
+        assert [path for path, _, _ in stripe.requests] == ["/v1/refunds"]
+
+    def test_what_no_database_stores_is_replaced(self, stripe: Server) -> None:
+        odd = {"reason": "a\0b", "failure_reason": "\ud800", "pending_reason": [{"id": 1}]}
+        stripe.says(200, REFUND | odd | {"status": "x" * 999, "charge": {"number": "4242"}})
+        answer = stripe_gateway.send(REQUEST, "k")
+        assert isinstance(answer, Refund)
+        assert answer.record["reason"] == "a\ufffdb"
+        assert answer.record["failure_reason"] == "?"
+        assert answer.record["pending_reason"] is None
+        assert answer.record["charge"] is None
+        assert len(answer.status) == 50
+
+    def test_an_expanded_object_leaves_its_id_alone(self, stripe: Server) -> None:
+        stripe.says(200, REFUND | {"charge": {"id": "ch_1", "number": "4242"}})
+        answer = stripe_gateway.send(REQUEST, "k")
+        assert isinstance(answer, Refund)
+        assert answer.record["charge"] == "ch_1"
+
+    @pytest.mark.parametrize("metadata", [{"id": "order-7", "name": "Ann"}, [], "x", None])
+    def test_metadata_of_others_are_read_and_not_kept(self, stripe: Server, metadata: Any) -> None:
+        stripe.says(200, REFUND | {"metadata": metadata})
+        answer = stripe_gateway.send(REQUEST, "k")
+        assert isinstance(answer, Refund)
+        assert answer.record["metadata"] == {"booking_id": "", "idempotency_key": ""}
+
+    def test_an_answer_larger_than_memory_takes_is_unknown(
+        self, stripe: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stripe_gateway, "LARGEST_ANSWER", 1000)
+        stripe.says(200, REFUND | {"description": "x" * 2000})
+        assert isinstance(stripe_gateway.send(REQUEST, "k"), Unknown)
+
+    def test_an_answer_that_drips_is_unknown(
+        self, stripe: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stripe_gateway, "LONGEST_ANSWER", 0.0)
+        stripe.says(200, REFUND)
+        assert isinstance(stripe_gateway.send(REQUEST, "k"), Unknown)
+
     def test_no_server_is_unknown(self, stripe: Server, settings: Any) -> None:
         settings.STRIPE_API_BASE = "http://127.0.0.1:9"
         answer = stripe_gateway.send(REQUEST, "k")
@@ -159,7 +205,7 @@ class TestSend:
         self, stripe: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("DEBUG")
-        message = "Invalid API Key provided: sk_test_abc123, card 4242 4242 4242 4242"
+        message = "Invalid API Key provided: Bearer_sk_test_abc123, card4242.4242.4242.4242"
         for status in (400, 401):
             stripe.says(status, {"error": {"type": "invalid_request_error", "message": message}})
             said = repr(stripe_gateway.send(REQUEST, "k")) + caplog.text
@@ -175,7 +221,22 @@ class TestLook:
         assert isinstance(answer, list)
         assert [one.refund_id for one in answer] == ["re_1"]
 
-    @pytest.mark.parametrize("body", [{}, [], REFUND, {"object": "list", "data": [{"id": 1}]}])
+    def test_a_list_without_end_is_unknown(self, stripe: Server) -> None:
+        stripe.says(200, {"object": "list", "data": [REFUND], "has_more": True})
+        assert isinstance(stripe_gateway.look("pi_1"), Unknown)
+        assert len(stripe.requests) == 2  # the second page was the first again
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            [],
+            REFUND,
+            {"object": "list", "has_more": False},
+            {"object": "list", "data": [], "has_more": True},
+            {"object": "list", "data": [{"id": 1}]},
+        ],
+    )
     def test_what_is_no_list_of_refunds_is_unknown(self, stripe: Server, body: object) -> None:
         stripe.says(200, body)
         assert isinstance(stripe_gateway.look("pi_1"), Unknown)
