@@ -161,10 +161,18 @@ class EventConsumers(bootsteps.ConsumerStep):
         """Run the event loop until what is in the pool is settled.
 
         Celery's pool, stopping, can end before it has read the last results of its processes: what
-        they had committed would never be acked. A second signal ends the wait.
+        they had committed would never be acked. A second signal ends the wait, and so does Celery's
+        knowing of no request any more: a pool that is closing drops what it is given, without a
+        word, and the broker delivers that again.
         """
         loop = c.hub and c.hub.create_loop()
-        while loop and self.intake and self.intake.busy and not state.should_terminate:
+        while (
+            loop
+            and self.intake
+            and self.intake.busy
+            and state.reserved_requests
+            and not state.should_terminate
+        ):
             try:
                 next(loop)
             except StopIteration:
