@@ -22,6 +22,7 @@ from booking_platform.messaging.topology import DEAD_LETTER_QUEUE, EventQueue
 log = structlog.get_logger(__name__)
 
 DEAD_LETTER_BATCH = 50
+LAST_TURNS = 5  # of the event loop, in which the last acks are sent
 LOST_PROCESS_SECONDS = 0.5  # between looks for dead pool processes; Celery's own are 5 s apart
 
 
@@ -166,13 +167,11 @@ class EventConsumers(bootsteps.ConsumerStep):
         word, and the broker delivers that again.
         """
         loop = c.hub and c.hub.create_loop()
-        while (
-            loop
-            and self.intake
-            and self.intake.busy
-            and state.reserved_requests
-            and not state.should_terminate
-        ):
+        idle = 0  # turns of the loop in which Celery knew of no request
+        while loop and self.intake and self.intake.busy and not state.should_terminate:
+            idle = 0 if state.reserved_requests else idle + 1
+            if idle > LAST_TURNS:
+                break
             try:
                 next(loop)
             except StopIteration:
