@@ -174,6 +174,7 @@ class _Session(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
+        self.auth = lambda request: request  # the SDK's own header, never one from ~/.netrc
         for scheme in ("https://", "http://"):
             self.mount(scheme, HTTPAdapter(pool_maxsize=100))  # for all threads of a worker
 
