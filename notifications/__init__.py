@@ -1,1 +1,1 @@
-"""E-mails. Its queue is declared and keeps every cancellation; the consumer is not built yet."""
+"""E-mails: a customer is told once that a booking was cancelled."""

@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from booking_platform.messaging.leases import Conclusion, Leased, at_rest
+from booking_platform.messaging.leases import Conclusion, Leased
 from payments.money import format_money
 
 # Names this platform's keys among others of the same Stripe account.
@@ -68,11 +68,6 @@ class IdempotencyStore(Leased):
     needs_review = models.BooleanField(
         default=False, db_default=False, help_text="Waits for a person; the last error says why."
     )
-    settled_at = models.DateTimeField(null=True, blank=True)
-    settled_by = models.CharField(max_length=150, blank=True, default="", db_default="")
-    settlement = models.TextField(
-        blank=True, default="", db_default="", help_text="Why a person closed the matter."
-    )
 
     class Meta:
         db_table = "idempotency_store"
@@ -121,11 +116,6 @@ class IdempotencyStore(Leased):
         return format_money(self.amount_minor, self.currency)
 
     @property
-    def settled(self) -> bool:
-        """Whether a person has closed the matter."""
-        return self.settled_at is not None
-
-    @property
     def reissued(self) -> bool:
         """Whether a person has had it sent under another key than the first."""
         return self.idempotency_key != idempotency_key(self.booking_id)
@@ -138,16 +128,11 @@ class IdempotencyStore(Leased):
         anew = {} if self.stripe_refund_id or self.settled else {
             "status": self.Status.IN_PROGRESS, "needs_review": False, "attempts": 0
         }  # fmt: skip
-        return self._decide(next_attempt_at=timezone.now(), **anew)
+        return self.decide(next_attempt_at=timezone.now(), **anew)
 
     def settle(self, *, by: str, why: str) -> bool:
         """Close what waits for a person; false if it does not, or not any more."""
-        return self.needs_review and self._decide(
-            needs_review=False,
-            settled_at=timezone.now(),
-            settled_by=by,
-            settlement=why,
-        )
+        return self.needs_review and self.close(by=by, why=why, needs_review=False)
 
     def reissue(self) -> bool:
         """Have it sent under a new key; false if it changed since it was read.
@@ -156,7 +141,7 @@ class IdempotencyStore(Leased):
         """
         _, _, issue = self.idempotency_key.removeprefix(NAMESPACE).partition(":")
         key = idempotency_key(self.booking_id, issue=int(issue or 1) + 1)
-        return self._decide(
+        return self.decide(
             idempotency_key=key,
             request_payload=refund_request(
                 self.booking_id, self.payment_id, self.amount_minor, key
@@ -167,14 +152,3 @@ class IdempotencyStore(Leased):
             first_sent_at=None,
             next_attempt_at=timezone.now(),
         )
-
-    def _decide(self, **columns: Any) -> bool:
-        """Write a person's decision, unless the row changed since it was read or is under lease.
-
-        Without a lease token, a worker that still waits for Stripe can't undo it.
-        """
-        as_read = IdempotencyStore.objects.filter(
-            pk=self.pk, updated_at=self.updated_at, status=self.status
-        )
-        columns |= {"lease_token": None, "lease_until": None, "updated_at": timezone.now()}
-        return at_rest(as_read).update(**columns) == 1

@@ -63,6 +63,11 @@ class Leased(models.Model):
         blank=True, default="", db_default="", help_text="Why the last attempt did not finish it."
     )
     updated_at = models.DateTimeField(auto_now=True, db_default=Now())
+    settled_at = models.DateTimeField(null=True, blank=True)
+    settled_by = models.CharField(max_length=150, blank=True, default="", db_default="")
+    settlement = models.TextField(
+        blank=True, default="", db_default="", help_text="Why a person closed the matter."
+    )
 
     class Meta:
         abstract = True
@@ -83,6 +88,24 @@ class Leased(models.Model):
         """Give what becomes of the row where the database refuses what an attempt came to."""
         raise NotImplementedError
 
+    @property
+    def settled(self) -> bool:
+        """Whether a person has closed the matter."""
+        return self.settled_at is not None
+
+    def close(self, *, by: str, why: str, **columns: Any) -> bool:
+        """Write that a person closed the matter; false as for ``decide``."""
+        return self.decide(settled_at=timezone.now(), settled_by=by, settlement=why, **columns)
+
+    def decide(self, **columns: Any) -> bool:
+        """Write a person's decision, unless the row changed since it was read or is under lease.
+
+        Without a lease token, a worker that still waits for an answer can't undo it.
+        """
+        as_read = type(self)._default_manager.filter(pk=self.pk, updated_at=self.updated_at)
+        columns |= {"lease_token": None, "lease_until": None, "updated_at": timezone.now()}
+        return at_rest(as_read).update(**columns) == 1
+
 
 R = TypeVar("R", bound=Leased)
 
@@ -100,6 +123,11 @@ def due(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:
     return rows.filter(
         Q(lease_until__lte=now) | Q(lease_until__isnull=True, next_attempt_at__lte=now)
     )
+
+
+def abandoned(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:
+    """Give the rows whose lease has ended unfinished: their holder is gone, or late."""
+    return rows.filter(lease_until__lte=now)
 
 
 def mark_due(rows: models.QuerySet[R]) -> int:

@@ -1,0 +1,107 @@
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from booking_platform.messaging.leases import Conclusion, Leased
+
+
+class CancellationEmail(Leased):
+    """One booking's cancellation e-mail: what the customer is told, and what came of it."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "pending: nothing was handed over yet"
+        SENDING = "sending", "sending: is being handed over to the mail server"
+        SENT = "sent", "sent: the mail server has accepted it"
+        FAILED = "failed", "failed: it was refused, and not sent"
+        UNCERTAIN = "uncertain", "uncertain: was handed over, and no answer came"
+
+    booking_id = models.CharField(max_length=255, unique=True)
+    state = models.CharField(max_length=20, choices=State, default=State.PENDING)
+    recipient = models.CharField(max_length=254, blank=True, help_text="Empty once forgotten.")
+    locale = models.CharField(max_length=35, help_text="The language it is written in.")
+    subject = models.CharField(max_length=255, blank=True)
+    text_body = models.TextField(blank=True)
+    html_body = models.TextField(blank=True)
+    message_id = models.CharField(
+        max_length=255, unique=True, help_text="The same on every attempt (RFC 5322, 3.6.4)."
+    )
+    created_at = models.DateTimeField(default=timezone.now, db_default=Now())
+    wanted_at = models.DateTimeField(
+        default=timezone.now, db_default=Now(), help_text="Since when it is to be sent."
+    )
+    sent_at = models.DateTimeField(null=True, blank=True)
+    forgotten_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its address and text were removed."
+    )
+
+    class Meta:
+        db_table = "cancellation_emails"
+        verbose_name = "cancellation e-mail"
+        ordering = ("-created_at", "-id")
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(state__in=("pending", "sending", "sent", "failed", "uncertain")),
+                name="cancellation_emails_state",
+            ),
+            models.CheckConstraint(
+                condition=~Q(recipient="") | Q(forgotten_at__isnull=False),
+                name="cancellation_emails_recipient",
+            ),
+        )
+        indexes = (
+            *Leased.Meta.indexes,
+            models.Index(fields=("state",), name="cancellation_emails_by_state"),
+            models.Index(fields=("created_at",), name="cancellation_emails_created"),
+            models.Index(
+                fields=("created_at",),
+                condition=Q(forgotten_at__isnull=True),
+                name="cancellation_emails_remembered",
+            ),
+            models.Index(
+                fields=("updated_at",),
+                condition=Q(state__in=("failed", "uncertain"), settled_at__isnull=True),
+                name="cancellation_emails_waiting",
+            ),
+        )
+        permissions = (
+            ("resend_cancellationemail", "Can have cancellation e-mails sent again"),
+            ("settle_cancellationemail", "Can mark cancellation e-mails settled"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.booking_id}: {self.state}"
+
+    def unstored(self, error: Exception) -> Conclusion:
+        """Have a person look: the mail may have gone out."""
+        why = f"what the mail server answered can't be stored ({type(error).__name__})"
+        return Conclusion({"state": self.State.UNCERTAIN, "last_error": why})
+
+    @property
+    def waits_for_person(self) -> bool:
+        """Whether nothing more happens by itself, though the customer may not have been told."""
+        return self.state in (self.State.FAILED, self.State.UNCERTAIN) and not self.settled
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether its address and text were removed."""
+        return self.forgotten_at is not None
+
+    def resend(self) -> bool:
+        """Have it taken up by the next sweep, as a person wishes; false if that can't be.
+
+        It may tell the customer twice, if it is uncertain. It keeps its ``Message-ID``.
+        """
+        waiting = self.waits_for_person or self.state == self.State.PENDING
+        now = timezone.now()
+        return (
+            waiting
+            and not self.forgotten
+            and self.decide(
+                state=self.State.PENDING, attempts=0, wanted_at=now, next_attempt_at=now
+            )
+        )
+
+    def settle(self, *, by: str, why: str) -> bool:
+        """Close what waits for a person; false if it does not, or not any more."""
+        return self.waits_for_person and self.close(by=by, why=why)
