@@ -1,0 +1,135 @@
+"""How a cancellation e-mail is worded: pure, apart from its templates and catalogs.
+
+English is the language of the templates. Every other language is one catalog,
+``locale/LANGUAGE/LC_MESSAGES/django.mo``, here or in one of ``LOCALE_PATHS``. To add one, or to bring
+one up to date after a template changed, in this folder (the first line needs GNU gettext)::
+
+    django-admin makemessages --locale nl --no-location     # then translate the .po file it wrote
+    pybabel compile --directory locale --domain django      # both files belong into the repository
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from babel import Locale, UnknownLocaleError
+from babel.numbers import format_currency, get_currency_precision, list_currencies
+from django.conf import settings
+from django.template.loader import render_to_string
+from django.utils import translation
+
+from booking_platform.messaging.events import BookingCancelled
+
+SOURCE = "en"  # the language of the templates: it needs no catalog
+FALLBACK = "fr"  # for whom we don't know, or whose language isn't on offer
+
+LONGEST_TOUR = 200  # characters that are shown; an event may have 10,000
+LONGEST_BOOKING = 255  # as an event may have, so never cut
+TOO_MUCH = 10**12  # major units; no customer's refund
+NO_CURRENCY = "XXX"  # what ISO 4217 has for it
+
+CATALOGS = Path(__file__).parent / "locale"
+TEMPLATES = "notifications/cancellation"
+
+# What would reorder the text around it (UAX 9), or isn't seen; joiners are part of scripts and
+# emoji, and stay.
+_DROPPED = re.compile(
+    "[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+_SPACE = re.compile("[\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+_LETTER_BESIDE_DIGIT = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
+
+
+class Letter(NamedTuple):
+    """An e-mail's words. The subject is one line and holds nothing that an event said."""
+
+    language: str
+    subject: str
+    text: str
+    html: str
+
+
+def compose(payload: BookingCancelled) -> Letter:
+    """Write what a customer is told, in their language, with amounts as their region writes them.
+
+    Whatever an event says can be shown: it is shown on one line, cut where it is too long, and
+    never as markup. Of money the letter speaks only if a refund can be expected.
+    """
+    wanted = payload.locale or FALLBACK
+    language = offered(wanted)
+    locale = _locale(wanted if language else FALLBACK)
+    with translation.override(language or FALLBACK):
+        subject = _render("subject.txt", {})
+        facts = {
+            "subject": subject,
+            "language": language or FALLBACK,
+            "direction": locale.text_direction,
+            "start": "right" if locale.text_direction == "rtl" else "left",
+            "booking": _displayed(payload.booking_id, LONGEST_BOOKING),
+            "tour": _displayed(payload.tour_name or "", LONGEST_TOUR),
+            "seats": payload.seats_released,
+            "refund": _refund(payload, locale),
+        }
+        text, html = _render("body.txt", facts), _render("body.html", facts)
+    return Letter(language or FALLBACK, subject, f"{text}\n", f"{html}\n")
+
+
+def languages() -> frozenset[str]:
+    """Give the languages on offer, as language tags in lower case."""
+    folders = (CATALOGS, *map(Path, settings.LOCALE_PATHS))
+    files = (file for folder in folders for file in folder.glob("*/LC_MESSAGES/django.mo"))
+    return frozenset((SOURCE, *(translation.to_language(file.parts[-3]) for file in files)))
+
+
+def offered(locale: str) -> str | None:
+    """Find the language on offer for a locale such as fr-CA or en_GB, itself or its region's."""
+    on_offer = languages()
+    return next((tag for tag in _shorter_and_shorter(locale) if tag in on_offer), None)
+
+
+def _locale(wanted: str) -> Locale:
+    """Find how numbers are written, and in which direction text goes."""
+    for tag in _shorter_and_shorter(wanted):
+        with suppress(ValueError, UnknownLocaleError):
+            return Locale.parse(tag, sep="-")
+    return Locale(SOURCE)
+
+
+def _shorter_and_shorter(locale: str) -> Iterator[str]:
+    """Give a locale as a tag, then without its last part, and so on (RFC 4647, 3.4)."""
+    parts = re.split("[-_]", re.split("[.@]", locale.strip().lower())[0])  # fr_CA.UTF-8 is fr-ca
+    for length in range(len(parts), 0, -1):
+        yield "-".join(parts[:length])
+
+
+def _refund(payload: BookingCancelled, locale: Locale) -> str:
+    """Write the amount that is refunded, to the last digit; empty if none can be promised."""
+    amount, currency = payload.amount, payload.currency or ""
+    if not payload.payment_id or amount is None or not _plausible(amount, currency):
+        return ""
+    written = format_currency(amount, currency.upper(), locale=locale, decimal_quantization=False)
+    return _LETTER_BESIDE_DIGIT.sub("\N{NO-BREAK SPACE}", written)  # "CHF 5": UTS 35, 3, 4.2
+
+
+def _plausible(amount: Decimal, currency: str) -> bool:
+    """Whether the payments can be expected to refund it, and not to ask a person first."""
+    code = currency.upper()
+    known = currency.isascii() and code in list_currencies() and code != NO_CURRENCY
+    if not known or not amount.is_finite() or not 0 < amount < TOO_MUCH:
+        return False
+    # Banks have decimals in many currencies that CLDR writes without.
+    smallest = Decimal(1).scaleb(-max(get_currency_precision(code), 2))
+    return amount == amount.quantize(smallest)
+
+
+def _displayed(text: str, longest: int) -> str:
+    """Give foreign text as one line of bounded length that can't reorder what is around it."""
+    line = _SPACE.sub(" ", _DROPPED.sub("", text)).strip()
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+
+
+def _render(template: str, facts: dict[str, Any]) -> str:
+    return render_to_string(f"{TEMPLATES}/{template}", facts).strip()
