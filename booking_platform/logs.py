@@ -58,6 +58,7 @@ def configure(config: dict[str, Any]) -> None:
                 "celery.pool": {"level": "INFO"},
                 "stripe": {"level": "WARNING"},
                 "urllib3": {"level": "WARNING"},
+                "mail.log": {"level": "ERROR"},  # the demo's mail server, with whom it is to
             },
         }
     )

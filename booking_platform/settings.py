@@ -257,6 +257,51 @@ if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)", STRI
     )
 STRIPE_WEBHOOK_SECRET = env.text("STRIPE_WEBHOOK_SECRET", "" if PRODUCTION else "whsec_sandbox")
 
+# --- E-mail ----------------------------------------------------------------------------------
+
+# Without a host mails become files under MAIL_DIR, except in production: there no worker takes up
+# mails without one.
+MAIL_FILES = "files:"  # no host can have that name
+MAIL_DIR = VAR_DIR / "mail"
+SMTP_HOST = env.text("SMTP_HOST")
+if not re.fullmatch(r"[A-Za-z0-9_.-]*|\[?[0-9A-Fa-f:]+\]?", SMTP_HOST):
+    raise ImproperlyConfigured(
+        f"SMTP_HOST is {SMTP_HOST!r}: set it to a host name alone, such as smtp.example.com; the "
+        "port is SMTP_PORT."
+    )
+SMTP_HOST = SMTP_HOST.strip("[]") or ("" if PRODUCTION else MAIL_FILES)
+_this_machine = SMTP_HOST in ("localhost", "127.0.0.1", "::1")
+SMTP_SECURITY = env.choice(
+    "SMTP_SECURITY", ("none", "starttls", "tls"), "none" if _this_machine else "starttls"
+)
+_ports = {"none": 25, "starttls": 587, "tls": 465}
+SMTP_PORT = env.integer("SMTP_PORT", _ports[SMTP_SECURITY], minimum=1, maximum=65_535)
+SMTP_USER = env.text("SMTP_USER")
+SMTP_PASS = env.text("SMTP_PASS")
+if bool(SMTP_USER) != bool(SMTP_PASS):
+    missing, given = ("SMTP_PASS", "SMTP_USER") if SMTP_USER else ("SMTP_USER", "SMTP_PASS")
+    raise ImproperlyConfigured(f"{missing} is not set, but {given} is: set both, or neither.")
+if SMTP_USER and SMTP_SECURITY == "none" and not _this_machine:
+    raise ImproperlyConfigured(
+        "SMTP_SECURITY is 'none', but SMTP_USER is set: the password would cross the network in "
+        "the clear. Set it to starttls or tls."
+    )
+SMTP_TIMEOUT_SECONDS = env.seconds("SMTP_TIMEOUT_SECONDS", 60.0, minimum=0.01)  # for each answer
+EMAIL_FROM = env.text("EMAIL_FROM", "" if PRODUCTION else "noreply@example.com")
+if not re.fullmatch(r"|[^\s<>@,]+@[^\s<>@,]+|[^\r\n<>@,]*<[^\s<>@,]+@[^\s<>@,]+>", EMAIL_FROM):
+    raise ImproperlyConfigured(
+        f"EMAIL_FROM is {EMAIL_FROM!r}: set it to one address, such as noreply@example.com or "
+        "Example Tours <noreply@example.com>."
+    )
+
+# A mail of which it isn't known whether it was sent: ask a person, or send it again.
+EMAIL_UNCERTAIN = env.choice("EMAIL_UNCERTAIN", ("ask", "resend"), "ask")
+EMAIL_RETENTION = timedelta(days=env.integer("EMAIL_RETENTION_DAYS", 90, minimum=1, maximum=36_500))
+CELERY_BEAT_SCHEDULE["sweep-emails"] = {
+    **CELERY_BEAT_SCHEDULE["sweep-refunds"],
+    "task": "notifications.sweep",
+}
+
 # --- Logs ------------------------------------------------------------------------------------
 
 LOGGING_CONFIG = "booking_platform.logs.configure"

@@ -14,7 +14,10 @@ from django.conf import settings
 from django.db import connection
 
 from booking_platform.celery import app
+from booking_platform.development import mail_server as mail_servers
+from booking_platform.development.mail_server import MailServer
 from booking_platform.messaging.consumers import CONSUMERS, Consumer
+from notifications import smtp
 from payments.sandbox import Sandbox, running
 from tests.factories import TourFactory
 from tests.platform import Platform
@@ -49,6 +52,22 @@ def stripe(settings: Any) -> Iterator[Sandbox]:
     with running() as sandbox:
         settings.STRIPE_API_BASE = sandbox.url
         yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def _mails_into_a_folder(settings: Any, tmp_path: Path) -> None:
+    """Each test has its own; who needs a mail server asks for `mail_server`."""
+    settings.MAIL_DIR = tmp_path / "mail"
+
+
+@pytest.fixture
+def mail_server(settings: Any) -> Iterator[MailServer]:
+    """A mail server of our own, for this process."""
+    with mail_servers.running() as server:
+        settings.SMTP_HOST, settings.SMTP_PORT = "127.0.0.1", server.port
+        settings.SMTP_SECURITY, settings.SMTP_TIMEOUT_SECONDS = "none", 0.5
+        yield server
+        smtp.hang_up()
 
 
 @pytest.fixture(params=sorted(SUBJECTS))

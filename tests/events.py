@@ -23,15 +23,15 @@ def created(
     )
 
 
-REFUND_FIELDS = ("paymentId", "amount", "currency")
+OPTIONAL_FIELDS = ("paymentId", "amount", "currency", "userEmail", "tourName", "locale")
 
 
 def cancelled(
     tour: int, booking: str, seats: Any = 1, *, event_id: str | None = None, **over: Any
 ) -> dict[str, Any]:
-    """Give a cancellation; ``REFUND_FIELDS`` go into its payload."""
-    refund = {name: over.pop(name) for name in REFUND_FIELDS if name in over}
-    payload = {"bookingId": booking, "tourId": tour, "seatsReleased": seats} | refund
+    """Give a cancellation; ``OPTIONAL_FIELDS`` go into its payload."""
+    optional = {name: over.pop(name) for name in OPTIONAL_FIELDS if name in over}
+    payload = {"bookingId": booking, "tourId": tour, "seatsReleased": seats} | optional
     return envelope("BookingCancelled", payload, event_id, over)
 
 

@@ -1,6 +1,7 @@
 import factory
 
 from catalog.models import Tour
+from notifications.models import CancellationEmail
 from payments.models import IdempotencyStore, idempotency_key, refund_request
 
 
@@ -29,3 +30,18 @@ class RefundFactory(factory.django.DjangoModelFactory[IdempotencyStore]):
             refund.booking_id, refund.payment_id, refund.amount_minor, refund.idempotency_key
         )
     )
+
+
+class EmailFactory(factory.django.DjangoModelFactory[CancellationEmail]):
+    """An e-mail that nobody has attempted yet, and that is not due."""
+
+    class Meta:
+        model = CancellationEmail
+
+    booking_id = factory.Sequence(lambda number: f"BK-{number}")
+    recipient = factory.Sequence(lambda number: f"ann{number}@example.com")
+    locale = "fr"
+    subject = "Confirmation d'annulation de votre réservation"
+    text_body = "Bonjour,\nvotre réservation a été annulée.\n"
+    html_body = '<!doctype html><html lang="fr"><body><p>Bonjour</p></body></html>'
+    message_id = factory.Sequence(lambda number: f"<cancellation.{number}@example.com>")

@@ -1,7 +1,8 @@
 """The platform with bugs planted in it: ``celery -A tests.faulty worker``.
 
 A booking whose id begins with the name of a fault suffers it each time its seats are decided. And
-``DIE_AT`` names a point of a refund's attempt at which the process is killed, once a payment.
+``DIE_AT`` names a point of an attempt, at a refund or an e-mail, at which the process is killed, once
+a payment or booking.
 """
 
 import os
@@ -44,10 +45,10 @@ FAULTS: dict[str, Callable[[Event], None]] = {
 }
 
 
-def _die_once(payment: str) -> None:
-    """Be killed, unless this payment's refund has been through that; files in a folder tell."""
+def _die_once(name: str) -> None:
+    """Be killed, unless what has this name has been through that; files in a folder tell."""
     try:
-        (Path(os.environ["DEATHS"]) / payment).touch(exist_ok=False)
+        (Path(os.environ["DEATHS"]) / name).touch(exist_ok=False)
     except FileExistsError:
         return
     os.kill(os.getpid(), signal.SIGKILL)
@@ -56,18 +57,36 @@ def _die_once(payment: str) -> None:
 @app.on_after_finalize.connect
 def _plant_deaths(**_: object) -> None:
     from booking_platform.messaging import leases
+    from notifications import attempts as email_attempts
+    from notifications import mailer
     from payments import attempts, stripe_gateway
 
-    carry_on, write, finish = attempts.carry_on, leases.write, leases._finish
-    send, look = stripe_gateway.send, stripe_gateway.look
+    write, finish = leases.write, leases._finish
+    send, look, send_mail = stripe_gateway.send, stripe_gateway.look, mailer.send
 
-    def dying_at_once(refund):
-        _die_once(refund.payment_id)
-        carry_on(refund)
+    def name(row):
+        return getattr(row, "payment_id", row.booking_id)
+
+    def dying_at_once(carry_on):
+        def dying(row):
+            _die_once(name(row))
+            carry_on(row)
+
+        return dying
 
     def dying_write(row, **columns):
-        _die_once(row.payment_id)
+        _die_once(name(row))
         write(row, **columns)
+
+    def dying_after_write(row, **columns):
+        write(row, **columns)
+        if "state" in columns:
+            _die_once(name(row))
+
+    def dying_after_mail(mail, about_to_send):
+        answer = send_mail(mail, about_to_send)
+        _die_once(name(mail))
+        return answer
 
     def dying_before_call(request, key):
         _die_once(request["payment_intent"])
@@ -84,13 +103,21 @@ def _plant_deaths(**_: object) -> None:
 
     def dying_after_finish(row, conclusion):
         finish(row, conclusion)
-        _die_once(row.payment_id)
+        _die_once(name(row))
 
-    def plant(module, name, function):
-        setattr(module, name, function)
+    def plant(module, function, dying):
+        setattr(module, function, dying)
 
     points = {
-        "after the intent": (attempts, "carry_on", dying_at_once),
+        "after the intent": (attempts, "carry_on", dying_at_once(attempts.carry_on)),
+        "after the mail's intent": (
+            email_attempts,
+            "carry_on",
+            dying_at_once(email_attempts.carry_on),
+        ),
+        "before the mail": (leases, "write", dying_write),
+        "with the mail": (leases, "write", dying_after_write),
+        "after the mail": (mailer, "send", dying_after_mail),
         "before it is marked sent": (leases, "write", dying_write),
         "before the call": (stripe_gateway, "send", dying_before_call),
         "after the call": (stripe_gateway, "send", dying_after_call),

@@ -3,9 +3,10 @@
 from typing import Any, Protocol
 
 from catalog.models import Tour
+from notifications.models import CancellationEmail
 from payments.models import IdempotencyStore
 from tests.events import cancelled, created
-from tests.factories import RefundFactory, TourFactory
+from tests.factories import EmailFactory, RefundFactory, TourFactory
 
 
 class Subject(Protocol):
@@ -67,8 +68,28 @@ class Refunds:
         IdempotencyStore.objects.filter(booking_id="refused").delete()
 
 
+class Emails:
+    refusal = "differs"
+
+    def event(self, booking: str = "B", **over: Any) -> dict[str, Any]:
+        return cancelled(1, booking, userEmail="ann@example.com", tourName="Louvre", **over)
+
+    def effects(self) -> int:
+        told = CancellationEmail.objects.filter(state=CancellationEmail.State.SENT)
+        return told.exclude(booking_id="refused").count()
+
+    def refused(self, **over: Any) -> dict[str, Any]:
+        if not CancellationEmail.objects.filter(booking_id="refused").exists():
+            EmailFactory(booking_id="refused", recipient="bob@example.com")
+        return self.event("refused", **over)
+
+    def mend(self) -> None:
+        CancellationEmail.objects.filter(booking_id="refused").delete()
+
+
 SUBJECTS: dict[str, type[Subject]] = {
     "tour-catalog.booking-created": BookingsCreated,
     "tour-catalog.booking-cancelled": BookingsCancelled,
     "payment-gateway.booking-cancelled": Refunds,
+    "notification.booking-cancelled": Emails,
 }

@@ -39,9 +39,9 @@ def created(tour: int, booking: str, *, seats: int = 1, event: str = "") -> Body
     return "booking.created", _event(event or booking, "BookingCreated", payload)
 
 
-def cancelled(tour: int, booking: str, *, seats: int = 1, event: str = "", **refund: Any) -> Body:
-    """Give a cancellation; ``refund`` are its payload's paymentId, amount and currency."""
-    payload = {"bookingId": f"{RUN}-{booking}", "tourId": tour, "seatsReleased": seats, **refund}
+def cancelled(tour: int, booking: str, *, seats: int = 1, event: str = "", **more: Any) -> Body:
+    """Give a cancellation; ``more`` are optional fields of its payload."""
+    payload = {"bookingId": f"{RUN}-{booking}", "tourId": tour, "seatsReleased": seats, **more}
     return "booking.cancelled", _event(event or booking, "BookingCancelled", payload)
 
 

@@ -1,5 +1,6 @@
 """How long processed events are remembered, and the work of forgetting them."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -16,7 +17,16 @@ LONGEST_RETRY = timedelta(days=1)  # no automatic attempt at anything goes on fo
 BATCH = 1000  # rows a DELETE: no lock is held for long
 MARGIN = timedelta(hours=1)  # between an event's check for staleness and its claim
 
+CLEANUP: list[Callable[[], object]] = []  # what the nightly cleanup does; the apps add their parts
 
+
+def part_of_cleanup(forget: Callable[[], object]) -> Callable[[], object]:
+    """Have the nightly cleanup do this too."""
+    CLEANUP.append(forget)
+    return forget
+
+
+@part_of_cleanup
 def forget_processed_events() -> int:
     """Delete processed events older than the retention; give how many.
 

@@ -9,14 +9,15 @@ from booking_platform.messaging import dead_letters, inbox  # noqa: F401  (loade
 from booking_platform.messaging.consumers import EventTask
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.outages import persevere
-from booking_platform.messaging.retention import forget_processed_events
+from booking_platform.messaging.retention import CLEANUP
 from booking_platform.messaging.topology import DEAD_LETTER_QUEUE
 
 
 @shared_task(name="messaging.cleanup")
 def cleanup() -> None:
     """Forget what has outlived its retention."""
-    forget_processed_events()
+    for forget in CLEANUP:
+        forget()
 
 
 @shared_task(name="messaging.record_dead_letters", base=EventTask)

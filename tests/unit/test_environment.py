@@ -22,6 +22,7 @@ PRODUCTION = {
 }
 
 STRIPE = {"STRIPE_SECRET_KEY": "sk_live_x", "STRIPE_WEBHOOK_SECRET": "whsec_x"}
+MAIL = {"SMTP_HOST": "smtp.example.com", "EMAIL_FROM": "Tours <noreply@example.com>"}
 
 
 class TestText:
@@ -187,6 +188,35 @@ class TestDevelopment:
         assert with_base["STRIPE_API_BASE"] == "http://localhost:1"
         assert with_base["STRIPE_SECRET_KEY"] == "sk_test_sandbox"
 
+    def test_mails_become_files_unless_there_is_a_server(self, read_settings, tmp_path):
+        settings = read_settings()
+        assert settings["SMTP_HOST"] == settings["MAIL_FILES"]
+        assert tmp_path / "mail" == settings["MAIL_DIR"]
+        assert read_settings(SMTP_HOST="smtp.example.com")["SMTP_HOST"] == "smtp.example.com"
+
+    @pytest.mark.parametrize(
+        ("variables", "security", "port"),
+        [
+            ({"SMTP_HOST": "smtp.example.com"}, "starttls", 587),
+            ({"SMTP_HOST": "127.0.0.1"}, "none", 25),
+            ({"SMTP_HOST": "[::1]"}, "none", 25),
+            ({"SMTP_HOST": "smtp.example.com", "SMTP_SECURITY": "tls"}, "tls", 465),
+            ({"SMTP_HOST": "smtp.example.com", "SMTP_SECURITY": "none"}, "none", 25),
+            ({"SMTP_HOST": "localhost", "SMTP_PORT": "2525"}, "none", 2525),
+        ],
+    )
+    def test_mail_is_encrypted_unless_it_stays_on_this_machine(
+        self, read_settings, variables, security, port
+    ):
+        settings = read_settings(**variables)
+        assert (settings["SMTP_SECURITY"], settings["SMTP_PORT"]) == (security, port)
+
+    @pytest.mark.parametrize(
+        "sender", ["noreply@example.com", "Example Tours <noreply@example.com>", "Été <a@été.fr>"]
+    )
+    def test_the_sender_may_have_a_name(self, read_settings, sender):
+        assert read_settings(EMAIL_FROM=sender)["EMAIL_FROM"] == sender
+
     @pytest.mark.parametrize("hosts", ["a.example,b.example", " a.example , b.example,"])
     def test_hosts_are_listed_with_commas(self, read_settings, hosts):
         assert read_settings(DJANGO_ALLOWED_HOSTS=hosts)["ALLOWED_HOSTS"] == [
@@ -218,6 +248,18 @@ class TestDevelopment:
             ("STRIPE_API_BASE", "http://stripe.example"),  # the key would go there in the clear
             ("STRIPE_API_BASE", "http://127.0.0.1.example"),
             ("STRIPE_API_BASE", "ftp://127.0.0.1"),
+            ("SMTP_HOST", "smtp://smtp.example.com"),
+            ("SMTP_HOST", "smtp.example.com:25"),
+            ("SMTP_HOST", "files:"),
+            ("SMTP_PORT", "0"),
+            ("SMTP_PORT", "65536"),
+            ("SMTP_SECURITY", "ssl"),
+            ("SMTP_TIMEOUT_SECONDS", "0"),
+            ("EMAIL_FROM", "noreply"),
+            ("EMAIL_FROM", "a@example.com, b@example.com"),
+            ("EMAIL_FROM", "A <a@example.com>\nBcc: b@example.com"),
+            ("EMAIL_UNCERTAIN", "guess"),
+            ("EMAIL_RETENTION_DAYS", "0"),
             ("LOG_LEVEL", "LOUD"),
             ("TIME_ZONE", "Nowhere/City"),
         ],
@@ -230,6 +272,31 @@ class TestDevelopment:
         assert sentence.startswith(name)
         assert sentence.endswith(".")
         assert "hidden-word" not in sentence
+
+    @pytest.mark.parametrize(
+        ("variables", "named"),
+        [
+            ({"SMTP_USER": "ann"}, "SMTP_PASS"),
+            ({"SMTP_PASS": "hidden-word"}, "SMTP_USER"),
+            (
+                {
+                    "SMTP_HOST": "smtp.example.com",
+                    "SMTP_SECURITY": "none",
+                    "SMTP_USER": "ann",
+                    "SMTP_PASS": "hidden-word",
+                },
+                "SMTP_SECURITY",
+            ),
+        ],
+    )
+    def test_a_password_is_never_half_set_nor_sent_in_the_clear(
+        self, read_settings, variables, named
+    ):
+        with pytest.raises(ImproperlyConfigured) as refused:
+            read_settings(**variables)
+
+        assert str(refused.value).startswith(named)
+        assert "hidden-word" not in str(refused.value)
 
     def test_a_process_with_a_wrong_value_does_not_start(self, python):
         done = python("-c", "import django; django.setup()", EVENT_DELIVERY_LIMIT="none")
@@ -263,7 +330,7 @@ class TestProduction:
     def test_django_finds_nothing_unsafe(self, python):
         command = ["manage.py", "check", "--deploy", "--fail-level", "WARNING"]
 
-        done = python(*command, **PRODUCTION, **STRIPE)
+        done = python(*command, **PRODUCTION, **STRIPE, **MAIL)
 
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == "System check identified no issues (0 silenced).\n"
@@ -272,7 +339,7 @@ class TestProduction:
         """The control: that check would fail."""
         command = ["manage.py", "check", "--deploy", "--fail-level", "WARNING"]
 
-        done = python(*command, **PRODUCTION | STRIPE | {"DJANGO_SECRET_KEY": "short"})
+        done = python(*command, **PRODUCTION | STRIPE | MAIL | {"DJANGO_SECRET_KEY": "short"})
 
         assert done.returncode == 1
         assert "security.W009" in done.stderr
@@ -283,6 +350,13 @@ class TestProduction:
 
         assert done.returncode == 1
         assert f"(payments.E001) {name} is not set" in done.stderr
+
+    @pytest.mark.parametrize("name", MAIL)
+    def test_a_deployment_without_a_mail_server_or_a_sender_is_found(self, python, name):
+        done = python("manage.py", "check", "--deploy", **PRODUCTION, **STRIPE, **MAIL | {name: ""})
+
+        assert done.returncode == 1
+        assert f"(notifications.E001) {name} is not set" in done.stderr
 
     def test_stripe_itself_is_asked_in_production(self, read_settings):
         settings = read_settings(**PRODUCTION, **STRIPE)

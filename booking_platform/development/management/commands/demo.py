@@ -15,6 +15,9 @@ from kombu import Connection
 from rich.console import Console
 from rich.table import Table
 
+from booking_platform.development.email_scenarios import email_scenarios
+from booking_platform.development.mail_server import MailServer
+from booking_platform.development.mail_server import running as mail_server
 from booking_platform.development.processes import Worker, WorkerFailed, migrate, running
 from booking_platform.development.refund_scenarios import refund_scenarios
 from booking_platform.development.scenario import Scenario, wait_for
@@ -30,6 +33,11 @@ QUICK = {
     "RETRY_MAX_SECONDS": "1",
     "SWEEP_SECONDS": "1",
     "STRIPE_SECRET_KEY": "sk_test_sandbox",
+    "SMTP_HOST": "",  # files first
+    "SMTP_SECURITY": "none",
+    "SMTP_USER": "",
+    "SMTP_PASS": "",
+    "EMAIL_UNCERTAIN": "ask",
 }
 
 Done = list[tuple[str, Scenario]]
@@ -46,10 +54,11 @@ class Command(BaseCommand):
         console.print(f"Database: {settings.DATABASES['default']['ENGINE'].rsplit('.', 1)[1]}")
         console.print(f"Broker:   {_connection().as_uri()}")
         try:
-            with stripe_sandbox() as stripe:
+            with stripe_sandbox() as stripe, mail_server() as mail:
                 console.print(f"Stripe:   a sandbox at {stripe.url}")
+                console.print(f"Mail:     {settings.MAIL_DIR}, then 127.0.0.1:{mail.port}")
                 os.environ |= QUICK | {"STRIPE_API_BASE": stripe.url}
-                done = _perform(console, stripe, worker, folder)
+                done = _perform(console, stripe, mail, worker, folder)
                 # The worker has finished its groups and stopped: what is found now stays so.
                 good = _show(console, done)
         except WorkerFailed as error:
@@ -65,7 +74,9 @@ class Command(BaseCommand):
         console.print("[green]Everything is as it must be.[/green]")
 
 
-def _perform(console: Console, stripe: Sandbox, worker: Worker, folder: Path) -> Done:
+def _perform(
+    console: Console, stripe: Sandbox, mail: MailServer, worker: Worker, folder: Path
+) -> Done:
     """Play all scenarios with a real worker and beat, which are stopped in the end."""
     schedule = ("--schedule", str(folder / "demo-schedule"))
     beat = ("-m", "celery", "-A", "booking_platform", "beat", *schedule)
@@ -76,7 +87,8 @@ def _perform(console: Console, stripe: Sandbox, worker: Worker, folder: Path) ->
         worker.start()
         assert worker.process is not None
         console.print(f"Worker:   process {worker.process.pid}, two pool processes\n")
-        scenarios = chain(seat_scenarios(), refund_scenarios(stripe, worker))
+        refunds, emails = refund_scenarios(stripe, worker), email_scenarios(mail, worker)
+        scenarios = chain(seat_scenarios(), refunds, emails)
         return [_play(console, *one) for one in zip(ascii_lowercase, scenarios, strict=False)]
 
 

@@ -1,0 +1,31 @@
+"""How long the platform remembers whom it has told what."""
+
+import structlog
+from django.conf import settings
+from django.utils import timezone
+
+from booking_platform.messaging.retention import BATCH, part_of_cleanup
+from notifications.models import CancellationEmail
+
+log = structlog.get_logger(__name__)
+
+State = CancellationEmail.State
+
+
+@part_of_cleanup
+def forget_recipients() -> None:
+    """Remove addresses and texts of e-mails older than their retention.
+
+    What is still under way keeps them. What waits for a person does not: after that time the
+    customer is told in another way.
+    """
+    now = timezone.now()
+    old = CancellationEmail.objects.filter(
+        forgotten_at__isnull=True, created_at__lt=now - settings.EMAIL_RETENTION
+    ).exclude(state__in=(State.PENDING, State.SENDING))
+    forgotten = 0
+    while pks := list(old.order_by("created_at").values_list("pk", flat=True)[:BATCH]):
+        forgotten += old.filter(pk__in=pks).update(
+            forgotten_at=now, recipient="", subject="", text_body="", html_body="", last_error=""
+        )
+    log.info("Cleanup: recipients of e-mails forgotten", forgotten=forgotten)

@@ -1,0 +1,235 @@
+"""Connections to the mail server that know how far a message has got.
+
+Django's backend and ``smtplib`` speak the protocol. What is ours: a hook before the first byte of a
+message, the step at which it ended, bounds on every answer, and a connection kept for a run of mails.
+"""
+
+import io
+import re
+import smtplib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+from django.core.mail.backends.smtp import EmailBackend
+
+IDLE_SECONDS = 5.0  # that a connection is kept open for the next mail of a run
+LONGEST_ANSWER = 64 * 1024  # bytes; the lines of RFC 5321 have 512
+
+GO_AHEAD = 354  # the answer to DATA that asks for the message (RFC 5321, 4.3.2)
+MESSAGE = "the message"  # the step at which it, or a part of it, is on its way
+
+
+class Undelivered(Exception):
+    """A message was not accepted at ``step``; ``code`` is None where no answer of SMTP came."""
+
+    def __init__(self, step: str, code: int | None, text: bytes) -> None:
+        super().__init__(step, code)
+        self.step, self.code, self.text = step, code, text
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server just ended the connection, before the message."""
+        return self.step != MESSAGE and self.code in (None, 421)
+
+
+def deliver(message: EmailMultiAlternatives, about_to_send: Callable[[], None]) -> None:
+    """Return when the server has accepted the message.
+
+    ``about_to_send`` is called last before anything of the message goes out; what it raises keeps
+    the message here, and is raised.
+
+    Raises:
+        Undelivered: the server said no to a step of the message, or nothing.
+    """
+    backend = _backend()
+    with backend.in_use():
+        kept = backend.connection is not None
+        try:
+            backend.hand_over(message, about_to_send)
+        except Undelivered as problem:
+            if not (kept and problem.ended):
+                raise
+            # Servers end connections that were kept: that says nothing of this message.
+            backend.hand_over(message, about_to_send)
+
+
+def hang_up() -> None:
+    """Close this thread's connection, if it has one."""
+    if _kept.backend is not None:
+        _kept.backend.end()
+    _kept.backend = None
+
+
+class _Answers(io.RawIOBase):
+    """The server's side of a connection. Each answer is bounded in time and in size."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._deadline = 0.0
+        self._left = 0
+
+    def expect(self, seconds: float) -> None:
+        self._deadline, self._left = time.monotonic() + seconds, LONGEST_ANSWER
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("no whole answer in time")
+        self._sock.settimeout(remaining)
+        got = self._sock.recv_into(buffer)
+        self._left -= got
+        if self._left < 0:
+            raise OSError(f"an answer of more than {LONGEST_ANSWER} bytes")
+        return got
+
+
+class Conversation(smtplib.SMTP):
+    """A connection that calls ``about_to_send``, and knows the step that it has got to.
+
+    A step's refusal is raised at once: ``smtplib`` would say RSET first, and forget the refusal if
+    the server does not answer that.
+    """
+
+    step = "connection"
+    about_to_send: Callable[[], None]
+    timeout: float
+    _answers: _Answers | None = None
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self._answers = _Answers(self.sock)
+            self.file = io.BufferedReader(self._answers)
+        if self._answers is not None:
+            self._answers.expect(self.timeout)
+        return super().getreply()
+
+    def send(self, s: Any) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(self.timeout)  # the last answer may have left little of it
+        super().send(s)
+
+    def mail(self, sender: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
+        self.step = "MAIL"
+        return self._accepted(super().mail(sender, options))
+
+    def rcpt(self, recip: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
+        self.step = "RCPT"
+        return self._accepted(super().rcpt(recip, options))
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        self.step = "DATA"
+        code, text = self.docmd("DATA")
+        if code != GO_AHEAD:
+            raise Undelivered(self.step, code, text)
+        self.about_to_send()
+        self.step = MESSAGE
+        self.send(re.sub(rb"(?m)^\.", b"..", msg).removesuffix(b"\r\n") + b"\r\n.\r\n")
+        return self._accepted(self.getreply())
+
+    def _accepted(self, reply: tuple[int, bytes]) -> tuple[int, bytes]:
+        code, text = reply
+        match code // 100:
+            case 2:
+                return 250, text  # the one yes that smtplib takes for every step
+        raise Undelivered(self.step, code, text)
+
+
+class TlsConversation(Conversation, smtplib.SMTP_SSL):
+    """One that is encrypted from its first byte."""
+
+
+class Backend(EmailBackend):
+    """Django's SMTP backend, with a connection that is kept for a run of mails."""
+
+    connection: Conversation | None
+    _partial_connection: Conversation | None
+
+    def __init__(self) -> None:
+        super().__init__(
+            host=settings.SMTP_HOST,
+            port=settings.SMTP_PORT,
+            username=settings.SMTP_USER,
+            password=settings.SMTP_PASS,
+            use_tls=settings.SMTP_SECURITY == "starttls",
+            use_ssl=settings.SMTP_SECURITY == "tls",
+            timeout=settings.SMTP_TIMEOUT_SECONDS,
+        )
+        self._closing: threading.Timer | None = None
+
+    @property
+    def connection_class(self) -> type[Conversation]:
+        return TlsConversation if self.use_ssl else Conversation
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the connection for as long as the block runs, and a little longer."""
+        if self._closing is not None:
+            self._closing.cancel()
+        with self._lock:
+            yield
+            self._closing = threading.Timer(IDLE_SECONDS, self.end)
+            self._closing.daemon = True
+            self._closing.start()
+
+    def hand_over(self, message: EmailMultiAlternatives, about_to_send: Callable[[], None]) -> None:
+        """Send a message over the connection, or over a new one; drop that unless all went well."""
+        try:
+            self.open()
+            assert self.connection is not None
+            self.connection.about_to_send = about_to_send
+            self.send_messages([message])
+        except (smtplib.SMTPException, OSError) as error:
+            # An SMTPResponseException too: smtplib gives what it can't read a code of its own.
+            step = self.connection.step if self.connection is not None else "connection"
+            self._drop()
+            raise Undelivered(step, None, _described(error)) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def end(self) -> None:
+        """Close the connection, if there is one."""
+        with self._lock:
+            if self.connection is not None:
+                self.connection.timeout = IDLE_SECONDS
+            with suppress(smtplib.SMTPException, OSError):
+                self.close()
+            self._drop()
+
+    def _drop(self) -> None:
+        """End the connection without a word: the server may not be listening."""
+        for connection in (self.connection, self._partial_connection):
+            if connection is not None:
+                with suppress(OSError):
+                    connection.close()
+        self.connection = self._partial_connection = None
+
+
+def _described(error: Exception) -> bytes:
+    if isinstance(error, smtplib.SMTPResponseException):
+        text = error.smtp_error
+        text = text if isinstance(text, bytes) else text.encode()
+        return b"%s: %d %s" % (type(error).__name__.encode(), error.smtp_code, text)
+    return f"{type(error).__name__}: {error}".encode()
+
+
+class _Kept(threading.local):
+    backend: Backend | None = None
+
+
+_kept = _Kept()
+
+
+def _backend() -> Backend:
+    if _kept.backend is None:
+        _kept.backend = Backend()
+    return _kept.backend
