@@ -96,6 +96,19 @@ def moment(field: str, label: str) -> Callable[[Any, Any], str]:
     return column
 
 
+def foreign(
+    field: str, label: str, *, chars: int | None = None, otherwise: str = "-"
+) -> Callable[[Any, Any], str]:
+    """Make a column of text that others wrote, cut where it would push the rest aside."""
+
+    @admin.display(description=label, ordering=field)
+    def column(_admin: Any, row: Any) -> str:
+        text = visible(getattr(row, field) or otherwise)
+        return Truncator(text).chars(chars) if chars else text
+
+    return column
+
+
 class RecordsOfFact:
     """What the workers wrote down: to be read by people, and changed by nobody."""
 

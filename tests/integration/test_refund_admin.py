@@ -16,6 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from booking_platform.messaging import admin as messaging_admin
+from booking_platform.messaging.leased_admin import as_seen
 from booking_platform.messaging.models import ProcessedEvent
 from catalog.models import Reservation
 from payments import admin as refund_admin
@@ -693,7 +694,7 @@ class TestPermissions:
         return refused(payment_id=payment)
 
     def post_all(self, client: Client, row: IdempotencyStore, *actions: str) -> None:
-        seen = refund_admin.as_seen(IdempotencyStore.objects.get())
+        seen = as_seen(IdempotencyStore.objects.get())
         for action in actions:
             choose(client, action, row, confirmed="yes", seen=seen, **LOOKED)
 
