@@ -27,6 +27,8 @@ class Command(BaseCommand):
             users.create_superuser(NAME, password=PASSWORD)
         address = f"127.0.0.1:{options['port']}"
         self.stdout.write(f"The admin is at http://{address}/admin/: {NAME!r}, {PASSWORD!r}.")
+        if settings.SMTP_HOST == settings.MAIL_FILES:
+            self.stdout.write(f"E-mails become files in {settings.MAIL_DIR}.")
         self.stdout.write("Ctrl-C stops everything that this has started.\n")
         self.stdout.flush()
         celery = ("-m", "celery", "-A", "booking_platform")
