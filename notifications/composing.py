@@ -2,10 +2,13 @@
 
 English is the language of the templates. Every other language is one catalog,
 ``locale/LANGUAGE/LC_MESSAGES/django.mo``, here or in one of ``LOCALE_PATHS``. To add one, or to bring
-one up to date after a template changed, in this folder (the first line needs GNU gettext)::
+one up to date after a template changed, in this folder (the first command needs GNU gettext)::
 
-    django-admin makemessages --locale nl --no-location     # then translate the .po file it wrote
-    pybabel compile --directory locale --domain django      # both files belong into the repository
+    django-admin makemessages --locale nl --no-location
+    pybabel compile --directory locale --domain django
+
+In between translate the ``.po`` file, and delete its marks ``fuzzy``: what has them is left out. Both
+files belong into the repository.
 """
 
 import re
@@ -58,14 +61,12 @@ def compose(payload: BookingCancelled) -> Letter:
     Whatever an event says can be shown: it is shown on one line, cut where it is too long, and
     never as markup. Of money the letter speaks only if a refund can be expected.
     """
-    wanted = payload.locale or FALLBACK
-    language = offered(wanted)
-    locale = _locale(wanted if language else FALLBACK)
-    with translation.override(language or FALLBACK):
+    language, locale = _chosen(payload.locale or FALLBACK)
+    with translation.override(language):
         subject = _render("subject.txt", {})
         facts = {
             "subject": subject,
-            "language": language or FALLBACK,
+            "language": language,
             "direction": locale.text_direction,
             "start": "right" if locale.text_direction == "rtl" else "left",
             "booking": _displayed(payload.booking_id, LONGEST_BOOKING),
@@ -74,7 +75,7 @@ def compose(payload: BookingCancelled) -> Letter:
             "refund": _refund(payload, locale),
         }
         text, html = _render("body.txt", facts), _render("body.html", facts)
-    return Letter(language or FALLBACK, subject, f"{text}\n", f"{html}\n")
+    return Letter(language, subject, f"{text}\n", f"{html}\n")
 
 
 def languages() -> frozenset[str]:
@@ -88,6 +89,11 @@ def offered(locale: str) -> str | None:
     """Find the language on offer for a locale such as fr-CA or en_GB, itself or its region's."""
     on_offer = languages()
     return next((tag for tag in _shorter_and_shorter(locale) if tag in on_offer), None)
+
+
+def _chosen(wanted: str) -> tuple[str, Locale]:
+    language = offered(wanted)
+    return (language, _locale(wanted)) if language else (FALLBACK, _locale(FALLBACK))
 
 
 def _locale(wanted: str) -> Locale:

@@ -82,7 +82,8 @@ class Answer:
     said: str = ""  # for staff; no address is in it
 
     def __str__(self) -> str:
-        return " ".join(f"{self.step}: {self.code or ''} {self.said}".split())
+        said = " ".join(str(part) for part in (self.code, self.said) if part)
+        return f"{self.step}: {said}" if said else self.step
 
 
 def as_message(mail: CancellationEmail) -> EmailMultiAlternatives:

@@ -556,7 +556,7 @@ class TestLeases:
         sweep()
         row = only()
         assert (row.state, row.lease_until) == ("uncertain", None)
-        assert "worker was lost" in row.last_error
+        assert row.last_error == "its worker was lost while it handed the mail over"
         mail_server.release()
         late.join()
         row = only()

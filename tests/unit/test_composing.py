@@ -185,6 +185,8 @@ class TestLanguage:
             ("en_GB", "en"),
             ("en-us", "en"),
             ("en_US.UTF-8", "en"),
+            ("en.UTF-8", "en"),
+            ("en@euro", "en"),
             ("en-GB-oxendict", "en"),
             (" en ", "en"),
             ("en-" + "x" * 32, "en"),
@@ -224,6 +226,10 @@ class TestLanguage:
         page = Page(composed.html)
         assert ("html", (("lang", composed.language), ("dir", direction))) in page.tags
         assert page.details["[Seats]"] == "2"
+        aligned = {
+            value for _, attributes in page.tags for name, value in attributes if name == "align"
+        }
+        assert aligned == {"center", "right" if direction == "rtl" else "left"}
 
     def test_a_region_of_its_own_does_not_serve_another(
         self, translate: Callable[[str], None]
@@ -309,6 +315,7 @@ class TestRefund:
             ("12.5", "gbp", "en-GB", "£12.50"),
             ("12.5", "usd", "en_US", "$12.50"),
             ("12.5", "usd", "en-GB", "US$12.50"),
+            ("12.5", "usd", "en_GB.UTF-8", "US$12.50"),
             ("12.5", "gbp", "en-XX", "£12.50"),  # a region that CLDR doesn't know
             ("12.5", "gbp", "de", "12,50\xa0£GB"),  # a language that isn't on offer
             ("1500", "jpy", "en", "¥1,500"),

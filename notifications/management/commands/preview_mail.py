@@ -47,7 +47,7 @@ def _sample(locale: str, *, refunded: bool) -> CancellationEmail:
         booking_id="BK-42",
         tour_id=101,
         seats_released=2,
-        payment_id="pi_sandbox_15000_eur_1" if refunded else None,
+        payment_id="pi_sandbox_15000_eur_1",
         amount=Decimal("150.00") if refunded else None,
         tour_name="Paris City Tour",
         locale=locale,
