@@ -1,0 +1,610 @@
+"""The admin of cancellation e-mails as operations staff use it."""
+
+import re
+from datetime import timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from booking_platform.messaging import admin as messaging_admin
+from booking_platform.messaging import leased_admin
+from booking_platform.messaging.leased_admin import as_seen
+from booking_platform.messaging.models import ProcessedEvent
+from notifications import admin as email_admin
+from notifications.cancellations import Outcome
+from notifications.models import CancellationEmail
+from tests.factories import EmailFactory, RefundFactory
+from tests.integration.test_admin import (
+    before,
+    fields,
+    listed,
+    listing,
+    messages,
+    page,
+    staff,
+    text,
+)
+
+pytestmark = pytest.mark.django_db
+
+WHY = {"why": "the customer says that nothing came"}
+
+
+@pytest.fixture
+def admin_client(db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("admin"))
+    return client
+
+
+def in_(**time: float) -> Any:
+    return timezone.now() + timedelta(**time)
+
+
+def pending(**columns: Any) -> CancellationEmail:
+    return EmailFactory(**columns)
+
+
+def sending(**columns: Any) -> CancellationEmail:
+    return EmailFactory(**({"state": "sending", "lease_until": in_(minutes=2)} | columns))
+
+
+def sent(**columns: Any) -> CancellationEmail:
+    return EmailFactory(**({"state": "sent", "sent_at": timezone.now()} | columns))
+
+
+def failed(**columns: Any) -> CancellationEmail:
+    refusal = "RCPT: 550 5.1.1 (address): no such user"
+    return EmailFactory(**({"state": "failed", "attempts": 1, "last_error": refusal} | columns))
+
+
+def uncertain(**columns: Any) -> CancellationEmail:
+    silence = "the message: no whole answer in time"
+    return EmailFactory(**({"state": "uncertain", "attempts": 1, "last_error": silence} | columns))
+
+
+def settled(**columns: Any) -> CancellationEmail:
+    by = {"settled_at": timezone.now(), "settled_by": "ada", "settlement": "told by phone"}
+    return uncertain(**(by | columns))
+
+
+def forgotten(**columns: Any) -> CancellationEmail:
+    nothing = {"recipient": "", "subject": "", "text_body": "", "html_body": "", "last_error": ""}
+    return uncertain(**({"forgotten_at": timezone.now()} | nothing | columns))
+
+
+def choose(client: Client, action: str, *rows: CancellationEmail, **data: Any) -> Any:
+    """Select e-mails and press the button; gives what comes."""
+    chosen = {"action": action, "_selected_action": [row.pk for row in rows]}
+    return client.post(listing(CancellationEmail), chosen | data, follow=True)
+
+
+def confirm(client: Client, asked: Any, **answers: str) -> Any:
+    """Fill in a confirmation that was shown, and send it."""
+    [form] = re.findall(r'<form method="post">.*?</form>', asked.content.decode(), re.DOTALL)
+    data: dict[str, list[str]] = {}
+    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form):
+        data.setdefault(name, []).append(value)
+    return client.post(listing(CancellationEmail), data | answers, follow=True)
+
+
+def columns_of(row: CancellationEmail) -> dict[str, Any]:
+    return CancellationEmail.objects.filter(pk=row.pk).values().get()
+
+
+def change(row: CancellationEmail, **columns: Any) -> None:
+    """Write what a worker would, or a colleague."""
+    CancellationEmail.objects.filter(pk=row.pk).update(updated_at=timezone.now(), **columns)
+
+
+def kept(row: CancellationEmail) -> list[tuple[str, str]]:
+    """Give who decided what about an e-mail, as the admin's history has it."""
+    entries = LogEntry.objects.filter(object_id=str(row.pk)).order_by("pk")
+    return [(entry.user.username, entry.get_change_message()) for entry in entries]
+
+
+def moment(value: Any) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class TestTheList:
+    def test_it_shows_uncertain_ones_then_failed_ones_then_what_is_due_then_the_newest(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        older, newer = sent(created_at=in_(days=-9)), sent(created_at=in_(days=-2))
+        closed = settled(created_at=in_(days=-5))
+        held, due = sending(), pending(next_attempt_at=in_(seconds=-5))
+        stuck, later = pending(), pending(next_attempt_at=in_(hours=1))
+        refused_before, refused = failed(), failed()
+        unsure_before, unsure = forgotten(), uncertain()
+        for row in (refused_before, unsure_before):
+            CancellationEmail.objects.filter(pk=row.pk).update(updated_at=in_(days=-1))
+        expected = [
+            *(unsure_before, unsure, refused_before, refused),
+            *(due, held, later, stuck, newer, closed, older),
+        ]
+        assert listed(admin_client, CancellationEmail) == expected
+        for size in range(1, 6):  # the same, page by page
+            monkeypatch.setattr(email_admin.CancellationEmailAdmin, "list_per_page", size)
+            pages = [
+                listed(admin_client, CancellationEmail, p=number)
+                for number in range(1, -(-len(expected) // size) + 1)
+            ]
+            assert [row for rows in pages for row in rows] == expected
+
+    def test_it_keeps_its_order_over_more_than_a_thousand(self, admin_client: Client) -> None:
+        states = ("sent", "pending", "failed", "sent", "uncertain")
+        rows = EmailFactory.build_batch(1_200)
+        for number, row in enumerate(rows):
+            row.state, row.created_at = states[number % 5], in_(minutes=-number)
+        CancellationEmail.objects.bulk_create(rows)
+        shown = [row for p in range(1, 13) for row in listed(admin_client, CancellationEmail, p=p)]
+        assert len({row.pk for row in shown}) == 1_200
+        assert [row.state for row in shown] == (
+            ["uncertain"] * 240 + ["failed"] * 240 + ["pending"] * 240 + ["sent"] * 480
+        )
+        newest_first = [row.created_at for row in shown[-480:]]
+        assert newest_first == sorted(newest_first, reverse=True)
+
+    def test_it_sorts_by_booking_when_a_person_asks_for_it(self, admin_client: Client) -> None:
+        b, a = uncertain(booking_id="b"), sent(booking_id="a")
+        assert listed(admin_client, CancellationEmail) == [b, a]
+        assert listed(admin_client, CancellationEmail, o=1) == [a, b]
+
+    def test_it_shows_whom_it_is_to_and_marks(self, admin_client: Client) -> None:
+        failed(recipient="ann@example.com", locale="pt-br", attempts=7)
+        settled(), forgotten()
+        shown = admin_client.get(listing(CancellationEmail)).content.decode()
+        assert '<td class="field-addressee">ann@example.com</td>' in shown
+        assert '<td class="field-addressee">forgotten</td>' in shown
+        assert '<td class="field-language">pt-br</td>' in shown
+        assert '<td class="field-attempts">7</td>' in shown
+        assert shown.count('<strong class="mark needs-review">needs review</strong>') == 2
+        assert shown.count('<strong class="mark settled">settled</strong>') == 1
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ({"person": "awaited"}, {"failed", "uncertain"}),
+            ({"person": "settled"}, {"settled"}),
+            ({"state__exact": "uncertain"}, {"uncertain", "settled"}),
+            ({"state__exact": "pending"}, {"due", "gone", "later one"}),
+            ({"person": "awaited", "state__exact": "failed"}, {"failed"}),
+            ({"due": "now"}, {"due", "gone"}),
+            ({"due": "later"}, {"later one"}),
+            ({"due": "under-way"}, {"held"}),
+            ({"q": " later one "}, {"later one"}),
+            ({"q": "later"}, set()),
+            ({"q": "ANN@example.COM"}, {"sent"}),
+            ({"q": "ann@example"}, set()),
+            ({"q": "<1@example.com>"}, {"failed"}),
+        ],
+    )
+    def test_it_is_filtered_and_searched_by(
+        self, admin_client: Client, query: dict[str, str], found: set[str]
+    ) -> None:
+        failed(booking_id="failed", message_id="<1@example.com>")
+        uncertain(booking_id="uncertain")
+        settled(booking_id="settled")
+        sent(booking_id="sent", recipient="Ann@Example.com")
+        pending(booking_id="due", next_attempt_at=in_(seconds=-1))
+        pending(booking_id="gone", lease_until=in_(seconds=-1))
+        sending(booking_id="held")
+        pending(booking_id="later one", next_attempt_at=in_(hours=1))
+        rows = listed(admin_client, CancellationEmail, **query)
+        assert {row.booking_id for row in rows} == found
+
+    def test_it_takes_no_more_queries_when_longer_and_reads_no_bodies(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(email_admin.CancellationEmailAdmin, "list_per_page", 6)
+
+        def grow() -> list[str]:
+            for _ in range(3):
+                uncertain(), failed(), pending(), sent()
+            with CaptureQueriesContext(connection) as queries:
+                text(admin_client.get(listing(CancellationEmail), {"p": 2}))
+            return [query["sql"] for query in queries]
+
+        first, second = grow(), grow()
+        assert len(second) <= len(first) <= 9
+        assert not [sql for sql in first + second if "_body" in sql]
+
+    def test_it_cuts_long_texts(self, admin_client: Client) -> None:
+        failed(booking_id="B" * 255, recipient="r" * 242 + "@example.com", last_error="why " * 99)
+        shown = text(admin_client.get(listing(CancellationEmail)))
+        cells = "".join(re.findall(r'class="field-.*?</t[dh]>', shown))
+        assert "B" * 59 + "…" in cells
+        assert "r" * 39 + "…" in cells
+        assert "why " * 40 not in cells
+
+
+LATER, SOON, PAST = in_(hours=3), in_(minutes=3), in_(seconds=-3)
+NO_ANSWER = {"state": "uncertain", "last_error": "no answer"}
+CLOSED = {"settled_at": PAST, "settled_by": "ada"}
+
+
+class TestWhatIsNext:
+    @pytest.mark.parametrize(
+        ("columns", "said"),
+        [
+            (NO_ANSWER, "waits for a person: no answer"),
+            ({"state": "failed"}, "waits for a person"),
+            (NO_ANSWER | CLOSED, "nothing: settled by ada"),
+            ({"lease_until": SOON, "last_error": "451"}, f"under way until {SOON:%H:%M:%S} UTC"),
+            ({"state": "sending", "lease_until": SOON}, f"under way until {SOON:%H:%M:%S} UTC"),
+            ({"lease_until": PAST}, "due now: its worker is gone, the next sweep takes it"),
+            ({"next_attempt_at": PAST, "last_error": "451"}, "due now: the next sweep takes it"),
+            ({"next_attempt_at": LATER, "last_error": "451"}, f"due at {moment(LATER)}: 451"),
+            ({"state": "sent"}, "nothing: sent"),
+            ({}, "nothing by itself, though it is not sent: send it again"),
+        ],
+    )
+    def test_it_is_true_for(self, admin_client: Client, columns: dict[str, Any], said: str) -> None:
+        row = pending(**columns)
+        shown = text(admin_client.get(listing(CancellationEmail)))
+        assert f'<td class="field-next_briefly">{said}</td>' in shown
+        assert f"<strong>{said}</strong>" in text(admin_client.get(page(row)))
+
+
+class TestThePage:
+    def test_it_shows_the_mail(self, admin_client: Client) -> None:
+        row = sent(text_body="Bonjour,\n  à < bientôt", sent_at=SOON, wanted_at=PAST)
+        shown = text(admin_client.get(page(row)))
+        for fact in (row.recipient, row.subject, row.message_id, moment(SOON), moment(PAST)):
+            assert fact in shown
+        assert '<pre class="body">Bonjour,\n  à < bientôt</pre>' in shown
+        assert "sent: the mail server has accepted it" in shown
+        assert row.html_body in shown
+
+    def test_it_says_when_address_and_text_were_forgotten(self, admin_client: Client) -> None:
+        shown = text(admin_client.get(page(forgotten(forgotten_at=PAST))))
+        assert re.search(rf"Address and text forgotten:.*?{moment(PAST)}", shown, re.DOTALL)
+        assert "<iframe" not in shown
+        assert "forgotten" not in text(admin_client.get(page(uncertain())))
+
+    def test_it_shows_who_settled_it_and_why(self, admin_client: Client) -> None:
+        shown = text(admin_client.get(page(settled(settlement="told in the shop"))))
+        assert "told in the shop" in shown
+        assert '<strong class="mark settled">settled</strong>' in shown
+        assert "Settlement" not in text(admin_client.get(page(uncertain())))
+
+    def test_it_tells_the_last_problem_once(self, admin_client: Client) -> None:
+        for row in (failed(last_error="no such user"), settled(last_error="no such user")):
+            assert text(admin_client.get(page(row))).count("no such user") == 1
+
+    def test_it_links_to_what_else_is_kept_of_the_booking(self, admin_client: Client) -> None:
+        row, refund = uncertain(booking_id="BK-42"), RefundFactory(booking_id="BK-42")
+        shown = text(admin_client.get(page(row)))
+        assert f'href="{page(refund)}"' in shown
+        assert f'href="{listing(ProcessedEvent)}?aggregate_id=BK-42"' in shown
+        assert f'href="{page(row)}"' not in shown
+        assert f'href="{page(row)}"' in text(admin_client.get(page(refund)))
+
+    def test_it_has_the_buttons_that_mean_something(self, admin_client: Client) -> None:
+        def buttons(row: CancellationEmail) -> list[str]:
+            shown = text(admin_client.get(page(row)))
+            return re.findall(r'name="action" value="(\w+)"', shown)
+
+        assert buttons(uncertain()) == buttons(failed()) == ["resend", "settle"]
+        assert buttons(forgotten()) == ["settle"]
+        assert buttons(pending(next_attempt_at=LATER)) == ["resend"]
+        assert buttons(pending(lease_until=SOON)) == buttons(sending()) == []
+        assert buttons(sending(lease_until=PAST)) == buttons(sent()) == buttons(settled()) == []
+
+    def test_even_a_superuser_can_only_look(self, admin_client: Client) -> None:
+        row = uncertain()
+        was = columns_of(row)
+        add = reverse("admin:notifications_cancellationemail_add")
+        assert admin_client.get(add).status_code == 403
+        assert admin_client.post(page(row), {"state": "sent"}).status_code == 403
+        assert admin_client.post(page(row, "delete"), {"post": "yes"}).status_code == 403
+        choose(admin_client, "delete_selected", row, post="yes")
+        assert columns_of(row) == was
+
+    def test_outcomes_of_the_consumer_can_be_filtered_by(self, admin_client: Client) -> None:
+        shown = text(admin_client.get(listing(ProcessedEvent)))
+        for outcome, meaning in Outcome.choices:
+            assert f"?outcome={outcome}" in shown
+            assert meaning in shown
+
+
+EVIL = "\"'><script>alert(1)</script></iframe>&%2F..#?"
+TURNED = "txt\u202eexe\x1b[2J"
+HOSTILE = (
+    f"<script>alert(1)</script>{EVIL}</textarea></pre></div>{TURNED}<img src=x onerror=alert(1)>"
+)
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its elements, and all text that others may have written."""
+
+    def __init__(self, shown: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, list[str]]] = []
+        self.frames: list[dict[str, str | None]] = []
+        self.texts: list[str] = []
+        self.feed(shown)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, [name for name, _ in attrs]))
+        if tag == "iframe":
+            self.frames.append(dict(attrs))
+        self.texts += [value or "" for name, value in attrs if name != "srcdoc"]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+class TestForeignText:
+    def test_a_hostile_mail_stays_inside_its_frame(self, admin_client: Client) -> None:
+        columns = ("booking_id", "recipient", "locale", "subject", "message_id", "last_error")
+        plain = uncertain(**dict.fromkeys(columns, "plain"))
+        evil = uncertain(
+            **dict.fromkeys(columns, EVIL[:20] + TURNED),
+            html_body=HOSTILE,
+            text_body=HOSTILE,
+        )
+        harmless, shown = (
+            Page(admin_client.get(page(row)).content.decode()) for row in (plain, evil)
+        )
+        assert shown.elements == harmless.elements
+        [frame] = shown.frames
+        assert frame["sandbox"] == ""
+        assert frame["referrerpolicy"] == "no-referrer"
+        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        assert frame["srcdoc"] == (
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">{HOSTILE}'
+        )
+        outside = "".join(shown.texts)
+        assert not {"\u202e", "\x1b"} & set(outside)
+        assert outside.count("txt\\u202eexe\\u001b[2J") >= len(columns)
+
+    def test_a_link_in_a_mail_loads_nothing_into_the_frame(self, admin_client: Client) -> None:
+        shown = admin_client.get(page(uncertain())).content.decode()
+        head, _, _ = shown.partition("</head>")
+        assert '<meta http-equiv="Content-Security-Policy" content="frame-src \'none\'">' in head
+
+    def test_it_is_only_text_everywhere_else(self, admin_client: Client) -> None:
+        row = uncertain(booking_id=EVIL + TURNED, recipient=TURNED + EVIL, last_error=EVIL + TURNED)
+        asked = choose(admin_client, "resend", row)
+        for response in (
+            admin_client.get(listing(CancellationEmail)),
+            asked,
+            confirm(admin_client, asked, why=EVIL + TURNED),
+        ):
+            shown = response.content.decode()
+            assert response.status_code == 200
+            assert "<script>alert" not in shown
+            assert "\u202e" not in shown
+            assert "txt\\u202eexe\\u001b[2J" in shown
+
+
+class TestSendAgain:
+    def test_it_is_taken_up_by_the_next_sweep_under_the_same_message_id(
+        self, admin_client: Client
+    ) -> None:
+        row = uncertain(booking_id="BK-1", attempts=9)
+        asked = choose(admin_client, "resend", row)
+        shown = text(asked)
+        assert "Send 1 cancellation e-mail again" in shown
+        assert "who would then be told twice" in shown
+        assert "It keeps its Message-ID" in shown
+        assert row.recipient in shown
+        assert "no whole answer in time" in shown
+        assert CancellationEmail.objects.get().state == "uncertain"
+        response = confirm(admin_client, asked, **WHY)
+        assert "1 cancellation e-mail marked to be sent again: BK-1" in messages(response)
+        was, row = row, CancellationEmail.objects.get()
+        assert (row.state, row.attempts, row.message_id) == ("pending", 0, was.message_id)
+        assert row.next_attempt_at is not None
+        assert row.next_attempt_at <= timezone.now()
+        assert kept(row) == [("admin", f"marked to be sent again: {WHY['why']}")]
+
+    def test_it_needs_a_confirmation_and_a_reason(self, admin_client: Client) -> None:
+        row = uncertain()
+        was = columns_of(row)
+        again = confirm(admin_client, choose(admin_client, "resend", row), why="  ")
+        assert "This field is required." in text(again)
+        assert columns_of(row) == was
+        confirm(admin_client, again, **WHY)
+        assert columns_of(row) != was
+
+    def test_what_waits_in_any_way_can_be_sent(self, admin_client: Client) -> None:
+        rows = [uncertain(), failed(), pending(), pending(next_attempt_at=LATER)]
+        asked = choose(admin_client, "resend", *rows)
+        assert "4 cancellation e-mails marked" in messages(confirm(admin_client, asked, **WHY))
+        assert listed(admin_client, CancellationEmail, due="now") == rows
+
+    def test_it_tells_which_can_not_be_sent_and_why(self, admin_client: Client) -> None:
+        rows = [
+            sent(booking_id="a"),
+            settled(booking_id="b"),
+            forgotten(booking_id="c", forgotten_at=PAST),
+            sending(booking_id="d", lease_until=SOON),
+            sending(booking_id="e", lease_until=PAST),
+            pending(booking_id="f", lease_until=SOON),
+        ]
+        were = [columns_of(row) for row in rows]
+        told = messages(confirm(admin_client, choose(admin_client, "resend", *rows), **WHY))
+        until = f"a worker has it, under way until {SOON:%H:%M:%S} UTC"
+        assert told.split("\n") == [
+            f"{booking}: not marked to be sent again: {why}"
+            for booking, why in (
+                ("a", "it was sent"),
+                ("b", "it was settled by ada"),
+                ("c", f"its address and text were forgotten at {moment(PAST)}"),
+                ("d", until),
+                ("e", "it may have been sent, and the next sweep looks into that"),
+                ("f", until),
+            )
+        ]
+        assert [columns_of(row) for row in rows] == were
+        assert not LogEntry.objects.exists()
+
+    @pytest.mark.parametrize("action", ["resend", "settle"])
+    def test_a_decision_is_about_what_was_shown(self, admin_client: Client, action: str) -> None:
+        """A colleague sends it again while a person thinks, and it fails in another way."""
+        row = failed(booking_id="BK-1")
+        asked = choose(admin_client, action, row)
+        change(row, state="uncertain", last_error="no answer")
+        was = columns_of(row)
+        told = messages(confirm(admin_client, asked, **WHY))
+        assert re.fullmatch(r"BK-1: not marked [\w ]+: it changed since it was shown", told.strip())
+        assert columns_of(row) == was
+        assert not LogEntry.objects.exists()
+
+    def test_without_what_was_shown_nothing_is_decided(self, admin_client: Client) -> None:
+        row = uncertain()
+        was = columns_of(row)
+        for action in ("resend", "settle"):
+            choose(admin_client, action, row, confirmed="yes", **WHY)
+        assert columns_of(row) == was
+
+    @pytest.mark.parametrize("action", ["resend", "settle"])
+    def test_it_does_not_overwrite_what_comes_meanwhile(
+        self, admin_client: Client, action: str
+    ) -> None:
+        row = uncertain()
+        asked = choose(admin_client, action, row)
+        with before("UPDATE", "cancellation_emails", lambda: change(row, state="sent")):
+            response = confirm(admin_client, asked, **WHY)
+        assert "it changed meanwhile: look at it again" in messages(response)
+        row.refresh_from_db()
+        assert (row.state, row.settled, row.next_attempt_at) == ("sent", False, None)
+        assert not LogEntry.objects.exists()
+
+    def test_it_takes_so_many_at_once_the_oldest_first(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (messaging_admin, leased_admin):
+            monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
+        rows = [uncertain(created_at=in_(days=-9 + number)) for number in range(3)]
+        asked = choose(admin_client, "resend", rows[0], select_across="1", index="0")
+        assert "3 are selected. These are the 2 oldest" in text(asked)
+        confirm(admin_client, asked, **WHY)
+        assert set(listed(admin_client, CancellationEmail, due="now")) == set(rows[:2])
+
+
+class TestMarkSettled:
+    def test_it_closes_with_a_reason_once_confirmed(self, admin_client: Client) -> None:
+        row = uncertain(booking_id="BK-1")
+        asked = choose(admin_client, "settle", row)
+        assert "Mark 1 cancellation e-mail settled" in text(asked)
+        assert not CancellationEmail.objects.get().settled
+        response = confirm(admin_client, asked, why="told by phone")
+        assert "1 cancellation e-mail marked settled: BK-1" in messages(response)
+        row.refresh_from_db()
+        assert (row.state, row.settled_by, row.settlement) == (
+            "uncertain",
+            "admin",
+            "told by phone",
+        )
+        assert kept(row) == [("admin", "marked settled: told by phone")]
+        assert "marked settled: told" in text(admin_client.get(page(row, "history")))
+
+    def test_what_is_forgotten_can_still_be_settled(self, admin_client: Client) -> None:
+        confirm(admin_client, choose(admin_client, "settle", forgotten()), **WHY)
+        assert CancellationEmail.objects.get().settled
+
+    def test_it_tells_which_were_not_settled_and_why(self, admin_client: Client) -> None:
+        good, fine = failed(booking_id="good"), sent(booking_id="fine")
+        held, waits = failed(booking_id="held"), pending(booking_id="waits")
+        asked = choose(admin_client, "settle", good, fine, held, waits)
+        CancellationEmail.objects.filter(pk=held.pk).update(lease_until=SOON)
+        told = messages(confirm(admin_client, asked, **WHY))
+        assert "1 cancellation e-mail marked settled: good" in told
+        assert "fine: not marked settled: it does not wait for a person" in told
+        assert "waits: not marked settled: it does not wait for a person" in told
+        assert f"held: not marked settled: a worker has it, under way until {SOON:%H:%M}" in told
+        assert [row.booking_id for row in CancellationEmail.objects.exclude(settled_at=None)] == [
+            "good"
+        ]
+        assert LogEntry.objects.count() == 1
+
+
+class TestAddresses:
+    @pytest.mark.parametrize("action", ["resend", "settle"])
+    def test_they_come_neither_into_the_history_nor_into_the_logs(
+        self, admin_client: Client, action: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        row = uncertain(recipient="ann@example.com")
+        told = messages(confirm(admin_client, choose(admin_client, action, row), **WHY))
+        [entry] = LogEntry.objects.all()
+        logs = "".join(capfd.readouterr())
+        for kept_text in (told, entry.object_repr, entry.change_message, logs, str(row)):
+            assert "ann@" not in kept_text
+
+    def test_staff_are_asked_not_to_write_them_into_the_reason(self, admin_client: Client) -> None:
+        row = uncertain()
+        for action in ("resend", "settle"):
+            assert "don't name the customer in it" in text(choose(admin_client, action, row))
+
+
+class TestPermissions:
+    def post_all(self, client: Client, row: CancellationEmail, *actions: str) -> None:
+        for action in actions:
+            seen = as_seen(CancellationEmail.objects.get())
+            choose(client, action, row, confirmed="yes", seen=seen, **WHY)
+
+    def test_nobody_without_one_sees_any(self) -> None:
+        row, client = uncertain(), staff("view_tour")
+        for url in (listing(CancellationEmail), page(row)):
+            assert client.get(url).status_code == 403
+
+    def test_who_may_see_sees_the_mail_and_decides_nothing(self) -> None:
+        row, client = uncertain(), staff("view_cancellationemail")
+        was = columns_of(row)
+        for url in (listing(CancellationEmail), page(row)):
+            assert 'name="action"' not in text(client.get(url))
+        shown = text(client.get(page(row)))
+        assert row.recipient in shown
+        assert row.html_body in shown
+        self.post_all(client, row, "resend", "settle")
+        assert columns_of(row) == was
+        assert not LogEntry.objects.exists()
+
+    @pytest.mark.parametrize(("may", "may_not"), [("resend", "settle"), ("settle", "resend")])
+    def test_each_decision_has_its_own(self, may: str, may_not: str) -> None:
+        row = uncertain()
+        client, was = staff("view_cancellationemail", f"{may}_cancellationemail"), columns_of(row)
+        for url, pattern in (
+            (page(row), r'name="action" value="(\w+)"'),
+            (listing(CancellationEmail), r'<option value="(\w+)"'),
+        ):
+            assert re.findall(pattern, text(client.get(url))) == [may]
+        self.post_all(client, row, may_not)
+        assert columns_of(row) == was
+        self.post_all(client, row, may)
+        assert columns_of(row) != was
+        assert len(kept(row)) == 1
+
+    def test_a_get_changes_nothing(self, admin_client: Client) -> None:
+        row = uncertain()
+        was = columns_of(row)
+        for action in ("resend", "settle"):
+            query = {"action": action, "_selected_action": row.pk, "confirmed": "1", **WHY}
+            admin_client.get(listing(CancellationEmail), query | {"seen": as_seen(row)})
+        assert columns_of(row) == was
+
+    def test_the_forms_work_in_a_browser_and_not_from_a_strangers_page(self) -> None:
+        row, client = uncertain(), Client(enforce_csrf_checks=True)
+        client.force_login(User.objects.create_superuser("admin"))
+        was = columns_of(row)
+        for action in ("resend", "settle"):
+            given = {"confirmed": "yes", "seen": as_seen(row)} | WHY
+            assert choose(client, action, row, **given).status_code == 403
+        assert columns_of(row) == was
+        buttons = fields(text(client.get(page(row))), 'class="resolutions"')
+        asked = client.post(listing(CancellationEmail), buttons | {"action": "resend"})
+        confirm(client, asked, **WHY)
+        assert CancellationEmail.objects.get().state == "pending"
