@@ -1,6 +1,6 @@
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.functions import Now, Upper
 from django.utils import timezone
 
 from booking_platform.messaging.leases import Conclusion, Leased
@@ -53,6 +53,7 @@ class CancellationEmail(Leased):
             *Leased.Meta.indexes,
             models.Index(fields=("state",), name="cancellation_emails_by_state"),
             models.Index(fields=("created_at",), name="cancellation_emails_created"),
+            models.Index(Upper("recipient"), name="cancellation_emails_to"),  # for __iexact
             models.Index(
                 fields=("created_at",),
                 condition=Q(forgotten_at__isnull=True),
