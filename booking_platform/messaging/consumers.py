@@ -117,6 +117,8 @@ class EventConsumers(bootsteps.ConsumerStep):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         self.intake: Intake | None = None
+        self._loop = parent.loop
+        parent.loop = self._run
 
     def start(self, c: Any) -> None:
         from django.conf import settings
@@ -149,6 +151,20 @@ class EventConsumers(bootsteps.ConsumerStep):
         if hasattr(c.pool, "maintain_pool"):
             hub.call_repeatedly(LOST_PROCESS_SECONDS, c.pool.maintain_pool)
 
+    def _run(self, c: Any, *args: Any) -> None:
+        """Run Celery's event loop and, when it is told to stop, what is in the pool.
+
+        In ``stop`` it would be too late: before that, Celery forgets the requests that no process
+        of the pool has accepted yet. What was on its way to a process is done all the same, but
+        the result is dropped and nothing acked.
+        """
+        try:
+            self._loop(c, *args)
+        except WorkerShutdown:
+            self.stop(c)
+            ignore_errors(c.connection, self._finish, c)
+            raise
+
     def stop(self, c: Any) -> None:
         if self.intake is None:
             return
@@ -156,15 +172,14 @@ class EventConsumers(bootsteps.ConsumerStep):
             self.intake.forget()
         else:
             self.intake.stop(partial(ignore_errors, c.connection))
-            self._finish(c)
 
     def _finish(self, c: Any) -> None:
         """Run the event loop until what is in the pool is settled.
 
         Celery's pool, stopping, can end before it has read the last results of its processes: what
-        they had committed would never be acked. A second signal ends the wait, and so does Celery's
-        knowing of no request any more: a pool that is closing drops what it is given, without a
-        word, and the broker delivers that again.
+        they had committed would never be acked. `QUIT` ends the wait, and so does Celery's knowing
+        of no request any more: its remote `shutdown` breaks off a turn of the loop, and an ack that
+        was to be sent in it is lost. The broker delivers that group again.
         """
         loop = c.hub and c.hub.create_loop()
         idle = 0  # turns of the loop in which Celery knew of no request

@@ -9,7 +9,7 @@ import pytest
 from celery import current_app
 from django.conf import settings
 
-from booking_platform.messaging.topology import CREATED_FOR_CATALOG
+from booking_platform.messaging.topology import CANCELLED_FOR_CATALOG, CREATED_FOR_CATALOG
 from catalog.models import Reservation, Tour
 from tests.events import created
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
@@ -95,6 +95,32 @@ class TestWarmShutdown:
         platform.start()
         platform.wait_for_processed(3000, seconds=120)
         assert_all_reserved(tour, 3000)
+        assert counter(platform.environment, "duplicate_events_total") == 0
+
+    @pytest.mark.servers
+    def test_it_finishes_what_no_process_has_begun(self, platform: Platform, tour: Tour) -> None:
+        """Handed to the pool, whose process has not said so much as that it took it."""
+        worker = platform.start("-c", "1")
+        [process] = worker.pool()
+        process.suspend()
+        platform.publish(bookings(tour, 1))
+        inspect = current_app.control.inspect(timeout=2)
+        platform.wait_for(lambda: any(inspect.reserved().values()), "the pool has the group")
+        worker.process.send_signal(signal.SIGTERM)
+        with platform.channel() as channel:
+            other = CANCELLED_FOR_CATALOG.name  # RabbitMQ counts a consumer until all is acked
+            platform.wait_for(
+                lambda: channel.queue_declare(other, passive=True).consumer_count == 0,
+                "the worker takes no more",
+            )
+        process.resume()
+        assert worker.process.wait(60) == 0
+        assert processed() == 1
+        next_worker = platform.start("-c", "1")
+        platform.publish(bookings(tour, 1, "C"))
+        platform.wait_for_processed(2)
+        assert next_worker.stop() == 0
+        assert_all_reserved(tour, 2)
         assert counter(platform.environment, "duplicate_events_total") == 0
 
 
