@@ -5,9 +5,11 @@ value and what to write instead.
 """
 
 import os
+import re
 from collections.abc import Collection
 
 from django.core.exceptions import ImproperlyConfigured
+from email_validator import EmailNotValidError, validate_email
 
 
 def text(name: str, default: str = "") -> str:
@@ -28,6 +30,26 @@ def integer(name: str, default: int, *, minimum: int = 0, maximum: int = 10**9 -
 
 def seconds(name: str, default: float, *, minimum: float = 0.0) -> float:
     return _number(name, default, minimum, 10**9 - 1, whole=False)
+
+
+def sender(name: str, default: str) -> str:
+    """Read one e-mail address, which may have a name before it."""
+    value = text(name, default)
+    plainly_named = re.fullmatch(r'[^\x00-\x1f<>@,:;\\"()\[\]]*<([^<>]*)>', value)
+    address = plainly_named[1] if plainly_named else value  # names in all scripts, too
+    try:
+        if value:
+            parsed = validate_email(
+                address, allow_display_name=True, check_deliverability=False, test_environment=True
+            )
+            if not parsed.local_part.isascii() or "=?" in value:
+                raise EmailNotValidError("the part before the @-sign is not ASCII")
+    except EmailNotValidError as error:
+        raise ImproperlyConfigured(
+            f"{name} is {value!r} ({str(error).rstrip('.')}): set it to one address, such as "
+            "noreply@example.com or Example Tours <noreply@example.com>."
+        ) from None
+    return value
 
 
 def _number(name: str, default: float, minimum: float, maximum: float, *, whole: bool) -> float:

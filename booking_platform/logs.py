@@ -4,11 +4,17 @@ A line's event is a sentence; what it speaks of are its keys (``event_id``, ``bo
 ``tour_id``, ``attempt``, ...). Addresses, secrets and message bodies are never logged.
 """
 
+import io
 import logging.config
+import re
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
+
+# What PostgreSQL adds to an error: the row that it refused, with the customer in it. Its first line
+# says all that is ours to know (https://www.postgresql.org/docs/current/protocol-error-fields.html).
+_ROW = re.compile(r"\nDETAIL: .*?(?=\n\n|\Z)", re.DOTALL)
 
 
 def configure(config: dict[str, Any]) -> None:
@@ -23,16 +29,18 @@ def configure(config: dict[str, Any]) -> None:
     if config["json"]:
         plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderer = [
-            structlog.processors.ExceptionRenderer(plain),
+            structlog.processors.ExceptionRenderer(lambda error: _without_rows(plain(error))),
+            _without_row,
             structlog.processors.JSONRenderer(),
         ]
     else:
         renderer = [
+            _without_row,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 pad_event_to=0,
-                exception_formatter=structlog.dev.plain_traceback,  # no locals: they hold customers
-            )
+                exception_formatter=_plain_traceback,
+            ),
         ]
     logging.config.dictConfig(
         {
@@ -72,3 +80,22 @@ def configure(config: dict[str, Any]) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _without_row(_logger: Any, _method: str, event: Any) -> Any:
+    """Cut refused rows out of a line that others wrote, such as Celery's of a failed task."""
+    event["event"] = _ROW.sub("", str(event["event"]))
+    return event
+
+
+def _without_rows(exceptions: Any) -> Any:
+    for exception in exceptions:
+        exception["exc_value"] = _ROW.sub("", exception["exc_value"])
+    return exceptions
+
+
+def _plain_traceback(output: TextIO, error: Any) -> None:
+    """Write a traceback without local variables, which hold customers, and without refused rows."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    output.write(_ROW.sub("", text.getvalue()))

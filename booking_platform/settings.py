@@ -265,9 +265,10 @@ MAIL_FILES = "files:"  # no host can have that name
 MAIL_DIR = VAR_DIR / "mail"
 SMTP_HOST = env.text("SMTP_HOST")
 if not re.fullmatch(r"[A-Za-z0-9_.-]*|\[?[0-9A-Fa-f:]+\]?", SMTP_HOST):
+    _shown = "no host name" if "@" in SMTP_HOST else repr(SMTP_HOST)  # it may hold a password
     raise ImproperlyConfigured(
-        f"SMTP_HOST is {SMTP_HOST!r}: set it to a host name alone, such as smtp.example.com; the "
-        "port is SMTP_PORT."
+        f"SMTP_HOST is {_shown}: set it to a host name alone, such as smtp.example.com; the port "
+        "is SMTP_PORT."
     )
 SMTP_HOST = SMTP_HOST.strip("[]") or ("" if PRODUCTION else MAIL_FILES)
 _this_machine = SMTP_HOST in ("localhost", "127.0.0.1", "::1")
@@ -281,20 +282,17 @@ SMTP_PASS = env.text("SMTP_PASS")
 if bool(SMTP_USER) != bool(SMTP_PASS):
     missing, given = ("SMTP_PASS", "SMTP_USER") if SMTP_USER else ("SMTP_USER", "SMTP_PASS")
     raise ImproperlyConfigured(f"{missing} is not set, but {given} is: set both, or neither.")
+if not (SMTP_USER + SMTP_PASS).isascii():
+    raise ImproperlyConfigured("SMTP_USER and SMTP_PASS must be ASCII: logins know no other.")
 if SMTP_USER and SMTP_SECURITY == "none" and not _this_machine:
     raise ImproperlyConfigured(
         "SMTP_SECURITY is 'none', but SMTP_USER is set: the password would cross the network in "
         "the clear. Set it to starttls or tls."
     )
 SMTP_TIMEOUT_SECONDS = env.seconds("SMTP_TIMEOUT_SECONDS", 60.0, minimum=0.01)  # for each answer
-EMAIL_FROM = env.text("EMAIL_FROM", "" if PRODUCTION else "noreply@example.com")
-if not re.fullmatch(r"|[^\s<>@,]+@[^\s<>@,]+|[^\r\n<>@,]*<[^\s<>@,]+@[^\s<>@,]+>", EMAIL_FROM):
-    raise ImproperlyConfigured(
-        f"EMAIL_FROM is {EMAIL_FROM!r}: set it to one address, such as noreply@example.com or "
-        "Example Tours <noreply@example.com>."
-    )
+EMAIL_FROM = env.sender("EMAIL_FROM", "" if PRODUCTION else "noreply@example.com")
 
-# A mail of which it isn't known whether it was sent: ask a person, or send it again.
+# A mail of which it isn't known whether it was sent: ask a person, or send it again, once.
 EMAIL_UNCERTAIN = env.choice("EMAIL_UNCERTAIN", ("ask", "resend"), "ask")
 EMAIL_RETENTION = timedelta(days=env.integer("EMAIL_RETENTION_DAYS", 90, minimum=1, maximum=36_500))
 CELERY_BEAT_SCHEDULE["sweep-emails"] = {

@@ -23,5 +23,7 @@ def mailbox(text: str) -> str:
     except EmailNotValidError as error:
         # What follows in its sentence may be the address's own.
         raise UnusableAddress(re.split(r"[:(]", str(error))[0].strip(" .")) from None
+    if "=?" in address.local_part:  # Django's backend would write to what that decodes to
+        raise UnusableAddress("The part before the @-sign looks like an encoded word (RFC 2047)")
     assert address.ascii_email is not None  # since SMTPUTF8 is not allowed
     return address.ascii_email

@@ -15,14 +15,15 @@
                     sent ◄── uncertain
                  a late answer
 
-``failed`` and ``uncertain`` wait for a person, who has it sent again or closes the matter. Nothing
-leaves ``uncertain`` by itself, unless ``EMAIL_UNCERTAIN`` is ``resend``: a customer told twice is worse
-than one told late.
+``failed`` and ``uncertain`` wait for a person, who has it sent again or closes the matter. Nothing is
+sent again by itself that may have been sent, a customer told twice being worse than one told late;
+with ``EMAIL_UNCERTAIN`` set to ``resend`` it is, once.
 """
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -79,20 +80,28 @@ def judge_abandoned() -> int:
 
 
 def conclude(mail: CancellationEmail, answer: Answer, now: datetime) -> Conclusion:
-    """Judge what became of a mail."""
-    columns = {"state": State.PENDING, "last_error": str(answer), "next_attempt_at": None}
+    """Judge what became of a mail.
+
+    What may have been sent once stays so: a later refusal only says that the repeat was not.
+    """
+    uncertain = answer.outcome is Outcome.UNCERTAIN
+    unanswered = mail.unanswered + uncertain
     tried_enough = mail.attempts >= settings.RETRY_ATTEMPTS or now - mail.wanted_at > LONGEST_RETRY
+    columns: dict[str, Any] = {"unanswered": unanswered, "next_attempt_at": None}
+    said = str(answer)
     match answer.outcome:
         case Outcome.SENT:
             return Conclusion(columns | {"state": State.SENT, "sent_at": now, "last_error": ""})
-        case Outcome.REFUSED:
-            return Conclusion(columns | {"state": State.FAILED})
-        case Outcome.UNCERTAIN if tried_enough or settings.EMAIL_UNCERTAIN == "ask":
-            return Conclusion(columns | {"state": State.UNCERTAIN})
-        case Outcome.AGAIN if tried_enough:
-            why = f"given up after {mail.attempts} attempts; the last: {answer}"
-            return Conclusion(columns | {"state": State.FAILED, "last_error": why})
-    return Conclusion(columns, again=True)
+        case Outcome.AGAIN if not tried_enough:
+            return Conclusion(columns | {"state": State.PENDING, "last_error": said}, again=True)
+        case Outcome.UNCERTAIN if settings.EMAIL_UNCERTAIN == "resend" and unanswered == 1:
+            return Conclusion(columns | {"state": State.PENDING, "last_error": said}, again=True)
+        case Outcome.AGAIN:
+            said = f"given up after {mail.attempts} attempts; the last: {said}"
+    if unanswered and not uncertain:
+        said += "; an earlier attempt got no answer"
+    state = State.UNCERTAIN if unanswered else State.FAILED
+    return Conclusion(columns | {"state": state, "last_error": said})
 
 
 def _act(mail: CancellationEmail) -> Conclusion:
@@ -106,7 +115,7 @@ def _act(mail: CancellationEmail) -> Conclusion:
 
 def _handed_over(mail: CancellationEmail) -> Answer:
     if mail.attempts > settings.RETRY_ATTEMPTS:  # none of which lived to tell
-        return Answer(Outcome.AGAIN, "its workers died")
+        return Answer(Outcome.AGAIN, "its leases ended before it was handed over")
     leases.still_held(mail)
     try:
         return mailer.send(mail, partial(_mark_sending, mail))
@@ -121,7 +130,9 @@ def _handed_over(mail: CancellationEmail) -> Answer:
 
 def _mark_sending(mail: CancellationEmail) -> None:
     leases.still_held(mail)
-    leases.write(mail, state=State.SENDING)
+    # A whole lease for the message and its answer, whatever came before them has taken.
+    mail.lease_until = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+    leases.write(mail, state=State.SENDING, lease_until=mail.lease_until)
     mail.state = State.SENDING
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from email.utils import parseaddr
-from functools import partial
 from hashlib import sha256
 
 from django.conf import settings
@@ -59,7 +58,8 @@ def _request(event: Event) -> str | Refused:
         return Refused(DeadLetter.Reason.INVALID, detail)
     mail = _insert(payload, recipient)
     if mail is not None:
-        transaction.on_commit(partial(attempts.carry_on, mail), robust=True)
+        # No partial: Django asks what is robust for its name.
+        transaction.on_commit(lambda: attempts.carry_on(mail), robust=True)
         return Outcome.REQUESTED
     earlier = CancellationEmail.objects.get(booking_id=payload.booking_id)
     if earlier.forgotten or earlier.recipient.casefold() == recipient.casefold():

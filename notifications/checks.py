@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004
 
 REQUIRED = {
     "SMTP_HOST": "your mail server, such as smtp.example.com",
@@ -22,4 +22,20 @@ def mail_is_set_up(**_: Any) -> list[CheckMessage]:
         )
         for name, purpose in REQUIRED.items()
         if not getattr(settings, name)
+    ]
+
+
+@register(deploy=True)
+def leases_outlast_the_mail_server(**_: Any) -> list[CheckMessage]:
+    """Hold the lease against how long the message and its answer may take."""
+    longest = 2 * settings.SMTP_TIMEOUT_SECONDS
+    if longest < settings.LEASE_SECONDS:
+        return []
+    return [
+        Warning(
+            f"LEASE_SECONDS is {settings.LEASE_SECONDS:g}, but a mail server may take "
+            f"{longest:g} s over a message: e-mails of live workers are taken for uncertain.",
+            hint="Raise LEASE_SECONDS or lower SMTP_TIMEOUT_SECONDS.",
+            id="notifications.W001",
+        )
     ]

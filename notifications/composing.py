@@ -14,25 +14,23 @@ files belong into the repository.
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from babel import Locale, UnknownLocaleError
-from babel.numbers import format_currency, get_currency_precision, list_currencies
+from babel.numbers import format_currency
 from django.conf import settings
 from django.template.loader import render_to_string
 from django.utils import translation
 
 from booking_platform.messaging.events import BookingCancelled
+from booking_platform.money import UnusableAmount, minor_units
 
 SOURCE = "en"  # the language of the templates: it needs no catalog
 FALLBACK = "fr"  # for whom we don't know, or whose language isn't on offer
 
 LONGEST_TOUR = 200  # characters that are shown; an event may have 10,000
 LONGEST_BOOKING = 255  # as an event may have, so never cut
-TOO_MUCH = 10**12  # major units; no customer's refund
-NO_CURRENCY = "XXX"  # what ISO 4217 has for it
 
 CATALOGS = Path(__file__).parent / "locale"
 TEMPLATES = "notifications/cancellation"
@@ -112,23 +110,19 @@ def _shorter_and_shorter(locale: str) -> Iterator[str]:
 
 
 def _refund(payload: BookingCancelled, locale: Locale) -> str:
-    """Write the amount that is refunded, to the last digit; empty if none can be promised."""
+    """Write the amount that is refunded, to the last digit; empty if none can be promised.
+
+    What can't be refunded exactly as it is asked for waits for a person: nothing is promised then.
+    """
     amount, currency = payload.amount, payload.currency or ""
-    if not payload.payment_id or amount is None or not _plausible(amount, currency):
+    if not payload.payment_id or amount is None:
+        return ""
+    try:
+        minor_units(amount, currency)
+    except UnusableAmount:
         return ""
     written = format_currency(amount, currency.upper(), locale=locale, decimal_quantization=False)
     return _LETTER_BESIDE_DIGIT.sub("\N{NO-BREAK SPACE}", written)  # "CHF 5": UTS 35, 3, 4.2
-
-
-def _plausible(amount: Decimal, currency: str) -> bool:
-    """Whether the payments can be expected to refund it, and not to ask a person first."""
-    code = currency.upper()
-    known = currency.isascii() and code in list_currencies() and code != NO_CURRENCY
-    if not known or not amount.is_finite() or not 0 < amount < TOO_MUCH:
-        return False
-    # Banks have decimals in many currencies that CLDR writes without.
-    smallest = Decimal(1).scaleb(-max(get_currency_precision(code), 2))
-    return amount == amount.quantize(smallest)
 
 
 def _displayed(text: str, longest: int) -> str:

@@ -55,7 +55,8 @@ from notifications import smtp
 from notifications.models import CancellationEmail
 from notifications.smtp import MESSAGE, Undelivered
 
-SHOWN = 300  # characters of an answer that are kept
+READ = 1000  # characters of an answer that are looked through for addresses
+SHOWN = 300  # of them that are kept
 
 _ABOUT_ACCESS = (530, 534, 535, 538)
 _ADDRESS = re.compile(r"[^\s<>()\[\]:;,\"']+@[^\s<>()\[\]:;,\"']+")
@@ -113,6 +114,8 @@ def send(mail: CancellationEmail, about_to_send: Callable[[], None]) -> Answer:
     the message here, and is raised.
     """
     message = as_message(mail)
+    if not mail.recipient:  # Django would send it to nobody, and say nothing
+        raise ValueError("an e-mail to nobody")
     if settings.SMTP_HOST == settings.MAIL_FILES:
         return _write_file(message, about_to_send)
     try:
@@ -138,20 +141,24 @@ def _judged(problem: Undelivered) -> Outcome:
 def _without_addresses(text: bytes, mail: CancellationEmail) -> str:
     """Give a server's words in one line of text; they often repeat the address."""
     words = " ".join(text.decode("ascii", "replace").split())
-    words = "".join(char if char.isprintable() else "?" for char in words)
-    words = _ADDRESS.sub("(address)", words)
-    local = re.escape(mail.recipient.rpartition("@")[0])
-    words = re.sub(rf"(?<!\w){local}(?!\w)", "(address)", words, flags=re.IGNORECASE)
-    return words[:SHOWN]
+    words = "".join(char if char.isprintable() else "?" for char in words[:READ])
+    local = mail.recipient.rpartition("@")[0]
+    for known in (mail.recipient, local, local.partition("+")[0]):
+        alone = rf"(?<![^\W_]){re.escape(known)}(?![^\W_])"
+        words = re.sub(alone, "(address)", words, flags=re.IGNORECASE)
+    return _ADDRESS.sub("(address)", words)[:SHOWN]
 
 
 def _write_file(message: EmailMultiAlternatives, about_to_send: Callable[[], None]) -> Answer:
     """Keep a message as a file, where there is no mail server; a repeat would be another file."""
     name = f"{timezone.now():%Y%m%dT%H%M%S}-{uuid4().hex[:8]}.eml"
-    settings.MAIL_DIR.mkdir(parents=True, exist_ok=True)
+    settings.MAIL_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = settings.MAIL_DIR / f".{name}"
     parsed: Any = message.message()
-    draft.write_bytes(parsed.as_bytes(linesep="\r\n"))
-    about_to_send()
-    draft.rename(settings.MAIL_DIR / name)
+    try:
+        draft.write_bytes(parsed.as_bytes(linesep="\r\n"))
+        about_to_send()
+        draft.rename(settings.MAIL_DIR / name)
+    finally:
+        draft.unlink(missing_ok=True)
     return Answer(Outcome.SENT, "file", said=name)

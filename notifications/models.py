@@ -13,7 +13,7 @@ class CancellationEmail(Leased):
         PENDING = "pending", "pending: nothing was handed over yet"
         SENDING = "sending", "sending: is being handed over to the mail server"
         SENT = "sent", "sent: the mail server has accepted it"
-        FAILED = "failed", "failed: it was refused, and not sent"
+        FAILED = "failed", "failed: it was refused, or given up, and not sent"
         UNCERTAIN = "uncertain", "uncertain: was handed over, and no answer came"
 
     booking_id = models.CharField(max_length=255, unique=True)
@@ -29,6 +29,9 @@ class CancellationEmail(Leased):
     created_at = models.DateTimeField(default=timezone.now, db_default=Now())
     wanted_at = models.DateTimeField(
         default=timezone.now, db_default=Now(), help_text="Since when it is to be sent."
+    )
+    unanswered = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How often it was handed over without an answer."
     )
     sent_at = models.DateTimeField(null=True, blank=True)
     forgotten_at = models.DateTimeField(

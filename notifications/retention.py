@@ -26,6 +26,12 @@ def forget_recipients() -> None:
     forgotten = 0
     while pks := list(old.order_by("created_at").values_list("pk", flat=True)[:BATCH]):
         forgotten += old.filter(pk__in=pks).update(
-            forgotten_at=now, recipient="", subject="", text_body="", html_body="", last_error=""
+            forgotten_at=now,
+            updated_at=now,  # a person's decision about what was there is none any more
+            recipient="",
+            subject="",
+            text_body="",
+            html_body="",
+            last_error="",
         )
     log.info("Cleanup: recipients of e-mails forgotten", forgotten=forgotten)

@@ -22,6 +22,7 @@ IDLE_SECONDS = 5.0  # that a connection is kept open for the next mail of a run
 LONGEST_ANSWER = 64 * 1024  # bytes; the lines of RFC 5321 have 512
 
 GO_AHEAD = 354  # the answer to DATA that asks for the message (RFC 5321, 4.3.2)
+MAIL = "MAIL"
 MESSAGE = "the message"  # the step at which it, or a part of it, is on its way
 
 
@@ -33,9 +34,12 @@ class Undelivered(Exception):
         self.step, self.code, self.text = step, code, text
 
     @property
-    def ended(self) -> bool:
-        """Whether the server just ended the connection, before the message."""
-        return self.step != MESSAGE and self.code in (None, 421)
+    def of_connection(self) -> bool:
+        """Whether the server may have spoken of the connection, and not of the message.
+
+        It has ended it, or what answered MAIL had been said before, to a client that was idle.
+        """
+        return self.step == MAIL or (self.step != MESSAGE and self.code in (None, 421))
 
 
 def deliver(message: EmailMultiAlternatives, about_to_send: Callable[[], None]) -> None:
@@ -53,9 +57,8 @@ def deliver(message: EmailMultiAlternatives, about_to_send: Callable[[], None]) 
         try:
             backend.hand_over(message, about_to_send)
         except Undelivered as problem:
-            if not (kept and problem.ended):
+            if not (kept and problem.of_connection):
                 raise
-            # Servers end connections that were kept: that says nothing of this message.
             backend.hand_over(message, about_to_send)
 
 
@@ -110,15 +113,13 @@ class Conversation(smtplib.SMTP):
             self.file = io.BufferedReader(self._answers)
         if self._answers is not None:
             self._answers.expect(self.timeout)
-        return super().getreply()
-
-    def send(self, s: Any) -> None:
+        reply = super().getreply()
         if self.sock is not None:
-            self.sock.settimeout(self.timeout)  # the last answer may have left little of it
-        super().send(s)
+            self.sock.settimeout(self.timeout)  # of which the answer may have left little
+        return reply
 
     def mail(self, sender: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
-        self.step = "MAIL"
+        self.step = MAIL
         return self._accepted(super().mail(sender, options))
 
     def rcpt(self, recip: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
@@ -215,6 +216,8 @@ class Backend(EmailBackend):
 
 
 def _described(error: Exception) -> bytes:
+    if isinstance(error, smtplib.SMTPAuthenticationError):  # some servers repeat what they got
+        return f"{type(error).__name__}: {error.smtp_code}".encode()
     if isinstance(error, smtplib.SMTPResponseException):
         text = error.smtp_error
         text = text if isinstance(text, bytes) else text.encode()

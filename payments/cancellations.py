@@ -1,7 +1,6 @@
 """What a cancelled booking asks of the refunds."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from django.db import models, transaction
@@ -14,9 +13,9 @@ from booking_platform.messaging.events import BookingCancelled
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rows import insert_missing
 from booking_platform.messaging.topology import CANCELLED_FOR_PAYMENTS
+from booking_platform.money import UnusableAmount, format_money, minor_units
 from payments import attempts
 from payments.models import IdempotencyStore, idempotency_key, refund_request
-from payments.money import UnusableAmount, format_money, minor_units
 
 
 class Outcome(models.TextChoices):
@@ -77,7 +76,8 @@ def _request(event: Event) -> str | Refused:
     if wanted != NOTHING and not _asked_for_nothing(booking):
         refund = _insert(booking, wanted)
         if refund is not None:
-            transaction.on_commit(partial(attempts.carry_on, refund), robust=True)
+            # No partial: Django asks what is robust for its name.
+            transaction.on_commit(lambda: attempts.carry_on(refund), robust=True)
             return Outcome.REQUESTED
     earlier = _earlier(booking)
     if earlier is None:

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from booking_platform.messaging.leases import Conclusion, Leased
-from payments.money import format_money
+from booking_platform.money import format_money
 
 # Names this platform's keys among others of the same Stripe account.
 NAMESPACE = "booking-platform:refund:"

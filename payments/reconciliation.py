@@ -18,9 +18,9 @@ from django.db.models import Q
 from django.utils import timezone
 
 from booking_platform.messaging import leases
+from booking_platform.money import format_money
 from payments import stripe_gateway
 from payments.models import NAMESPACE, IdempotencyStore, idempotency_key
-from payments.money import format_money
 from payments.refunds import is_ours
 from payments.stripe_gateway import Refund, Unknown
 

@@ -26,8 +26,8 @@ from django.conf import settings
 
 from booking_platform.messaging.leases import Conclusion
 from booking_platform.messaging.retention import LONGEST_RETRY
+from booking_platform.money import format_money
 from payments.models import NAMESPACE, IdempotencyStore, idempotency_key
-from payments.money import format_money
 from payments.stripe_gateway import OtherParameters, Refund, Refused, Unknown
 
 Status = IdempotencyStore.Status

@@ -22,7 +22,14 @@ DRIP = "drip"  # an answer of which a byte comes now and then, and never the las
 FLOOD = "flood"  # an answer without end, as fast as it can be read
 HOLD = "hold"  # the right answer, but not before ``release``
 
-CONNECT, MAIL, RCPT, DATA, MESSAGE = STEPS = ("connect", "MAIL", "RCPT", "DATA", "message")
+CONNECT, MAIL, RCPT, DATA, MESSAGE, QUIT = STEPS = (
+    "connect",
+    "MAIL",
+    "RCPT",
+    "DATA",
+    "message",
+    "QUIT",
+)
 
 DRIP_SECONDS = 0.05
 
@@ -134,6 +141,10 @@ class _Connection(SMTP):
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         if not await self._suffers(DATA, self._recipient()):
             await super().smtp_DATA(arg)
+
+    async def smtp_QUIT(self, arg: str | None) -> None:  # noqa: N802
+        if not await self._suffers(QUIT):
+            await super().smtp_QUIT(arg)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         recipient = self._recipient()

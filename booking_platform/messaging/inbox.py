@@ -78,7 +78,7 @@ def _read(consumer: Consumer, delivery: Delivery) -> Arrival | Parking:
         raise
     except Exception as error:  # a bug in reading one event must not hold up its neighbours
         log.exception("A bug: the message is parked unread", consumer=consumer.name)
-        return refuse(DeadLetter.Reason.BUG, f"{type(error).__name__}: {error}"[:500])
+        return refuse(DeadLetter.Reason.BUG, _worded(error))
 
 
 def _settle(consumer: Consumer, group: Sequence[Arrival | Parking]) -> list[Arrival | Parking]:
@@ -95,8 +95,14 @@ def _settle(consumer: Consumer, group: Sequence[Arrival | Parking]) -> list[Arri
         if isinstance(only, Parking):
             raise  # it can't even be parked; the broker's delivery limit keeps it
         log.exception("A bug: the event is parked", event_id=only.event.event_id)
-        refused = Refused(DeadLetter.Reason.BUG, f"{type(error).__name__}: {error}"[:500])
+        refused = Refused(DeadLetter.Reason.BUG, _worded(error))
         return _persevere(consumer, [_parking(consumer, only, refused)])
+
+
+def _worded(error: Exception) -> str:
+    """Give an error in a line; PostgreSQL's other lines hold the row, and the customer in it."""
+    first_line, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first_line}"[:500]
 
 
 def _parking(consumer: Consumer, arrival: Arrival, refused: Refused) -> Parking:

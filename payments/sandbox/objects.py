@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from payments.money import major_units
+from booking_platform.money import major_units
 
 Object = dict[str, Any]
 

@@ -87,6 +87,18 @@ class TestRequests:
         assert row.lease_until is None
         assert ProcessedEvent.objects.get().outcome == "refund_requested"
 
+    def test_a_fault_after_the_commit_parks_nothing(
+        self, stripe: Sandbox, payment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_given: Any) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(leases, "carry_on", broken)
+        cancel("BK-1", payment)
+        assert parked() == []
+        assert only().status == "in_progress"
+        assert only().lease_until is not None
+
     @pytest.mark.parametrize(("payment_id", "amount"), [(None, None), (None, 0), ("pi_1", 0)])
     def test_nothing_to_refund_is_recorded(
         self, stripe: Sandbox, payment_id: str | None, amount: int | None

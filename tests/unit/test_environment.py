@@ -212,7 +212,13 @@ class TestDevelopment:
         assert (settings["SMTP_SECURITY"], settings["SMTP_PORT"]) == (security, port)
 
     @pytest.mark.parametrize(
-        "sender", ["noreply@example.com", "Example Tours <noreply@example.com>", "Été <a@été.fr>"]
+        "sender",
+        [
+            "noreply@example.com",
+            "Example Tours <noreply@example.com>",
+            '"Tours: Paris" <noreply@example.com>',
+            "Été <a@été.fr>",
+        ],
     )
     def test_the_sender_may_have_a_name(self, read_settings, sender):
         assert read_settings(EMAIL_FROM=sender)["EMAIL_FROM"] == sender
@@ -255,7 +261,13 @@ class TestDevelopment:
             ("SMTP_PORT", "65536"),
             ("SMTP_SECURITY", "ssl"),
             ("SMTP_TIMEOUT_SECONDS", "0"),
+            ("SMTP_HOST", "smtp://ann:hidden-word@smtp.example.com"),
             ("EMAIL_FROM", "noreply"),
+            ("EMAIL_FROM", "noreply@example.com."),
+            ("EMAIL_FROM", "été@example.com"),
+            ("EMAIL_FROM", "=?utf-8?q?a?=@example.com"),
+            ("EMAIL_FROM", "Tours: Paris <a@example.com>"),
+            ("EMAIL_FROM", 'Tours "x <a@example.com>'),
             ("EMAIL_FROM", "a@example.com, b@example.com"),
             ("EMAIL_FROM", "A <a@example.com>\nBcc: b@example.com"),
             ("EMAIL_UNCERTAIN", "guess"),
@@ -278,6 +290,7 @@ class TestDevelopment:
         [
             ({"SMTP_USER": "ann"}, "SMTP_PASS"),
             ({"SMTP_PASS": "hidden-word"}, "SMTP_USER"),
+            ({"SMTP_USER": "ann", "SMTP_PASS": "hidden-wörd"}, "SMTP_USER and SMTP_PASS"),
             (
                 {
                     "SMTP_HOST": "smtp.example.com",
@@ -357,6 +370,13 @@ class TestProduction:
 
         assert done.returncode == 1
         assert f"(notifications.E001) {name} is not set" in done.stderr
+
+    def test_a_lease_that_is_shorter_than_a_mail_server_may_take_is_found(self, python):
+        short = PRODUCTION | STRIPE | MAIL | {"LEASE_SECONDS": "120", "SMTP_TIMEOUT_SECONDS": "60"}
+        done = python("manage.py", "check", "--deploy", "--fail-level", "WARNING", **short)
+
+        assert done.returncode == 1
+        assert "(notifications.W001) LEASE_SECONDS is 120, but" in done.stderr
 
     def test_stripe_itself_is_asked_in_production(self, read_settings):
         settings = read_settings(**PRODUCTION, **STRIPE)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.money import CURRENCIES, LARGEST, UnusableAmount, major_units, minor_units
+from booking_platform.money import CURRENCIES, LARGEST, UnusableAmount, major_units, minor_units
 
 
 class TestMinorUnits:
