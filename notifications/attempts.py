@@ -140,7 +140,8 @@ def _tell(mail: CancellationEmail, answer: Answer, conclusion: Conclusion) -> No
     """Log and count what an attempt came to. What the server said may hold the address."""
     line, level = "E-mail sent", logging.INFO
     if conclusion.again:
-        line, level = "E-mail not sent: tried again later", logging.WARNING
+        known = "may have been sent" if answer.outcome is Outcome.UNCERTAIN else "not sent"
+        line, level = f"E-mail {known}: tried again later", logging.WARNING
     elif answer.outcome is not Outcome.SENT:
         line, level = "E-mail waits for a person", logging.WARNING
     EMAIL_ATTEMPTS.labels(line.lower()).inc()

@@ -54,78 +54,48 @@ def _die_once(name: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _dying(function, name, when):
+    """Give a function whose process is killed before it or after it, once for each name."""
+
+    def dying(*given, **columns):
+        if when == "before":
+            _die_once(name(*given))
+        answer = function(*given, **columns)
+        if when == "after":
+            _die_once(name(*given))
+        return answer
+
+    return dying
+
+
 @app.on_after_finalize.connect
 def _plant_deaths(**_: object) -> None:
+    import notifications.attempts
+    import payments.attempts
     from booking_platform.messaging import leases
-    from notifications import attempts as email_attempts
     from notifications import mailer
-    from payments import attempts, stripe_gateway
+    from payments import stripe_gateway
 
-    write, finish = leases.write, leases._finish
-    send, look, send_mail = stripe_gateway.send, stripe_gateway.look, mailer.send
-
-    def name(row):
+    def row(row, *_rest):
         return getattr(row, "payment_id", row.booking_id)
 
-    def dying_at_once(carry_on):
-        def dying(row):
-            _die_once(name(row))
-            carry_on(row)
-
-        return dying
-
-    def dying_write(row, **columns):
-        _die_once(name(row))
-        write(row, **columns)
-
-    def dying_after_write(row, **columns):
-        write(row, **columns)
-        if "state" in columns:
-            _die_once(name(row))
-
-    def dying_after_mail(mail, about_to_send):
-        answer = send_mail(mail, about_to_send)
-        _die_once(name(mail))
-        return answer
-
-    def dying_before_call(request, key):
-        _die_once(request["payment_intent"])
-        return send(request, key)
-
-    def dying_after_call(request, key):
-        answer = send(request, key)
-        _die_once(request["payment_intent"])
-        return answer
-
-    def dying_in_look(payment):
-        _die_once(payment)
-        return look(payment)
-
-    def dying_after_finish(row, conclusion):
-        finish(row, conclusion)
-        _die_once(name(row))
-
-    def plant(module, function, dying):
-        setattr(module, function, dying)
+    def request(request, _key):
+        return request["payment_intent"]
 
     points = {
-        "after the intent": (attempts, "carry_on", dying_at_once(attempts.carry_on)),
-        "after the mail's intent": (
-            email_attempts,
-            "carry_on",
-            dying_at_once(email_attempts.carry_on),
-        ),
-        "before the mail": (leases, "write", dying_write),
-        "with the mail": (leases, "write", dying_after_write),
-        "after the mail": (mailer, "send", dying_after_mail),
-        "before it is marked sent": (leases, "write", dying_write),
-        "before the call": (stripe_gateway, "send", dying_before_call),
-        "after the call": (stripe_gateway, "send", dying_after_call),
-        "before the list": (stripe_gateway, "look", dying_in_look),
-        "after the result": (leases, "_finish", dying_after_finish),
+        "after the intent": (payments.attempts, "carry_on", row, "before"),
+        "after the mail's intent": (notifications.attempts, "carry_on", row, "before"),
+        "before it is marked sent": (leases, "write", row, "before"),
+        "with the mail": (leases, "write", row, "after"),
+        "after the mail": (mailer, "send", row, "after"),
+        "before the call": (stripe_gateway, "send", request, "before"),
+        "after the call": (stripe_gateway, "send", request, "after"),
+        "before the list": (stripe_gateway, "look", str, "before"),
+        "after the result": (leases, "_finish", row, "after"),
     }
     if point := os.environ.get("DIE_AT"):
-        plant(*points[point])
+        module, function, name, when = points[point]
+        setattr(module, function, _dying(getattr(module, function), name, when))
 
 
 @app.on_after_finalize.connect

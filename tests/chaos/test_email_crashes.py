@@ -136,7 +136,7 @@ class TestKills:
         ("point", "state", "mails"),
         [
             ("after the mail's intent", "sent", 1),
-            ("before the mail", "sent", 1),
+            ("before it is marked sent", "sent", 1),
             ("with the mail", "uncertain", 0),
             ("after the mail", "uncertain", 1),
             ("after the result", "sent", 1),
