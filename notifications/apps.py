@@ -5,4 +5,5 @@ class NotificationsConfig(AppConfig):
     name = "notifications"
 
     def ready(self) -> None:
-        from notifications import checks  # noqa: F401  (registers the system check)
+        # They join the system checks and the cleanup, in every process.
+        from notifications import checks, retention  # noqa: F401

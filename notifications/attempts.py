@@ -153,4 +153,5 @@ def _tell(mail: CancellationEmail, answer: Answer, conclusion: Conclusion) -> No
         state=conclusion.columns["state"],
         step=answer.step,
         code=answer.code,
+        error=answer.said.partition(":")[0] if level > logging.INFO and not answer.code else None,
     )

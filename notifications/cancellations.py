@@ -49,7 +49,7 @@ def message_id(booking_id: str) -> str:
 
 def _request(event: Event) -> str | Refused:
     payload: BookingCancelled = event.payload
-    if not (payload.user_email or "").strip(" "):
+    if not (payload.user_email or "").strip():
         return Outcome.NO_ADDRESS
     try:
         recipient = mailbox(payload.user_email or "")

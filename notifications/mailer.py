@@ -28,7 +28,8 @@ the message                           none in time, connection broken,    uncert
 - Once it has answered 2yz to the message, a server is responsible for it (RFC 5321, 6.1). One that
   has not answered may have taken it or not: RFC 1047 tells how that makes duplicates.
 
-Each answer has ``SMTP_TIMEOUT_SECONDS`` to arrive, however it drips. RFC 5321, 4.5.3.2, asks for
+Each answer has ``SMTP_TIMEOUT_SECONDS`` to arrive, however it drips, and those before the message
+no more than the lease together. RFC 5321, 4.5.3.2, asks for
 minutes of patience; a lease is shorter, and an answer that is given up on makes an uncertain mail,
 not a second one.
 
@@ -56,6 +57,7 @@ from notifications.models import CancellationEmail
 from notifications.smtp import MESSAGE, Undelivered
 
 READ = 1000  # characters of an answer that are looked through for addresses
+TO_WRITE_IT_DOWN = 0.1  # of a lease
 SHOWN = 300  # of them that are kept
 
 _ABOUT_ACCESS = (530, 534, 535, 538)
@@ -108,7 +110,7 @@ def as_message(mail: CancellationEmail) -> EmailMultiAlternatives:
 
 
 def send(mail: CancellationEmail, about_to_send: Callable[[], None]) -> Answer:
-    """Hand a mail over; give what is known of it after that.
+    """Hand a mail over under its lease; give what is known of it after that.
 
     ``about_to_send`` is called last before anything of the message goes out; what it raises keeps
     the message here, and is raised.
@@ -119,11 +121,18 @@ def send(mail: CancellationEmail, about_to_send: Callable[[], None]) -> Answer:
     if settings.SMTP_HOST == settings.MAIL_FILES:
         return _write_file(message, about_to_send)
     try:
-        smtp.deliver(message, about_to_send)
+        smtp.deliver(message, about_to_send, within=_seconds_left(mail))
     except Undelivered as problem:
         said = _without_addresses(problem.text, mail)
         return Answer(_judged(problem), problem.step, problem.code, said)
     return Answer(Outcome.SENT, MESSAGE)
+
+
+def _seconds_left(mail: CancellationEmail) -> float:
+    """Give how long it may take up to the message: what is learnt must be written down in time."""
+    assert mail.lease_until is not None
+    left = (mail.lease_until - timezone.now()).total_seconds()
+    return left - TO_WRITE_IT_DOWN * settings.LEASE_SECONDS
 
 
 def _judged(problem: Undelivered) -> Outcome:

@@ -5,6 +5,7 @@ message, the step at which it ended, bounds on every answer, and a connection ke
 """
 
 import io
+import math
 import re
 import smtplib
 import socket
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +24,9 @@ IDLE_SECONDS = 5.0  # that a connection is kept open for the next mail of a run
 LONGEST_ANSWER = 64 * 1024  # bytes; the lines of RFC 5321 have 512
 
 GO_AHEAD = 354  # the answer to DATA that asks for the message (RFC 5321, 4.3.2)
+NO_ANSWER = b"no whole answer in time"
+NOT_SMTP = b"an answer that is not SMTP"
+
 MAIL = "MAIL"
 MESSAGE = "the message"  # the step at which it, or a part of it, is on its way
 
@@ -42,8 +47,13 @@ class Undelivered(Exception):
         return self.step == MAIL or (self.step != MESSAGE and self.code in (None, 421))
 
 
-def deliver(message: EmailMultiAlternatives, about_to_send: Callable[[], None]) -> None:
+def deliver(
+    message: EmailMultiAlternatives, about_to_send: Callable[[], None], *, within: float
+) -> None:
     """Return when the server has accepted the message.
+
+    All that comes before the message has ``within`` seconds, since no more than that is left of the
+    lease; each answer, and the one to the message, has ``SMTP_TIMEOUT_SECONDS``.
 
     ``about_to_send`` is called last before anything of the message goes out; what it raises keeps
     the message here, and is raised.
@@ -52,7 +62,7 @@ def deliver(message: EmailMultiAlternatives, about_to_send: Callable[[], None]) 
         Undelivered: the server said no to a step of the message, or nothing.
     """
     backend = _backend()
-    with backend.in_use():
+    with backend.in_use(time.monotonic() + within):
         kept = backend.connection is not None
         try:
             backend.hand_over(message, about_to_send)
@@ -107,12 +117,17 @@ class Conversation(smtplib.SMTP):
     timeout: float
     _answers: _Answers | None = None
 
+    def __init__(self, *args: Any, until: float, **options: Any) -> None:
+        self.until = until  # by the monotonic clock: the message must be asked for
+        super().__init__(*args, **options)
+
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
             self._answers = _Answers(self.sock)
             self.file = io.BufferedReader(self._answers)
         if self._answers is not None:
-            self._answers.expect(self.timeout)
+            left = self.timeout if self.step == MESSAGE else self.until - time.monotonic()
+            self._answers.expect(min(self.timeout, left))
         reply = super().getreply()
         if self.sock is not None:
             self.sock.settimeout(self.timeout)  # of which the answer may have left little
@@ -128,9 +143,10 @@ class Conversation(smtplib.SMTP):
 
     def data(self, msg: Any) -> tuple[int, bytes]:
         self.step = "DATA"
-        code, text = self.docmd("DATA")
-        if code != GO_AHEAD:
-            raise Undelivered(self.step, code, text)
+        reply = self.docmd("DATA")
+        if reply[0] != GO_AHEAD:
+            self._accepted(reply)
+            raise Undelivered(self.step, *reply)
         self.about_to_send()
         self.step = MESSAGE
         self.send(re.sub(rb"(?m)^\.", b"..", msg).removesuffix(b"\r\n") + b"\r\n.\r\n")
@@ -138,6 +154,8 @@ class Conversation(smtplib.SMTP):
 
     def _accepted(self, reply: tuple[int, bytes]) -> tuple[int, bytes]:
         code, text = reply
+        if code < 0:  # smtplib's, for what has no code
+            raise Undelivered(self.step, None, NOT_SMTP)
         match code // 100:
             case 2:
                 return 250, text  # the one yes that smtplib takes for every step
@@ -165,17 +183,19 @@ class Backend(EmailBackend):
             timeout=settings.SMTP_TIMEOUT_SECONDS,
         )
         self._closing: threading.Timer | None = None
+        self._until = 0.0
 
     @property
-    def connection_class(self) -> type[Conversation]:
-        return TlsConversation if self.use_ssl else Conversation
+    def connection_class(self) -> Callable[..., Conversation]:  # type: ignore[override]
+        return partial(TlsConversation if self.use_ssl else Conversation, until=self._until)
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self, until: float) -> Iterator[None]:
         """Keep the connection for as long as the block runs, and a little longer."""
         if self._closing is not None:
             self._closing.cancel()
         with self._lock:
+            self._until = until
             yield
             self._closing = threading.Timer(IDLE_SECONDS, self.end)
             self._closing.daemon = True
@@ -186,7 +206,7 @@ class Backend(EmailBackend):
         try:
             self.open()
             assert self.connection is not None
-            self.connection.about_to_send = about_to_send
+            self.connection.about_to_send, self.connection.until = about_to_send, self._until
             self.send_messages([message])
         except (smtplib.SMTPException, OSError) as error:
             # An SMTPResponseException too: smtplib gives what it can't read a code of its own.
@@ -202,6 +222,7 @@ class Backend(EmailBackend):
         with self._lock:
             if self.connection is not None:
                 self.connection.timeout = IDLE_SECONDS
+                self.connection.step, self.connection.until = "QUIT", math.inf
             with suppress(smtplib.SMTPException, OSError):
                 self.close()
             self._drop()
@@ -216,8 +237,12 @@ class Backend(EmailBackend):
 
 
 def _described(error: Exception) -> bytes:
+    if isinstance(error.__context__, TimeoutError):  # smtplib calls that closed
+        return NO_ANSWER
     if isinstance(error, smtplib.SMTPAuthenticationError):  # some servers repeat what they got
         return f"{type(error).__name__}: {error.smtp_code}".encode()
+    if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code < 0:
+        return NOT_SMTP
     if isinstance(error, smtplib.SMTPResponseException):
         text = error.smtp_error
         text = text if isinstance(text, bytes) else text.encode()

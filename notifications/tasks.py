@@ -8,7 +8,7 @@ from booking_platform.messaging import leases
 from booking_platform.messaging.consumers import Refused, consumes
 from booking_platform.messaging.envelope import Event
 from booking_platform.messaging.topology import CANCELLED_FOR_NOTIFICATIONS
-from notifications import attempts, cancellations, retention  # noqa: F401  (joins the cleanup)
+from notifications import attempts, cancellations
 from notifications.checks import REQUIRED
 from notifications.models import CancellationEmail
 

@@ -88,7 +88,7 @@ class TestRequests:
         assert "@" not in letter.detail
         assert len(mail_server.received()) == 1
 
-    @pytest.mark.parametrize("email", [None, "", "   "])
+    @pytest.mark.parametrize("email", [None, "", "   ", "\t\n", "\u00a0"])
     def test_without_an_address_that_is_recorded_and_no_more(
         self, mail_server: MailServer, email: str | None
     ) -> None:
@@ -288,21 +288,10 @@ class TestLeases:
         creator.join()
         assert (only().state, only().attempts) == ("sent", 1)
 
-    def test_no_message_goes_out_after_its_lease_though_nobody_took_it(
-        self, mail_server: MailServer, settings: Any
-    ) -> None:
-        settings.SMTP_TIMEOUT_SECONDS, settings.LEASE_SECONDS = 5.0, 0.2
-        mail_server.fail(DATA, HOLD)
-        late = elsewhere()
-        wait_until(lambda: DATA in mail_server.seen, seconds=10, what="DATA is waiting")
-        wait_until(
-            lambda: leases.abandoned(CancellationEmail.objects.all(), timezone.now()).exists(),
-            seconds=5,
-            what="the lease has ended",
-        )
-        mail_server.release()
-        late.join()
-        assert mail_server.received() == []
+    def test_no_message_goes_out_after_its_lease_though_nobody_took_it(self) -> None:
+        row = EmailFactory(attempts=1, lease_token="7" * 32, lease_until=past())
+        with pytest.raises(LeaseLost):
+            attempts._mark_sending(row)
         assert only().state == "pending"
 
     def test_the_message_and_its_answer_have_a_whole_lease(
@@ -311,7 +300,7 @@ class TestLeases:
         settings.SMTP_TIMEOUT_SECONDS, settings.LEASE_SECONDS = 5.0, 60.0
         mail_server.fail(MESSAGE, HOLD)
         row = EmailFactory(
-            attempts=1, lease_token="7" * 32, lease_until=timezone.now() + timedelta(seconds=2)
+            attempts=1, lease_token="7" * 32, lease_until=timezone.now() + timedelta(seconds=20)
         )
         holder = elsewhere(attempts.carry_on, row)
         wait_until(lambda: MESSAGE in mail_server.seen, seconds=10, what="it is handed over")

@@ -213,6 +213,29 @@ class TestAnswers:
         assert only().last_error.isprintable()
         assert len(only().last_error) < 350
 
+    def test_a_server_that_needs_more_than_the_lease_is_told_of(
+        self, mail_server: MailServer, settings: Any
+    ) -> None:
+        """Each answer is in time; together, before the message, they are not."""
+        settings.SMTP_TIMEOUT_SECONDS, settings.LEASE_SECONDS = 5.0, 1.0
+        mail_server.fail(RCPT, HOLD)
+        cancel()
+        row = only()
+        assert (row.state, row.lease_until) == ("pending", None)
+        assert row.last_error == "RCPT: no whole answer in time"
+        assert row.next_attempt_at is not None
+
+    @pytest.mark.parametrize(
+        ("step", "said"),
+        [(CONNECT, "connection"), (MAIL, "MAIL"), (DATA, "DATA"), (MESSAGE, "the message")],
+    )
+    def test_what_is_not_smtp_is_said_to_be_that(
+        self, mail_server: MailServer, step: str, said: str
+    ) -> None:
+        mail_server.fail(step, "hello there")
+        cancel()
+        assert only().last_error == f"{said}: an answer that is not SMTP"
+
     def test_any_yes_to_the_message_is_one(self, mail_server: MailServer) -> None:
         mail_server.fail(MESSAGE, "251 forwarded")
         cancel()

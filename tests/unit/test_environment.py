@@ -371,6 +371,13 @@ class TestProduction:
         assert done.returncode == 1
         assert f"(notifications.E001) {name} is not set" in done.stderr
 
+    def test_the_cleanup_is_whole_in_every_process(self, python):
+        whole = "from booking_platform.messaging.retention import CLEANUP"
+        done = python("-c", f"import django; django.setup(); {whole}; print(*CLEANUP)")
+
+        assert "forget_processed_events" in done.stdout
+        assert "forget_recipients" in done.stdout
+
     def test_a_lease_that_is_shorter_than_a_mail_server_may_take_is_found(self, python):
         short = PRODUCTION | STRIPE | MAIL | {"LEASE_SECONDS": "120", "SMTP_TIMEOUT_SECONDS": "60"}
         done = python("manage.py", "check", "--deploy", "--fail-level", "WARNING", **short)
