@@ -206,6 +206,7 @@ class Backend(EmailBackend):
         try:
             self.open()
             assert self.connection is not None
+            self.connection.step = "connection"  # not what the mail before has got to
             self.connection.about_to_send, self.connection.until = about_to_send, self._until
             self.send_messages([message])
         except (smtplib.SMTPException, OSError) as error:
