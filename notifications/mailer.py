@@ -29,9 +29,8 @@ the message                           none in time, connection broken,    uncert
   has not answered may have taken it or not: RFC 1047 tells how that makes duplicates.
 
 Each answer has ``SMTP_TIMEOUT_SECONDS`` to arrive, however it drips, and those before the message
-no more than the lease together. RFC 5321, 4.5.3.2, asks for
-minutes of patience; a lease is shorter, and an answer that is given up on makes an uncertain mail,
-not a second one.
+no more than the lease together. RFC 5321, 4.5.3.2, asks for minutes of patience; a lease is shorter,
+and an answer that is given up on makes an uncertain mail, not a second one.
 
 A message says that a program sent it, so that no program answers it (RFC 3834, 5:
 ``Auto-Submitted``; Exchange: ``X-Auto-Response-Suppress``), and in which language (RFC 3282). Its
@@ -57,8 +56,8 @@ from notifications.models import CancellationEmail
 from notifications.smtp import MESSAGE, Undelivered
 
 READ = 1000  # characters of an answer that are looked through for addresses
-TO_WRITE_IT_DOWN = 0.1  # of a lease
 SHOWN = 300  # of them that are kept
+TO_WRITE_IT_DOWN = 0.1  # of a lease, for what was learnt before the message
 
 _ABOUT_ACCESS = (530, 534, 535, 538)
 _ADDRESS = re.compile(r"[^\s<>()\[\]:;,\"']+@[^\s<>()\[\]:;,\"']+")
@@ -152,7 +151,7 @@ def _without_addresses(text: bytes, mail: CancellationEmail) -> str:
     words = " ".join(text.decode("ascii", "replace").split())
     words = "".join(char if char.isprintable() else "?" for char in words[:READ])
     local = mail.recipient.rpartition("@")[0]
-    for known in (mail.recipient, local, local.partition("+")[0]):
+    for known in filter(None, (mail.recipient, local, local.partition("+")[0])):
         alone = rf"(?<![^\W_]){re.escape(known)}(?![^\W_])"
         words = re.sub(alone, "(address)", words, flags=re.IGNORECASE)
     return _ADDRESS.sub("(address)", words)[:SHOWN]

@@ -487,6 +487,13 @@ class TestPrivacy:
         cancel(email="ann.durand+tours@example.com")
         assert only().last_error == "RCPT: 550 (address): forwarded to (address), o'(address)"
 
+    def test_an_address_that_begins_with_its_tag_leaves_the_words_as_they_are(
+        self, mail_server: MailServer
+    ) -> None:
+        mail_server.fail(RCPT, "550 5.1.1 no such user: +tours")
+        cancel(email="+tours@example.com")
+        assert only().last_error == "RCPT: 550 5.1.1 no such user: (address)"
+
     def test_the_servers_words_stay_out_of_the_log(self, mail_server: MailServer) -> None:
         mail_server.fail(RCPT, "450 4.2.1 in other words")
         with log_lines() as lines:
