@@ -4,7 +4,6 @@ PostgreSQL itself says when (``track_commit_timestamp``, on a private server), s
 takes time from what it observes. Events are published on a fixed schedule, whatever becomes of them.
 """
 
-import json
 import os
 import statistics
 import time
@@ -13,6 +12,7 @@ from uuid import uuid4
 import amqp
 
 from bench.throughput import connect, console, database, event, make_tours, worker
+from booking_platform.contract.examples import body
 from tests.servers import PostgreSQL, wait_until
 
 RATE = 100  # events a second
@@ -26,9 +26,9 @@ def publish(run: str, tours: list[int], count: int) -> None:
         start = time.perf_counter()
         for number in range(count):
             time.sleep(max(0.0, start + number / RATE - time.perf_counter()))
-            body = json.dumps(event(run, number, tours[number % len(tours)]))
+            message = body(event(run, number, tours[number % len(tours)]))
             channel.basic_publish(
-                amqp.Message(body, delivery_mode=2), "booking-events", "booking.created"
+                amqp.Message(message, delivery_mode=2), "booking-events", "booking.created"
             )
 
 

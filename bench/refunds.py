@@ -8,12 +8,10 @@ import os
 import sys
 
 import amqp
-from kombu import Connection
 
 from bench.throughput import connect, console, database, worker
 from booking_platform.development.processes import running
-from booking_platform.messaging import topology
-from payments.sandbox import Remote
+from booking_platform.development.stripe_sandbox import Remote
 from tests.events import body, cancelled
 from tests.servers import free_port, wait_until
 
@@ -23,8 +21,6 @@ THREADS = 20
 
 
 def publish(payments: list[str]) -> None:
-    with Connection(os.environ["RABBITMQ_URL"]) as broker:
-        topology.declare(broker, delivery_limit=20)
     with connect() as connection:
         channel = connection.channel()
         for number, payment in enumerate(payments):

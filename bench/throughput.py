@@ -4,23 +4,27 @@
 the first claim to the last, one worker with two pool processes.
 """
 
-import json
 import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 from uuid import uuid4
 
 import amqp
+import django
 import psycopg
+from kombu import Connection
 from kombu.utils.url import parse_url
 from rich.console import Console
 from rich.table import Table
 
+from booking_platform.contract.examples import body, booking_created
+from booking_platform.development.processes import CeleryProcess
+from booking_platform.messaging.broker import declare
 from tests.servers import wait_until
 
 EVENTS = int(os.environ.get("BENCH_EVENTS", "20000"))
@@ -43,6 +47,9 @@ def database():
         "LOG_LEVEL": "WARNING",
     }
     subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], check=True)
+    django.setup()  # registers the consumers; this process itself uses neither of its servers
+    with Connection(os.environ["RABBITMQ_URL"]) as broker:
+        declare(broker)
     try:
         with psycopg.connect(url, autocommit=True) as connection:
             yield connection
@@ -52,14 +59,14 @@ def database():
 
 
 @contextmanager
-def worker(app: str, *options: str):
-    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-c", "2", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def worker(app: str, *options: str) -> Iterator[None]:
+    log = Path(os.environ["VAR_DIR"]) / "worker.log"
+    process = CeleryProcess(log, "worker", "-c", "2", *options, app=app)
+    process.start()
     try:
         yield
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        process.stop()
 
 
 def connect() -> amqp.Connection:
@@ -74,22 +81,17 @@ def connect() -> amqp.Connection:
     return connection
 
 
-def event(run: str, number: int, tour: int) -> dict:
-    return {
-        "eventId": str(uuid4()),
-        "eventType": "BookingCreated",
-        "timestamp": datetime.now(UTC).isoformat(),
-        "payload": {"bookingId": f"{run}-{number}", "tourId": tour, "seatsBooked": 1},
-    }
+def event(run: str, number: int, tour: int) -> dict[str, Any]:
+    return booking_created(tour, f"{run}-{number}")
 
 
 def publish_plain(run: str, tours: list[int], count: int) -> None:
     with connect() as connection:
         channel = connection.channel()
         for number in range(count):
-            body = json.dumps(event(run, number, tours[number % len(tours)]))
+            message = body(event(run, number, tours[number % len(tours)]))
             channel.basic_publish(
-                amqp.Message(body, delivery_mode=2), "booking-events", "booking.created"
+                amqp.Message(message, delivery_mode=2), "booking-events", "booking.created"
             )
 
 
@@ -146,8 +148,6 @@ def per_event(connection, tours: list[int], *, keep: bool) -> float:
 
 def main() -> None:
     with database() as connection:
-        with worker("booking_platform"):  # declares the queues
-            time.sleep(5)
         table = Table(
             "tours", "platform", "a task per event", "ratio", "… kept connection", "ratio"
         )

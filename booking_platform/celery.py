@@ -8,22 +8,28 @@ from kombu import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
-from booking_platform.messaging import topology
-from booking_platform.messaging.consumers import EventConsumers
-from booking_platform.messaging.embedded import register_transport
+from booking_platform.messaging import broker, lenient_amqp
+from booking_platform.messaging.worker import EventConsumers
 
-register_transport()
+lenient_amqp.install()
 
 app = Celery("booking_platform")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # Celery's Django fixup closes the database connection around every task unless it finds this
 # key, under exactly this name: 112 events/s against 484 with kept connections.
 app.conf["CELERY_DB_REUSE_MAX"] = 2**31
-app.conf.task_queues = [
-    Queue(name, Exchange(name), routing_key=name) for name in topology.TASK_QUEUES
-]
-app.autodiscover_tasks()
+app.conf.task_routes = (broker.route,)
 app.steps["consumer"].add(EventConsumers)
+
+
+@signals.import_modules.connect(sender=app)
+def _derive(**_: Any) -> None:
+    """Derive queues and beat entries from what the apps registered: Django is set up by now."""
+    from booking_platform.messaging import leases
+
+    queues = [Queue(name, Exchange(name), routing_key=name) for name in broker.task_queues()]
+    app.conf.task_queues = queues
+    app.conf.beat_schedule = app.conf.beat_schedule | leases.beat_entries()
 
 
 @signals.setup_logging.connect

@@ -55,11 +55,13 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_prometheus",
     "booking_platform.messaging",
-    "booking_platform.development",
+    "booking_platform.operations",
     "catalog",
     "payments",
     "notifications",
 ]
+if not PRODUCTION:
+    INSTALLED_APPS.append("booking_platform.development")
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -163,7 +165,9 @@ DATABASES = {"default": _database}
 
 # --- Broker and Celery -----------------------------------------------------------------------
 
-EMBEDDED_BROKER = "embedded://localhost"  # files under VAR_DIR: booking_platform.messaging.embedded
+EMBEDDED_BROKER = (
+    "embedded://localhost"  # files under VAR_DIR: booking_platform.development.embedded_broker
+)
 RABBITMQ_URL = (
     env.required("RABBITMQ_URL", "set it to amqp://user:password@host:5672/vhost")
     if PRODUCTION
@@ -181,6 +185,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker may be away for as long as it takes
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ closes the channel of a group that waits 30'
 if RABBITMQ_URL == EMBEDDED_BROKER:
+    CELERY_BROKER_TRANSPORT = "booking_platform.development.embedded_broker:Transport"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(VAR_DIR / "broker" / "messages"),
         "data_folder_out": str(VAR_DIR / "broker" / "messages"),
@@ -188,11 +193,6 @@ if RABBITMQ_URL == EMBEDDED_BROKER:
         "polling_interval": 0.01,  # seconds between looks into an empty folder
     }
 CELERY_TASK_DEFAULT_QUEUE = "maintenance"
-CELERY_TASK_ROUTES = {
-    "catalog.*": {"queue": "catalog"},
-    "payments.*": {"queue": "payments"},
-    "notifications.*": {"queue": "notifications"},
-}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False  # they commit; repeats are known
@@ -204,6 +204,8 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 }
 
 # --- Events ----------------------------------------------------------------------------------
+
+EVENTS_EXCHANGE = "booking-events"
 
 # How often the broker hands over an event whose worker keeps dying before it calls it poison.
 EVENT_DELIVERY_LIMIT = env.integer("EVENT_DELIVERY_LIMIT", 20, minimum=1)
@@ -231,11 +233,6 @@ RETRY_BASE_SECONDS = env.seconds("RETRY_BASE_SECONDS", 30.0)
 RETRY_MAX_SECONDS = env.seconds("RETRY_MAX_SECONDS", 1800.0)
 RETRY_ATTEMPTS = env.integer("RETRY_ATTEMPTS", 150, minimum=1)  # with the pauses above, over a day
 SWEEP_SECONDS = env.seconds("SWEEP_SECONDS", 60.0, minimum=0.1)
-CELERY_BEAT_SCHEDULE["sweep-refunds"] = {
-    "task": "payments.sweep",
-    "schedule": SWEEP_SECONDS,
-    "options": {"expires": max(SWEEP_SECONDS, 10.0)},  # sweeps don't queue up for a busy worker
-}
 
 # --- Stripe ----------------------------------------------------------------------------------
 
@@ -295,10 +292,6 @@ EMAIL_FROM = env.sender("EMAIL_FROM", "" if PRODUCTION else "noreply@example.com
 # A mail of which it isn't known whether it was sent: ask a person, or send it again, once.
 EMAIL_UNCERTAIN = env.choice("EMAIL_UNCERTAIN", ("ask", "resend"), "ask")
 EMAIL_RETENTION = timedelta(days=env.integer("EMAIL_RETENTION_DAYS", 90, minimum=1, maximum=36_500))
-CELERY_BEAT_SCHEDULE["sweep-emails"] = {
-    **CELERY_BEAT_SCHEDULE["sweep-refunds"],
-    "task": "notifications.sweep",
-}
 
 # --- Logs ------------------------------------------------------------------------------------
 

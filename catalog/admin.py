@@ -13,10 +13,10 @@ from django.shortcuts import redirect
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from booking_platform.messaging.admin import (
+from booking_platform.messaging.models import ProcessedEvent
+from booking_platform.operations.records import (
     BOOKING_RECORDS,
     LISTED,
-    OUTCOMES,
     ColumnFilter,
     RecordsOfFact,
     lines,
@@ -24,9 +24,7 @@ from booking_platform.messaging.admin import (
     list_link,
     moment,
 )
-from booking_platform.messaging.models import ProcessedEvent
 from catalog.models import Reservation, Tour
-from catalog.seats import Outcome
 
 if TYPE_CHECKING:
     TourModelAdmin = admin.ModelAdmin[Tour]
@@ -37,7 +35,6 @@ else:
     TourModelForm = forms.ModelForm
 
 BOOKING_RECORDS[Reservation] = "booking_id"
-OUTCOMES.update(Outcome.choices)
 
 OVERBOOKED = Greatest(
     Value(0),

@@ -1,27 +1,32 @@
-"""The rules of seats: who gets them, who gives them back, and how that is written.
+"""The rules of seats: who gets them, and who gives them back.
 
-``decide`` is pure: state and events in, answers and state out. With no shortage of seats the end
-state depends neither on the order of the events nor on their repetition; with a shortage the order
-decides who gets the last seat, and nothing else.
+``decide`` is pure: state and events in, decisions and the new state out. With no shortage of seats
+the end state depends neither on the order of the events nor on their repetition. With a shortage the
+order decides who gets the last seat, and nothing else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import structlog
-from django.db import models, transaction
-from django.utils import timezone
+from django.db import models
 
-from booking_platform.messaging.consumers import LostRace, Refused
-from booking_platform.messaging.envelope import Event
-from booking_platform.messaging.events import BookingCancelled, BookingCreated
-from booking_platform.messaging.models import DeadLetter
-from booking_platform.messaging.rows import compare_and_set, insert_missing, read
-from catalog.models import Reservation, Tour
-
-log = structlog.get_logger(__name__)
+from booking_platform.contract.envelope import Event
+from booking_platform.contract.events import BookingCancelled, BookingCreated
+from booking_platform.messaging.rules import Refused, reason
+from catalog.models import Reservation
 
 State = Reservation.State
+
+UNKNOWN_TOUR = reason(
+    "unknown_tour",
+    "names a tour that does not exist",
+    "Add the tour, if it is missing here, and replay. If the id is wrong, the producer must correct it.",
+)
+OTHER_TOUR = reason(
+    "other_tour",
+    "names another tour than its booking did before",
+    "A booking belongs to one tour: the producer must cancel it and book the other tour anew.",
+)
 
 
 class Outcome(models.TextChoices):
@@ -61,41 +66,57 @@ class Booking(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The answer to one event, and its tour's numbers before and after it."""
+    """What is decided about one event, and the numbers of its tour before and after it."""
 
-    answer: str | Refused
+    outcome: Outcome | Refused
     before: Seats | None = None
     after: Seats | None = None
 
 
+class Decided(NamedTuple):
+    """The decisions about events, one for each, and the state after all of them."""
+
+    decisions: list[Decision]
+    tours: dict[int, Seats]
+    bookings: dict[str, Booking]
+
+
 def decide(
-    tours: dict[int, Seats], bookings: dict[str, Booking], events: Iterable[Event]
-) -> list[Decision]:
-    """Decide events in their order; ``tours`` and ``bookings`` become the state after them."""
-    return [_decide_one(tours, bookings, event) for event in events]
+    tours: Mapping[int, Seats], bookings: Mapping[str, Booking], events: Iterable[Event]
+) -> Decided:
+    """Decide events in their order, by the state of their tours and bookings."""
+    decided = Decided([], dict(tours), dict(bookings))
+    for event in events:
+        decision, booking = _decide_one(decided.tours, decided.bookings, event)
+        decided.decisions.append(decision)
+        if decision.after is not None:
+            decided.tours[decision.after.tour_id] = decision.after
+        if booking is not None:
+            decided.bookings[booking.booking_id] = booking
+    return decided
 
 
-def _decide_one(tours: dict[int, Seats], bookings: dict[str, Booking], event: Event) -> Decision:
+def _decide_one(
+    tours: Mapping[int, Seats], bookings: Mapping[str, Booking], event: Event
+) -> tuple[Decision, Booking | None]:
+    """Return the decision about one event, and its booking as it is after that."""
     payload: BookingCreated | BookingCancelled = event.payload
     tour = tours.get(payload.tour_id)
     if tour is None:
         detail = f"payload.tourId is {payload.tour_id}: there is no such tour"
-        return Decision(Refused(DeadLetter.Reason.UNKNOWN_TOUR, detail))
+        return Decision(Refused(UNKNOWN_TOUR, detail)), None
     booking = bookings.get(payload.booking_id) if payload.booking_id else None
     if booking is not None and booking.tour_id != tour.tour_id:
         detail = (
             f"payload.tourId is {tour.tour_id}: "
             f"booking {booking.booking_id!r} was for tour {booking.tour_id}"
         )
-        return Decision(Refused(DeadLetter.Reason.OTHER_TOUR, detail))
+        return Decision(Refused(OTHER_TOUR, detail)), None
     if isinstance(payload, BookingCreated):
         outcome, after, booking = _create(tour, booking, event.event_id, payload)
     else:
         outcome, after, booking = _cancel(tour, booking, event.event_id, payload)
-    tours[tour.tour_id] = after
-    if booking is not None:
-        bookings[booking.booking_id] = booking
-    return Decision(outcome, tour, after)
+    return Decision(outcome, tour, after), booking
 
 
 Change = tuple[Outcome, Seats, Booking | None]
@@ -157,127 +178,3 @@ def _cancel(
         )
         return Outcome.RELEASED, after, booking
     return Outcome.UNCHANGED, tour, booking
-
-
-def apply(events: Sequence[Event], *, lock: bool) -> list[str | Refused]:
-    """Read, decide and write, in the caller's transaction, with the same number of statements for
-    one event as for hundreds.
-
-    Every tour that an event speaks of gets a new version, even if its numbers stay: who decides
-    by a reservation must notice that it changed.
-
-    Raises:
-        LostRace: a tour or a reservation changed since it was read.
-    """
-    tours = _read_tours({event.payload.tour_id for event in events}, lock=lock)
-    # Only now, in a statement of its own: a join after a wait for the lock would pair a tour's
-    # new version with an old reservation.
-    bookings = _read_bookings({event.payload.booking_id for event in events} - {None})
-    tours_after, bookings_after = dict(tours), dict(bookings)
-    decisions = decide(tours_after, bookings_after, events)
-    touched = sorted({decision.after.tour_id for decision in decisions if decision.after})
-    _write_tours([(tours[tour_id], tours_after[tour_id]) for tour_id in touched])
-    _write_bookings(bookings, bookings_after)
-    transaction.on_commit(lambda: _tell(events, decisions))
-    return [decision.answer for decision in decisions]
-
-
-def _read_tours(tour_ids: set[int], *, lock: bool) -> dict[int, Seats]:
-    columns = ("id", "optimistic_lock_version", "capacity", "reserved_seats", "unledgered_seats")
-    rows = read(Tour, columns, key="id", values=tour_ids, lock=lock)
-    return {row[0]: Seats(*row) for row in rows}
-
-
-def _read_bookings(booking_ids: set[str]) -> dict[str, Booking]:
-    rows = read(Reservation, Booking._fields, key="booking_id", values=booking_ids)
-    return {row[0]: Booking(*row) for row in rows}
-
-
-def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
-    """Compare and set each tour, in id order, as other groups do."""
-    now = timezone.now()
-    written = compare_and_set(
-        Tour,
-        (
-            "id",
-            "available_seats",
-            "reserved_seats",
-            "unledgered_seats",
-            "optimistic_lock_version",
-            "updated_at",
-        ),
-        [
-            (
-                after.tour_id,
-                after.available,
-                after.reserved,
-                after.unledgered,
-                before.version + 1,
-                now,
-            )
-            for before, after in changes
-        ],
-        key="id",
-        guard="optimistic_lock_version",
-        guards=[before.version for before, _ in changes],
-    )
-    for before, _ in changes:
-        if before.tour_id not in written:
-            raise LostRace("tour", tour_id=before.tour_id, version=before.version)
-
-
-def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking]) -> None:
-    now = timezone.now()
-    changed = sorted(
-        (booking for key, booking in after.items() if booking != before.get(key)),
-        key=lambda booking: booking.booking_id,
-    )
-    new = [booking for booking in changed if booking.booking_id not in before]
-    inserted = insert_missing(
-        Reservation,
-        (*Booking._fields, "created_at", "updated_at"),
-        [(*booking, now, now) for booking in new],
-        key="booking_id",
-    )
-    old = [booking for booking in changed if booking.booking_id in before]
-    updated = compare_and_set(
-        Reservation,
-        (*Booking._fields, "updated_at"),
-        [(*booking, now) for booking in old],
-        key="booking_id",
-        guard="state",
-        guards=[before[booking.booking_id].state for booking in old],
-    )
-    written = inserted | updated
-    for booking in changed:
-        if booking.booking_id not in written:
-            raise LostRace("reservation", booking_id=booking.booking_id, tour_id=booking.tour_id)
-
-
-def _tell(events: Sequence[Event], decisions: Sequence[Decision]) -> None:
-    """Log what a person should know: refused customers, and cancellations that don't add up."""
-    for event, (answer, before, after) in zip(events, decisions, strict=True):
-        if before is None or after is None:
-            continue
-        payload = event.payload
-        if answer == Outcome.REJECTED:
-            log.warning(
-                "Booking rejected: not enough seats",
-                event_id=event.event_id,
-                booking_id=payload.booking_id,
-                tour_id=before.tour_id,
-                seats=payload.seats_booked,
-                available=before.available,
-                version=before.version,
-            )
-        elif answer == Outcome.RELEASED and isinstance(payload, BookingCancelled):
-            released = before.reserved - after.reserved
-            if released != payload.seats_released:
-                log.warning(
-                    "Cancellation names other seats than were booked: those booked are released",
-                    event_id=event.event_id,
-                    booking_id=payload.booking_id,
-                    tour_id=before.tour_id,
-                    seats=released,
-                    seats_cancelled=payload.seats_released,
-                )

@@ -1,20 +1,34 @@
-"""The catalog's consumers."""
+"""The consumers of the catalog."""
 
 from collections.abc import Sequence
 
-from booking_platform.messaging.consumers import Refused, consumes
-from booking_platform.messaging.envelope import Event
-from booking_platform.messaging.topology import CANCELLED_FOR_CATALOG, CREATED_FOR_CATALOG
-from catalog import seats
+from booking_platform.contract.envelope import Event
+from booking_platform.contract.events import BookingCancelled, BookingCreated
+from booking_platform.messaging.registration import consumes
+from booking_platform.messaging.rules import Result
+from catalog import ledger
+from catalog.seats import Outcome
 
 
-@consumes(CREATED_FOR_CATALOG, usual_outcome=seats.Outcome.RESERVED)
-def booking_created(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
-    """Take seats."""
-    return seats.apply(events, lock=lock)
+@consumes(
+    routing_key="booking.created",
+    queue="tour-catalog.booking-created",
+    payload=BookingCreated,
+    batch=200,
+    usual_outcome=Outcome.RESERVED,
+)
+def booking_created(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
+    """Take the seats of new bookings."""
+    return ledger.apply(events, lock=lock)
 
 
-@consumes(CANCELLED_FOR_CATALOG, usual_outcome=seats.Outcome.RELEASED)
-def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
-    """Give seats back."""
-    return seats.apply(events, lock=lock)
+@consumes(
+    routing_key="booking.cancelled",
+    queue="tour-catalog.booking-cancelled",
+    payload=BookingCancelled,
+    batch=200,
+    usual_outcome=Outcome.RELEASED,
+)
+def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
+    """Release the seats of cancelled bookings."""
+    return ledger.apply(events, lock=lock)

@@ -10,15 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from booking_platform.messaging.admin import (
-    BOOKING_RECORDS,
-    OUTCOMES,
-    Decision,
-    foreign,
-    moment,
-    visible,
-)
-from booking_platform.messaging.leased_admin import (
+from booking_platform.operations.decisions import Decision
+from booking_platform.operations.leased import (
     LONGEST_WAITING,
     NEXT_DUE,
     DueFilter,
@@ -29,7 +22,7 @@ from booking_platform.messaging.leased_admin import (
     standing,
     why_not,
 )
-from notifications.cancellations import Outcome
+from booking_platform.operations.records import BOOKING_RECORDS, foreign, moment, visible
 from notifications.models import CancellationEmail
 
 if TYPE_CHECKING:
@@ -38,7 +31,6 @@ else:
     Emails = models.QuerySet
 
 BOOKING_RECORDS[CancellationEmail] = "booking_id"
-OUTCOMES.update(Outcome.choices)
 
 State = CancellationEmail.State
 
@@ -51,6 +43,7 @@ RESEND = Decision(
     action="resend",
     title="Send {} again",
     done="marked to be sent again",
+    undone="not marked to be sent again",
     explanation=f"The next sweep sends it, within {settings.SWEEP_SECONDS:g} seconds. An uncertain "
     "e-mail may have reached the customer already, who would then be told twice. It keeps its "
     "Message-ID, so that mail systems can recognise the repeat, but not all of them do. The reason "
@@ -160,14 +153,17 @@ class CancellationEmailAdmin(LeasedAdmin):
         }
         return next((why for why, there in obstacles.items() if there), "")
 
-    def described(self, email: CancellationEmail, how: Decision) -> dict[str, object]:
+    def described(self, record: Any, how: Decision) -> dict[str, object]:
         return {
-            "Booking": visible(email.booking_id),
-            "To": visible(email.recipient) or "forgotten",
-            "State": email.get_state_display(),
-            "What is next": visible(self.what_is_next(email)),
+            "Booking": visible(record.booking_id),
+            "To": visible(record.recipient) or "forgotten",
+            "State": record.get_state_display(),
+            "What is next": visible(self.what_is_next(record)),
         }
 
     @admin.action(description="Send again: by the next sweep", permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: Emails) -> HttpResponse | None:
-        return self.decide(request, queryset, RESEND, lambda email, _why: email.resend())
+        return self.decide(request, queryset, RESEND)
+
+    def done(self, row: Any, how: Decision, *, by: str, why: str) -> bool:
+        return bool(row.resend()) if how is RESEND else super().done(row, how, by=by, why=why)

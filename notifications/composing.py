@@ -23,7 +23,7 @@ from django.conf import settings
 from django.template.loader import render_to_string
 from django.utils import translation
 
-from booking_platform.messaging.events import BookingCancelled
+from booking_platform.contract.events import BookingCancelled
 from booking_platform.money import UnusableAmount, minor_units
 
 SOURCE = "en"  # the language of the templates: it needs no catalog

@@ -16,6 +16,8 @@ class CancellationEmail(Leased):
         FAILED = "failed", "failed: it was refused, or given up, and not sent"
         UNCERTAIN = "uncertain", "uncertain: was handed over, and no answer came"
 
+    not_again = Q(state=State.SENDING)  # its holder's late answer may still come
+
     booking_id = models.CharField(max_length=255, unique=True)
     state = models.CharField(max_length=20, choices=State, default=State.PENDING)
     recipient = models.CharField(max_length=254, blank=True, help_text="Empty once forgotten.")
@@ -77,7 +79,7 @@ class CancellationEmail(Leased):
         return f"{self.booking_id}: {self.state}"
 
     def unstored(self, error: Exception) -> Conclusion:
-        """Have a person look: the mail may have gone out."""
+        """Return an uncertain mail: it may have gone out."""
         why = f"what the mail server answered can't be stored ({type(error).__name__})"
         return Conclusion({"state": self.State.UNCERTAIN, "last_error": why})
 
@@ -92,7 +94,7 @@ class CancellationEmail(Leased):
         return self.forgotten_at is not None
 
     def resend(self) -> bool:
-        """Have it taken up by the next sweep, as a person wishes; false if that can't be.
+        """Schedule it for the next sweep, as a person wishes; return false if that can't be.
 
         It may tell the customer twice, if it is uncertain. It keeps its ``Message-ID``.
         """
@@ -107,5 +109,5 @@ class CancellationEmail(Leased):
         )
 
     def settle(self, *, by: str, why: str) -> bool:
-        """Close what waits for a person; false if it does not, or not any more."""
+        """Close what waits for a person; return false if it does not, or not any more."""
         return self.waits_for_person and self.close(by=by, why=why)

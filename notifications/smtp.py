@@ -20,15 +20,14 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.core.mail.backends.smtp import EmailBackend
 
+from notifications.answers import MAIL, MESSAGE
+
 IDLE_SECONDS = 5.0  # that a connection is kept open for the next mail of a run
 LONGEST_ANSWER = 64 * 1024  # bytes; the lines of RFC 5321 have 512
 
 GO_AHEAD = 354  # the answer to DATA that asks for the message (RFC 5321, 4.3.2)
 NO_ANSWER = b"no whole answer in time"
 NOT_SMTP = b"an answer that is not SMTP"
-
-MAIL = "MAIL"
-MESSAGE = "the message"  # the step at which it, or a part of it, is on its way
 
 
 class Undelivered(Exception):

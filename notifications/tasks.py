@@ -1,36 +1,31 @@
-"""The e-mails' consumer, their attempts, and the sweep that finds what is due."""
+"""The consumer of e-mails, and their attempts."""
 
 from collections.abc import Sequence
 
-from celery import shared_task
-
-from booking_platform.messaging import leases
-from booking_platform.messaging.consumers import Refused, consumes
-from booking_platform.messaging.envelope import Event
-from booking_platform.messaging.topology import CANCELLED_FOR_NOTIFICATIONS
-from notifications import attempts, cancellations
+from booking_platform.contract.envelope import Event
+from booking_platform.contract.events import BookingCancelled
+from booking_platform.messaging.leases import Conclusion
+from booking_platform.messaging.registration import consumes, leased
+from booking_platform.messaging.rules import Result
+from notifications import attempts
 from notifications.checks import REQUIRED
 from notifications.models import CancellationEmail
+from notifications.rules import Outcome
 
 
 @consumes(
-    CANCELLED_FOR_NOTIFICATIONS,
-    usual_outcome=cancellations.Outcome.REQUESTED,
+    routing_key="booking.cancelled",
+    queue="notification.booking-cancelled",
+    payload=BookingCancelled,
+    usual_outcome=Outcome.REQUESTED,
     requires=REQUIRED,
 )
-def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:  # noqa: ARG001  (nothing to race for)
+def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
     """Tell the customer."""
-    return cancellations.request_emails(events)
+    return attempts.request(events)
 
 
-@shared_task(name="notifications.attempt")
-def attempt(pk: int) -> None:
-    """Attempt one e-mail, if it is due."""
-    attempts.attempt(pk)
-
-
-@shared_task(name="notifications.sweep")
-def sweep() -> None:
-    """Have every e-mail that is due attempted, and those whose worker was lost judged."""
-    attempts.judge_abandoned()
-    leases.sweep(CancellationEmail, attempt)
+@leased(CancellationEmail, lost=attempts.lost)
+def attempt(mail: CancellationEmail) -> Conclusion:
+    """Attempt one e-mail that is under lease."""
+    return attempts.attempt(mail)

@@ -15,18 +15,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
-from booking_platform.messaging.admin import (
-    BOOKING_RECORDS,
-    MOST_AT_ONCE,
-    OUTCOMES,
-    ColumnFilter,
-    Decision,
-    as_text,
-    foreign,
-    moment,
-    visible,
-)
-from booking_platform.messaging.leased_admin import (
+from booking_platform.operations.decisions import Decision
+from booking_platform.operations.leased import (
     LONGEST_WAITING,
     NEXT_DUE,
     DueFilter,
@@ -36,20 +26,26 @@ from booking_platform.messaging.leased_admin import (
     has_worker,
     settling,
     standing,
-    why_not,
 )
-from payments import attempts, cancellations
-from payments.models import IdempotencyStore
+from booking_platform.operations.records import (
+    BOOKING_RECORDS,
+    ColumnFilter,
+    as_text,
+    foreign,
+    moment,
+    visible,
+)
+from payments import attempts
+from payments.models import Refund
 
 if TYPE_CHECKING:
-    Refunds = models.QuerySet[IdempotencyStore]
+    Refunds = models.QuerySet[Refund]
 else:
     Refunds = models.QuerySet
 
-BOOKING_RECORDS[IdempotencyStore] = "booking_id"
-OUTCOMES.update(cancellations.Outcome.choices)
+BOOKING_RECORDS[Refund] = "booking_id"
 
-Status, StripeStatus = IdempotencyStore.Status, IdempotencyStore.StripeStatus
+Status, StripeStatus = Refund.Status, Refund.StripeStatus
 
 WAITING = Q(needs_review=True)
 UNDER_WAY = Q(needs_review=False, status=Status.IN_PROGRESS, settled_at__isnull=True)
@@ -59,6 +55,7 @@ TRY_NOW = Decision(
     action="try_now",
     title="Try {} now",
     done=f"taken up by the next sweep, within {settings.SWEEP_SECONDS:g} seconds",
+    undone="not tried anew",
     explanation="The next sweep takes it up: it asks Stripe what there is, and sends at most under "
     "the same key, so never a second refund. If it was refunded by hand, mark it settled instead.",
     why_required=False,
@@ -71,6 +68,7 @@ REISSUE = Decision(
     action="reissue",
     title="Re-issue {} under a new key",
     done="re-issued under a new key",
+    undone="not re-issued",
     explanation="Sends the refund again as a new request. Stripe recognises a repeat by its key "
     "alone: with a new key it would refund a second time what it has refunded already.",
 )
@@ -97,15 +95,15 @@ class StripeStatusFilter(ColumnFilter):
         return [(str(value), str(meaning)) for value, meaning in StripeStatus.choices]
 
 
-@admin.register(IdempotencyStore)
-class IdempotencyStoreAdmin(LeasedAdmin):
+@admin.register(Refund)
+class RefundAdmin(LeasedAdmin):
     stands, briefly = standing("status"), standing("status", short=True)
     payment = foreign("payment_id", "payment", chars=30)
     refund_id = foreign("stripe_refund_id", "refund id", otherwise="none that is known")
     key = foreign("idempotency_key", "idempotency key")
     first_sent = moment("first_sent_at", "first sent")
 
-    change_list_template = "admin/payments/idempotencystore/change_list.html"
+    change_list_template = "admin/payments/refund/change_list.html"
     list_display = (
         "booking",
         "briefly",
@@ -156,15 +154,15 @@ class IdempotencyStoreAdmin(LeasedAdmin):
     # What the list shows.
 
     @admin.display(description="at Stripe")
-    def at_stripe(self, refund: IdempotencyStore) -> str:
+    def at_stripe(self, refund: Refund) -> str:
         return visible(refund.stripe_status).replace("_", " ") or "-"
 
     # What the page shows.
 
-    def waits(self, refund: IdempotencyStore) -> bool:
+    def waits(self, refund: Refund) -> bool:
         return refund.needs_review
 
-    def at_the_end(self, refund: IdempotencyStore) -> str:
+    def at_the_end(self, refund: Refund) -> str:
         match refund.status:
             case Status.COMPLETED:
                 return "nothing: done"
@@ -173,7 +171,7 @@ class IdempotencyStoreAdmin(LeasedAdmin):
         return "nothing by itself, though it is not done: try it now"
 
     @admin.display(description="payment")
-    def payment_at_stripe(self, refund: IdempotencyStore) -> SafeString:
+    def payment_at_stripe(self, refund: Refund) -> SafeString:
         test = "test/" if settings.STRIPE_SECRET_KEY.startswith(("sk_test_", "rk_test_")) else ""
         return format_html(
             '<a href="{}" target="_blank" rel="noopener noreferrer">{}</a> (in Stripe\'s dashboard)',
@@ -182,55 +180,61 @@ class IdempotencyStoreAdmin(LeasedAdmin):
         )
 
     @admin.display(description="status at Stripe")
-    def its_status(self, refund: IdempotencyStore) -> str:
+    def its_status(self, refund: Refund) -> str:
         known = {str(value): str(text) for value, text in StripeStatus.choices}
         return known.get(refund.stripe_status) or visible(refund.stripe_status) or "-"
 
     @admin.display(description="request")
-    def request_as_text(self, refund: IdempotencyStore) -> SafeString:
+    def request_as_text(self, refund: Refund) -> SafeString:
         return _as_json(refund.request_payload)
 
     @admin.display(description="response")
-    def response_as_text(self, refund: IdempotencyStore) -> SafeString | str:
+    def response_as_text(self, refund: Refund) -> SafeString | str:
         return _as_json(refund.response_payload) if refund.response_payload else "none yet"
 
     # What people decide.
 
-    def named(self, refund: IdempotencyStore) -> str:
-        return f"{refund.booking_id} ({refund.amount})"
+    def named(self, record: Any) -> str:
+        return f"{record.booking_id} ({record.amount})"
 
-    def is_open(self, refund: IdempotencyStore, how: Decision) -> bool:
+    def is_open(self, record: Any, how: Decision) -> bool:
         if how is TRY_NOW:
-            return not has_worker(refund)
-        return refund.needs_review and not (how is REISSUE and refund.stripe_refund_id)
+            return not has_worker(record)
+        return record.needs_review and not (how is REISSUE and record.stripe_refund_id)
 
-    def described(self, refund: IdempotencyStore, how: Decision) -> dict[str, object]:
-        key = {"Key until now": visible(refund.idempotency_key)} if how is REISSUE else {}
+    def obstacle(self, row: Any, how: Decision) -> str:
+        return super().obstacle(row, how) if how is SETTLE else ""
+
+    def described(self, record: Any, how: Decision) -> dict[str, object]:
+        key = {"Key until now": visible(record.idempotency_key)} if how is REISSUE else {}
         return {
-            "Booking": visible(refund.booking_id),
-            "Amount": refund.amount,
-            "Payment": visible(refund.payment_id),
-            "What is next": visible(self.what_is_next(refund)),
+            "Booking": visible(record.booking_id),
+            "Amount": record.amount,
+            "Payment": visible(record.payment_id),
+            "What is next": visible(self.what_is_next(record)),
             **key,
         }
+
+    def history_of(self, record: Any, how: Decision, why: str) -> str:
+        if how is TRY_NOW:
+            return f"to be {TRY_NOW.done}, under the same key"
+        if how is REISSUE:
+            looked = "Seen in Stripe's dashboard: no refund for this booking"
+            return f"{how.done}: {why}. {looked}. The key before: {record.idempotency_key}"
+        return super().history_of(record, how, why)
+
+    def done(self, row: Any, how: Decision, *, by: str, why: str) -> bool:
+        if how is TRY_NOW:
+            return bool(row.try_again())
+        if how is REISSUE:
+            return bool(row.reissue())
+        return super().done(row, how, by=by, why=why)
 
     @admin.action(
         description="Try now: by the next sweep, under the same key", permissions=["retry"]
     )
     def try_now(self, request: HttpRequest, queryset: Refunds) -> HttpResponse | None:
-        done, problems = [], []
-        chosen = self.chosen(request, queryset)
-        left = chosen.count() - MOST_AT_ONCE  # before they leave what the list is filtered by
-        for refund in chosen[:MOST_AT_ONCE]:
-            if refund.try_again():
-                done.append(self.named(refund))
-                self.log_change(request, refund, f"to be {TRY_NOW.done}, under the same key")
-            else:
-                problems.append(f"{self.named(refund)}: not tried anew: {why_not(refund)}")
-        if left > 0:
-            problems.append(f"Only the {MOST_AT_ONCE} oldest: do it again for the other {left}.")
-        self.tell(request, done, problems, TRY_NOW)
-        return None
+        return self.decide(request, queryset, TRY_NOW)
 
     @admin.action(description="Re-issue under a new key: one at a time", permissions=["reissue"])
     def reissue(self, request: HttpRequest, queryset: Refunds) -> HttpResponse | None:
@@ -260,21 +264,8 @@ class IdempotencyStoreAdmin(LeasedAdmin):
                 "that the platform made for other bookings."
             )
             return self.ask(request, chosen, REISSUE, form, note=note)
-        self._reissue(request, refund, form.cleaned_data["why"])
+        self.carry_out_each(request, [refund], REISSUE, form.cleaned_data["why"])
         return None
-
-    def _reissue(self, request: HttpRequest, refund: IdempotencyStore, why: str) -> None:
-        done, problems = [], []
-        if refund.reissue():
-            done.append(
-                f"{self.named(refund)}. The next sweep sends it, within {settings.SWEEP_SECONDS:g} s."
-            )
-            looked = "Seen in Stripe's dashboard: no refund for this booking"
-            old_key = f"The key before: {refund.idempotency_key}"
-            self.log_change(request, refund, f"{REISSUE.done}: {why}. {looked}. {old_key}")
-        else:
-            problems.append(f"{self.named(refund)}: not re-issued: {why_not(refund)}")
-        self.tell(request, done, problems, REISSUE)
 
 
 def _as_json(payload: Any) -> SafeString:

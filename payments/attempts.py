@@ -1,19 +1,27 @@
-"""Attempts at refunds: what ``refunds`` plans, asked of Stripe under a lease."""
+"""Refunds: stored with the event that asks for them, and attempted at Stripe under a lease.
+
+``rules`` decides; what is here reads and writes.
+"""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 from django.utils import timezone
 from prometheus_client import Counter
 
+from booking_platform.contract.envelope import Event
 from booking_platform.messaging import leases
 from booking_platform.messaging.leases import Conclusion, LeaseLost
-from booking_platform.messaging.retention import LONGEST_RETRY
-from payments import stripe_gateway
-from payments.models import NAMESPACE, IdempotencyStore
-from payments.refunds import Evidence, Plan, described, is_ours, judge, made_by_hand, plan
-from payments.stripe_gateway import OtherParameters, Refund, Refused, Unknown
+from booking_platform.messaging.rows import insert_missing
+from booking_platform.messaging.rules import DIFFERS, Applied, Refused, Result
+from payments import rules, stripe_gateway
+from payments.answers import OtherParameters, StripeRefund, StripeRefusal, Unknown
+from payments.models import NothingToRefund, Refund, idempotency_key, refund_request
+from payments.rules import Evidence, Outcome, Plan, Wish
 
 log = structlog.get_logger(__name__)
 
@@ -22,40 +30,17 @@ REFUND_ATTEMPTS = Counter(
 )
 
 
-def attempt(pk: int) -> None:
-    """Attempt a refund that is due; return when the outcome is committed, or left to the next."""
-    leases.attempt(IdempotencyStore.objects.filter(pk=pk), _act)
+def request(events: Sequence[Event]) -> list[Result]:
+    """Store what is to be refunded, in the transaction of the caller; attempt it after the commit.
 
-
-def carry_on(refund: IdempotencyStore) -> None:
-    """Attempt a refund that this worker has under lease."""
-    leases.carry_on(refund, _act)
-
-
-def obstacle_to_reissue(refund: IdempotencyStore, now: datetime) -> str:
-    """Say why a refund must not be sent under a new key; nothing if it may. Asks Stripe.
-
-    Nothing of it may be there, and the old key must have been refused or be forgotten: a request
-    under it that is still on its way would be a second refund.
+    A booking has one refund, whichever event asks for it. An event that asks for another than an
+    earlier one did is refused: a person decides which of them is right.
     """
-    if refund.stripe_refund_id or refund.settled or not refund.needs_review:
-        return "only a refund that waits for a person, and that Stripe does not have, can be"
-    if refund.status != IdempotencyStore.Status.FAILED and refund.first_sent_at is not None:
-        forgotten = refund.first_sent_at + LONGEST_RETRY
-        if now < forgotten:
-            return (
-                f"Stripe may still act on the key that was sent: wait until {forgotten:%F %R} UTC"
-            )
-    listed = _listed(refund.payment_id)
-    if isinstance(listed, Unknown):
-        return f"what Stripe has is not known: {listed.why}"
-    for one in listed:
-        if is_ours(refund, one) or not one.key.startswith(NAMESPACE):
-            return f"Stripe lists a refund of this payment: {described([one])}"
-    return ""
+    return [_request(event) for event in events]
 
 
-def _act(refund: IdempotencyStore) -> Conclusion:
+def attempt(refund: Refund) -> Conclusion:
+    """Ask Stripe for a refund that this worker has under lease."""
     try:
         conclusion = _ask(refund)
     except LeaseLost:
@@ -63,56 +48,106 @@ def _act(refund: IdempotencyStore) -> Conclusion:
     except Exception as error:  # a bug of ours proves nothing about Stripe
         log.exception("A bug: the refund is tried again later", booking_id=refund.booking_id)
         unknown = Unknown(f"a bug: {type(error).__name__}")
-        conclusion = judge(refund, Evidence(listed=unknown), timezone.now())
-    if refund.settled and conclusion.columns.get("last_error") == refund.last_error:
-        conclusion.columns["needs_review"] = False  # a person has dealt with just that
-    _tell(refund, conclusion)
-    return conclusion
+        conclusion = rules.judge(refund, Evidence(listed=unknown), timezone.now())
+    return replace(conclusion, tell=partial(_tell, refund, conclusion))
 
 
-def _ask(refund: IdempotencyStore) -> Conclusion:
+def obstacle_to_reissue(refund: Refund, now: datetime) -> str:
+    """Return why a refund must not be sent under a new key; empty if it may. Asks Stripe."""
+    obstacle = rules.obstacle_to_reissue(refund, now)
+    return obstacle or rules.obstacle_in_list(refund, _listed(refund.payment_id))
+
+
+def _request(event: Event) -> Result:
+    booking, wanted = event.payload.booking_id, rules.asked_for(event.payload)
+    if isinstance(wanted, Refused):
+        return wanted
+    if (earlier := _earlier(booking)) is None:
+        applied = _remember_nothing(event) if wanted == rules.NOTHING else _insert(booking, wanted)
+        if applied:
+            return applied
+        earlier = _earlier(booking)  # another worker was faster
+    if earlier == wanted:
+        return Applied(Outcome.KNOWN)
+    return Refused(DIFFERS, f"booking {booking!r} was to refund {earlier}; now it is {wanted}")
+
+
+def _earlier(booking: str) -> Wish | None:
+    """Return what an earlier cancellation of the booking asked for."""
+    for refund in Refund.objects.filter(booking_id=booking):
+        return Wish(refund.payment_id, refund.amount_minor, refund.currency)
+    nothing = NothingToRefund.objects.filter(booking_id=booking).exists()
+    return rules.NOTHING if nothing else None
+
+
+def _remember_nothing(event: Event) -> Applied | None:
+    """Store that a booking has nothing to be refunded; return None if that is stored already."""
+    row = {
+        "booking_id": event.payload.booking_id,
+        "event_id": event.event_id,
+        "created_at": timezone.now(),
+    }
+    inserted = insert_missing(NothingToRefund, [row], key="booking_id")
+    return Applied(Outcome.NOTHING) if inserted else None
+
+
+def _insert(booking: str, wanted: Wish) -> Applied | None:
+    """Store a booking's refund, under the lease of this worker; return None if it has one already."""
+    key, now = idempotency_key(booking), timezone.now()
+    columns = {
+        **wanted._asdict(),
+        **leases.new_lease(),
+        "booking_id": booking,
+        "idempotency_key": key,
+        "request_payload": refund_request(booking, wanted.payment_id, wanted.amount_minor, key),
+        "status": Refund.Status.IN_PROGRESS,
+        "attempts": 1,
+        "created_at": now,
+        "updated_at": now,
+    }
+    inserted = insert_missing(Refund, [columns], key="id")
+    if not inserted:
+        return None
+    refund = Refund(pk=inserted.pop(), **columns)
+    return Applied(Outcome.REQUESTED, then=partial(leases.carry_on, refund, attempt))
+
+
+def _ask(refund: Refund) -> Conclusion:
     now = timezone.now()
-    chosen = plan(refund, now)
-    if chosen is not Plan.SEND:
+    plan = rules.plan(refund, now)
+    if plan is not Plan.SEND:
         listed = _look(refund)
-        if chosen is Plan.LOOK or not _may_send_after(refund, listed):
-            return judge(refund, Evidence(listed=listed), now)
+        if plan is Plan.LOOK or not rules.may_send_after(refund, listed):
+            return rules.judge(refund, Evidence(listed=listed), now)
     if refund.first_sent_at is None:
         leases.write(refund, first_sent_at=now)
-    return judge(refund, _send(refund), now)
+    return rules.judge(refund, _send(refund), now)
 
 
-def _may_send_after(refund: IdempotencyStore, listed: list[Refund] | Unknown) -> bool:
-    """Tell whether a look leaves no doubt that a refund is still wanted."""
-    if isinstance(listed, Unknown) or any(is_ours(refund, one) for one in listed):
-        return False
-    return not made_by_hand(refund, listed)
-
-
-def _send(refund: IdempotencyStore) -> Evidence:
-    """Send the request; where the answer settles it for good, ask for the list before a verdict."""
+def _send(refund: Refund) -> Evidence:
+    """Send the request. If the answer is final, get the list too, as a verdict needs both."""
     leases.still_held(refund)
     sent = stripe_gateway.send(refund.request_payload, refund.idempotency_key)
-    final = isinstance(sent, Refused) or (isinstance(sent, Unknown) and sent.repeats)
+    final = isinstance(sent, StripeRefusal) or (isinstance(sent, Unknown) and sent.repeats)
     return Evidence(sent, _look(refund) if final else None)
 
 
-def _look(refund: IdempotencyStore) -> list[Refund] | Unknown:
+def _look(refund: Refund) -> list[StripeRefund] | Unknown:
     leases.still_held(refund)
     return _listed(refund.payment_id)
 
 
-def _listed(payment_id: str) -> list[Refund] | Unknown:
+def _listed(payment_id: str) -> list[StripeRefund] | Unknown:
     match stripe_gateway.look(payment_id):
-        case Refused(code="resource_missing"):
+        case StripeRefusal(code="resource_missing"):
             return []  # no such payment, so no refund of it
-        case Refused(message=message) | OtherParameters(message=message):
+        case StripeRefusal(message=message) | OtherParameters(message=message):
             return Unknown(f"the list of refunds was refused: {message}")
         case listed:
             return listed
 
 
-def _tell(refund: IdempotencyStore, conclusion: Conclusion) -> None:
+def _tell(refund: Refund, conclusion: Conclusion) -> None:
     """Log and count what an attempt came to."""
     columns = conclusion.columns
     level, line = logging.INFO, "Refund as before"

@@ -14,7 +14,7 @@ NAMESPACE = "booking-platform:refund:"
 
 
 def idempotency_key(booking_id: str, *, issue: int = 1) -> str:
-    """Give the key under which a booking's refund is sent to Stripe, the same on every attempt.
+    """Return the key under which a booking's refund is sent to Stripe, the same on every attempt.
 
     It derives from what is refunded, not from the message that asks for it: a booking is cancelled
     once. It is a hash, since a booking id may be longer than a key, and may say who travels. Only
@@ -25,7 +25,7 @@ def idempotency_key(booking_id: str, *, issue: int = 1) -> str:
 
 
 def refund_request(booking_id: str, payment_id: str, amount_minor: int, key: str) -> dict[str, Any]:
-    """Give what is sent to Stripe; its metadata say whose it is, for whoever lists refunds."""
+    """Return what is sent to Stripe; the metadata say whose refund it is, for whoever lists refunds."""
     return {
         "payment_intent": payment_id,
         "amount": amount_minor,
@@ -33,7 +33,7 @@ def refund_request(booking_id: str, payment_id: str, amount_minor: int, key: str
     }
 
 
-class IdempotencyStore(Leased):
+class Refund(Leased):
     """One booking's refund: what is sent to Stripe, under which key, and what came of it."""
 
     class Status(models.TextChoices):
@@ -71,7 +71,6 @@ class IdempotencyStore(Leased):
 
     class Meta:
         db_table = "idempotency_store"
-        verbose_name = "refund"
         ordering = ("-created_at", "-id")
         constraints = (
             models.CheckConstraint(
@@ -107,7 +106,7 @@ class IdempotencyStore(Leased):
         return f"{self.booking_id}: {self.amount}, {self.status}"
 
     def unstored(self, error: Exception) -> Conclusion:
-        """Have a person look: Stripe may have the refund, and an attempt would end like this one."""
+        """Return a review: Stripe may have the refund, and another attempt would end like this one."""
         why = f"what Stripe answered can't be stored ({type(error).__name__})"
         return Conclusion({"needs_review": True, "last_error": why})
 
@@ -121,7 +120,7 @@ class IdempotencyStore(Leased):
         return self.idempotency_key != idempotency_key(self.booking_id)
 
     def try_again(self) -> bool:
-        """Have it taken up by the next sweep, as a person wishes; false if a worker has it now.
+        """Schedule it for the next sweep, as a person wishes; return false if a worker has it now.
 
         What waited for a person may be sent again, under the same key while that is known.
         """
@@ -131,13 +130,13 @@ class IdempotencyStore(Leased):
         return self.decide(next_attempt_at=timezone.now(), **anew)
 
     def settle(self, *, by: str, why: str) -> bool:
-        """Close what waits for a person; false if it does not, or not any more."""
+        """Close what waits for a person; return false if it does not, or not any more."""
         return self.needs_review and self.close(by=by, why=why, needs_review=False)
 
     def reissue(self) -> bool:
-        """Have it sent under a new key; false if it changed since it was read.
+        """Schedule it to be sent under a new key; return false if it changed since it was read.
 
-        Only where ``attempts.obstacle_to_reissue`` has just found none.
+        Call it only if ``attempts.obstacle_to_reissue`` has just found none.
         """
         _, _, issue = self.idempotency_key.removeprefix(NAMESPACE).partition(":")
         key = idempotency_key(self.booking_id, issue=int(issue or 1) + 1)
@@ -152,3 +151,20 @@ class IdempotencyStore(Leased):
             first_sent_at=None,
             next_attempt_at=timezone.now(),
         )
+
+
+IdempotencyStore = Refund  # the name by which its users know the table
+
+
+class NothingToRefund(models.Model):
+    """A booking whose cancellation asked for no refund. It outlives the memory of the event."""
+
+    booking_id = models.CharField(max_length=255, unique=True)
+    event_id = models.CharField(max_length=255, blank=True, default="", db_default="")
+    created_at = models.DateTimeField(default=timezone.now, db_default=Now())
+
+    class Meta:
+        db_table = "nothing_to_refund"
+
+    def __str__(self) -> str:
+        return f"{self.booking_id}: nothing to refund"

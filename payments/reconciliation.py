@@ -20,12 +20,12 @@ from django.utils import timezone
 from booking_platform.messaging import leases
 from booking_platform.money import format_money
 from payments import stripe_gateway
-from payments.models import NAMESPACE, IdempotencyStore, idempotency_key
-from payments.refunds import is_ours
-from payments.stripe_gateway import Refund, Unknown
+from payments.answers import StripeRefund, Unknown
+from payments.models import NAMESPACE, Refund, idempotency_key
+from payments.rules import is_ours
 
 CHUNK = 500  # refunds a query
-ROWS = IdempotencyStore.objects.defer("request_payload", "response_payload", "settlement")
+ROWS = Refund.objects.defer("request_payload", "response_payload", "settlement")
 
 
 class CouldNotCompare(Exception):
@@ -54,7 +54,7 @@ class Difference:
 
     kind: Kind
     words: str  # in one line, with nothing in it that a terminal would obey
-    row: IdempotencyStore | None  # none: the store has nothing that belongs to it
+    row: Refund | None  # none: the store has nothing that belongs to it
     mending: Mending
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Difference:
 class UnderWay:
     """A refund that a worker has, or is about to take up: too early to compare."""
 
-    row: IdempotencyStore
+    row: Refund
 
 
 Finding = Difference | UnderWay
@@ -74,14 +74,14 @@ Finding = Difference | UnderWay
 class Related:
     """Rows by all that may tie a refund at Stripe to them."""
 
-    def __init__(self, rows: Iterable[IdempotencyStore]) -> None:
-        self._rows: dict[str, set[IdempotencyStore]] = defaultdict(set)
+    def __init__(self, rows: Iterable[Refund]) -> None:
+        self._rows: dict[str, set[Refund]] = defaultdict(set)
         for row in rows:
             ties = (row.stripe_refund_id, idempotency_key(row.booking_id), row.payment_id)
             for tie in filter(None, ties):
                 self._rows[tie].add(row)
 
-    def to(self, one: Refund) -> list[IdempotencyStore]:
+    def to(self, one: StripeRefund) -> list[Refund]:
         """Give the rows that may have to do with a refund, oldest first."""
         ties = (one.refund_id, _first_key(one), one.payment_id)
         rows = set().union(*(self._rows.get(tie, ()) for tie in ties))
@@ -106,14 +106,14 @@ def findings(since: datetime) -> Iterator[Finding]:
     for start in range(0, len(listed), CHUNK):
         yield from _listed(listed[start : start + CHUNK], asked)
     ids = {one.refund_id for one in listed}
-    made = IdempotencyStore.objects.filter(created_at__gte=since, stripe_refund_id__isnull=False)
+    made = Refund.objects.filter(created_at__gte=since, stripe_refund_id__isnull=False)
     pairs = made.order_by("created_at", "pk").values_list("pk", "stripe_refund_id")
     for pk, refund_id in pairs.iterator(chunk_size=CHUNK):
         if refund_id and refund_id not in ids:
             yield from _asked_singly(pk, refund_id)
 
 
-def compare(one: Refund, rows: Sequence[IdempotencyStore], now: datetime) -> list[Finding]:
+def compare(one: StripeRefund, rows: Sequence[Refund], now: datetime) -> list[Finding]:
     """Compare a refund at Stripe with the rows that may have to do with it."""
     for row in rows:
         if row.stripe_refund_id == one.refund_id:
@@ -125,7 +125,7 @@ def compare(one: Refund, rows: Sequence[IdempotencyStore], now: datetime) -> lis
     return _stray(one, [row for row in rows if row.payment_id == one.payment_id], now)
 
 
-def under_way(row: IdempotencyStore, now: datetime) -> bool:
+def under_way(row: Refund, now: datetime) -> bool:
     """Tell whether a worker has the row, or takes it up by itself within the longest pause."""
     soon = now + timedelta(seconds=settings.RETRY_MAX_SECONDS)
     due = row.next_attempt_at is not None and row.next_attempt_at <= soon
@@ -139,7 +139,7 @@ def printable(text: str) -> str:
     )
 
 
-def missing(row: IdempotencyStore, why: str) -> Difference:
+def missing(row: Refund, why: str) -> Difference:
     """Say that Stripe does not have the refund that the store names."""
     words = (
         f"booking {row.booking_id!r}: by the store, {row.amount} of payment {row.payment_id!r} were "
@@ -155,7 +155,7 @@ def mend(differences: Iterable[Difference]) -> tuple[int, int]:
     meanwhile is left to the next comparison. What a person settled stays so: an attempt may look at
     it, and itself decides whether there is news.
     """
-    by_row: dict[IdempotencyStore, list[Difference]] = defaultdict(list)
+    by_row: dict[Refund, list[Difference]] = defaultdict(list)
     for difference in differences:
         if difference.row:
             by_row[difference.row].append(difference)
@@ -171,19 +171,17 @@ def mend(differences: Iterable[Difference]) -> tuple[int, int]:
             to_mark.append(row.pk)
     for start in range(0, len(to_mark), CHUNK):
         pks = to_mark[start : start + CHUNK]
-        due += leases.mark_due(IdempotencyStore.objects.filter(pk__in=pks))
+        due += leases.mark_due(Refund.objects.filter(pk__in=pks))
     return due, for_a_person
 
 
-def _put_up(row: IdempotencyStore, its: Sequence[Difference], **columns: Any) -> int:
+def _put_up(row: Refund, its: Sequence[Difference], **columns: Any) -> int:
     """Put a row up for a person, who finds in it what was found here; give how many: 1 or 0."""
     said = [row.last_error] if row.needs_review and row.last_error else []
     news = [each.words for each in its if not any(each.words in error for error in said)]
     if not news and not columns:
         return 1  # it waits for a person already, for this
-    unchanged = IdempotencyStore.objects.filter(
-        pk=row.pk, updated_at=row.updated_at, status=row.status
-    )
+    unchanged = Refund.objects.filter(pk=row.pk, updated_at=row.updated_at, status=row.status)
     columns |= {
         "needs_review": True,
         "last_error": "; ".join([*(f"reconciliation: {words}" for words in news), *said]),
@@ -192,7 +190,7 @@ def _put_up(row: IdempotencyStore, its: Sequence[Difference], **columns: Any) ->
     return leases.at_rest(unchanged).update(**columns)
 
 
-def _listed(chunk: list[Refund], asked: datetime) -> Iterator[Finding]:
+def _listed(chunk: list[StripeRefund], asked: datetime) -> Iterator[Finding]:
     related = Related(ROWS.filter(_ties(chunk)))
     now = timezone.now()
     for one in chunk:
@@ -212,12 +210,12 @@ def _asked_singly(pk: int, refund_id: str) -> list[Finding]:
     changed = row.updated_at >= asked or row.stripe_refund_id != refund_id
     if changed or under_way(row, timezone.now()):
         return [UnderWay(row)]
-    if isinstance(answer, Refund):
+    if isinstance(answer, StripeRefund):
         return [*_contents(row, answer)]
     return [missing(row, answer.message)]
 
 
-def _ties(chunk: list[Refund]) -> Q:
+def _ties(chunk: list[StripeRefund]) -> Q:
     # Only what a key of ours can look like: metadata may hold what no database takes.
     keys = {key for one in chunk for key in (one.key, _first_key(one))}
     return (
@@ -227,13 +225,13 @@ def _ties(chunk: list[Refund]) -> Q:
     )
 
 
-def _first_key(one: Refund) -> str:
+def _first_key(one: StripeRefund) -> str:
     """Give the key of ours without its issue; nothing where it is not ours."""
     first = one.key[: len(idempotency_key(""))]
     return first if first.startswith(NAMESPACE) else ""
 
 
-def _contents(row: IdempotencyStore, one: Refund) -> Iterator[Difference]:
+def _contents(row: Refund, one: StripeRefund) -> Iterator[Difference]:
     """Compare a row with the refund that it names."""
     paid = format_money(one.amount_minor, one.currency)
     sides = (
@@ -250,7 +248,7 @@ def _contents(row: IdempotencyStore, one: Refund) -> Iterator[Difference]:
             yield Difference(kind, printable(words), row, Mending.ATTEMPT)
 
 
-def _not_recorded(row: IdempotencyStore, one: Refund) -> Difference:
+def _not_recorded(row: Refund, one: StripeRefund) -> Difference:
     """Say that Stripe has a refund for a booking whose row does not name it."""
     known = f"says that its refund of {row.amount} is {row.status.replace('_', ' ')}"
     mending = Mending.ATTEMPT if row.settled else Mending.LOOK  # no attempt sends what is settled
@@ -262,7 +260,7 @@ def _not_recorded(row: IdempotencyStore, one: Refund) -> Difference:
     return Difference(Kind.EXTRA, printable(words), row, mending)
 
 
-def _stray(one: Refund, of_payment: Sequence[IdempotencyStore], now: datetime) -> list[Finding]:
+def _stray(one: StripeRefund, of_payment: Sequence[Refund], now: datetime) -> list[Finding]:
     """Judge a refund that is of no row: of one of our payments, under a key of ours, or neither."""
     at_rest = [row for row in of_payment if not under_way(row, now)]
     row = min(at_rest, key=lambda row: row.settled, default=None)  # the oldest still open
@@ -279,16 +277,16 @@ def _stray(one: Refund, of_payment: Sequence[IdempotencyStore], now: datetime) -
     return [UnderWay(of_payment[0])] if of_payment else []
 
 
-def _at_stripe(one: Refund) -> str:
+def _at_stripe(one: StripeRefund) -> str:
     paid = format_money(one.amount_minor, one.currency)
     return f"Stripe has {one.refund_id}, {paid} of payment {one.payment_id!r}, {one.status}"
 
 
-def _settled(row: IdempotencyStore) -> str:
+def _settled(row: Refund) -> str:
     return f" (settled by {row.settled_by!r})" if row.settled else ""
 
 
-def _unsent(row: IdempotencyStore, now: datetime) -> bool:
+def _unsent(row: Refund, now: datetime) -> bool:
     """Tell whether the store says that no worker has ever sent the request, and none just does.
 
     Where Stripe has its refund nevertheless, the store is older than that, as after a restore. To

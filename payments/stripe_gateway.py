@@ -1,14 +1,12 @@
 """Stripe, as the refunds need it: the only module that imports ``stripe``.
 
-Its answers are values. What an answer does not prove is ``Unknown``; only a refusal that Stripe
-itself worded, about this very request, is ``Refused``. Nothing of ``stripe``'s leaves this module:
-its objects and errors carry keys, and what they hold is chosen field by field.
+Nothing of the library leaves this module: its objects and errors carry keys. What they hold is
+chosen field by field, and returned as the values of ``answers``.
 """
 
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
@@ -19,6 +17,17 @@ import stripe
 import structlog
 from django.conf import settings
 from requests.adapters import HTTPAdapter
+
+from payments.answers import (
+    Answer,
+    Failure,
+    InvalidWebhook,
+    Notice,
+    OtherParameters,
+    StripeRefund,
+    StripeRefusal,
+    Unknown,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -51,61 +60,7 @@ _SECRETS = re.compile(r"(?:sk|rk|pk|whsec|secret)_[\w*…]+|\d(?:[ .-]?\d){12,18
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Refund:
-    """A refund as Stripe has it."""
-
-    refund_id: str
-    status: str
-    amount_minor: int
-    currency: str
-    payment_id: str
-    key: str  # ours, from its metadata; empty where it is not ours
-    created_at: datetime
-    record: dict[str, Any]  # what is kept of it
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Stripe refused this request for good; ``code`` is its own, or empty."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True)
-class OtherParameters:
-    """Stripe knows the key, but with other parameters: a request was changed."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """Nothing is proven: the request may have been executed or not.
-
-    ``repeats``: Stripe keeps this answer under the key, and will give no other.
-    """
-
-    why: str
-    repeats: bool = False
-
-
-class InvalidWebhook(ValueError):
-    """The body is not what Stripe signed, or not an event."""
-
-
-@dataclass(frozen=True)
-class Notice:
-    """What a webhook speaks of: ids to find a refund by, where it names them."""
-
-    event_type: str
-    refund_id: str
-    key: str
-    payment_id: str
-
-
-def send(request: dict[str, Any], key: str) -> Refund | Refused | OtherParameters | Unknown:
+def send(request: dict[str, Any], key: str) -> Answer:
     """Ask Stripe for a refund under an idempotency key.
 
     https://docs.stripe.com/api/refunds/create, https://docs.stripe.com/api/idempotent_requests
@@ -114,23 +69,23 @@ def send(request: dict[str, Any], key: str) -> Refund | Refused | OtherParameter
     return _asking(lambda: _refund(refunds.create(same, {"idempotency_key": key})))
 
 
-def fetch(refund_id: str) -> Refund | Refused | OtherParameters | Unknown:
-    """Give a refund as it is now. https://docs.stripe.com/api/refunds/retrieve"""
+def fetch(refund_id: str) -> Answer:
+    """Return a refund as it is now. https://docs.stripe.com/api/refunds/retrieve"""
     return _asking(lambda: _refund(_client().v1.refunds.retrieve(refund_id)))
 
 
-def look(payment_id: str) -> list[Refund] | Refused | OtherParameters | Unknown:
-    """Give all refunds of a payment, by whoever. https://docs.stripe.com/api/refunds/list"""
+def look(payment_id: str) -> list[StripeRefund] | Failure:
+    """Return all refunds of a payment, whoever made them. https://docs.stripe.com/api/refunds/list"""
     return _listing({"payment_intent": payment_id}, PAGES)
 
 
-def since(moment: datetime) -> list[Refund] | Refused | OtherParameters | Unknown:
-    """Give all refunds of the account that were made since a moment."""
+def since(moment: datetime) -> list[StripeRefund] | Failure:
+    """Return all refunds of the account that were made since a moment."""
     return _listing({"created": {"gte": int(moment.timestamp())}}, PAGES_OF_ACCOUNT)
 
 
 def read_webhook(body: bytes, signature: str) -> Notice:
-    """Verify a webhook and say what it speaks of. https://docs.stripe.com/webhooks#verify-official-libraries
+    """Check the signature of a webhook, and return what it speaks of. https://docs.stripe.com/webhooks#verify-official-libraries
 
     Raises:
         InvalidWebhook: the signature is wrong or older than five minutes, or this is no event.
@@ -159,7 +114,7 @@ def _client() -> stripe.StripeClient:
 
 @cache
 def _kept_client(api_key: str, api_base: str) -> stripe.StripeClient:
-    """Make the client of this process; each thread of it keeps its connection."""
+    """Return the client of this process; each thread keeps a connection of its own."""
     return stripe.StripeClient(
         api_key,
         stripe_version=API_VERSION,
@@ -170,7 +125,7 @@ def _kept_client(api_key: str, api_base: str) -> stripe.StripeClient:
 
 
 class _Session(requests.Session):
-    """Connections that end: no redirects, no answer without end, none larger than memory takes."""
+    """Connections that end: no redirects, and no answer that goes on without end or fills the memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,8 +147,8 @@ class _Session(requests.Session):
         return response
 
 
-def _asking(call: Callable[[], T]) -> T | Refused | OtherParameters | Unknown:
-    """Call Stripe; sort what it raises by what that proves."""
+def _asking(call: Callable[[], T]) -> T | Failure:
+    """Call Stripe; return its answer, or what the error proves."""
     try:
         return call()
     except (stripe.IdempotencyError, stripe.InvalidRequestError, stripe.CardError) as error:
@@ -201,7 +156,7 @@ def _asking(call: Callable[[], T]) -> T | Refused | OtherParameters | Unknown:
             return _unknown(error)
         if isinstance(error, stripe.IdempotencyError):
             return OtherParameters(_words(error))
-        return Refused(_code(error), _words(error))
+        return StripeRefusal(_code(error), _words(error))
     except stripe.StripeError as error:
         return _unknown(error)
     except Exception as error:  # what the SDK makes of an answer that is not Stripe's, or a bug
@@ -210,17 +165,15 @@ def _asking(call: Callable[[], T]) -> T | Refused | OtherParameters | Unknown:
 
 
 def _ordered(request: Any) -> Any:
-    """Give a request in one order, whatever order a database keeps: the same bytes every time."""
+    """Return a request in alphabetical order, so that every attempt sends the same bytes."""
     if not isinstance(request, dict):
         return request
     return {name: _ordered(request[name]) for name in sorted(request)}
 
 
-def _listing(
-    query: dict[str, Any], most: int
-) -> list[Refund] | Refused | OtherParameters | Unknown:
-    """Give every page of a list, or nothing: half a list proves nothing."""
-    refunds: list[Refund] = []
+def _listing(query: dict[str, Any], most: int) -> list[StripeRefund] | Failure:
+    """Return all pages of a list, or why there are none: half a list proves nothing."""
+    refunds: list[StripeRefund] = []
     after: dict[str, str] = {}
     for _ in range(most):
         asked: Any = {**query, **after, "limit": PAGE}
@@ -230,7 +183,7 @@ def _listing(
         read, more = page
         if unreadable := [one for one in read if isinstance(one, Unknown)]:
             return unreadable[0]
-        refunds += [one for one in read if isinstance(one, Refund)]
+        refunds += [one for one in read if isinstance(one, StripeRefund)]
         if not more:
             return refunds
         if not read or after.get("starting_after") == refunds[-1].refund_id:
@@ -239,15 +192,15 @@ def _listing(
     return Unknown("a list of refunds that does not end")
 
 
-def _page(answer: Any) -> tuple[list[Refund | Unknown], bool] | Unknown:
+def _page(answer: Any) -> tuple[list[StripeRefund | Unknown], bool] | Unknown:
     data = _get(answer, "data")
     if _get(answer, "object") != "list" or not isinstance(data, list):
         return Unknown("an answer of success that is no list")
     return [_refund(one) for one in data], bool(_get(answer, "has_more"))
 
 
-def _refund(answer: Any) -> Refund | Unknown:
-    """Read a refund; an answer that is none, from whatever stood between, proves nothing."""
+def _refund(answer: Any) -> StripeRefund | Unknown:
+    """Return the answer as a refund. What is none comes from a proxy, say, and proves nothing."""
     record = {name: _plain(_get(answer, name)) for name in _KEPT}
     metadata = _get(answer, "metadata")
     record["metadata"] = {name: _text(metadata, name) for name in _OUR_METADATA}
@@ -258,7 +211,7 @@ def _refund(answer: Any) -> Refund | Unknown:
         or {type(amount), type(created)} != {int}
     ):
         return Unknown("an answer of success that is no refund")
-    return Refund(
+    return StripeRefund(
         refund_id=record["id"][:255],
         status=str(record["status"] or "")[:50],
         amount_minor=amount,
@@ -286,13 +239,13 @@ def _code(error: stripe.StripeError) -> str:
 
 
 def _words(error: stripe.StripeError) -> str:
-    """Give Stripe's own message, without what looks like a key or a card number."""
+    """Return Stripe's own message, without what looks like a key or a card number."""
     message = _text(error.error, "message") if error.error else ""
     return _SECRETS.sub("…", " ".join(message.split())) or "no words that can be read"
 
 
 def _get(of: Any, name: str) -> Any:
-    """Read a field of one of Stripe's objects, which are no dicts, or None."""
+    """Return a field of one of Stripe's objects, which are no dicts; None if it has no such field."""
     try:
         return of[name]
     except (KeyError, TypeError, IndexError):
@@ -305,7 +258,7 @@ def _text(of: Any, name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give a value as any database stores it; of an expanded object only its id."""
+    """Return a value as any database stores it; of an expanded object only its id."""
     if isinstance(value, stripe.StripeObject):
         value = _get(value, "id")
     if isinstance(value, str):
@@ -314,5 +267,5 @@ def _plain(value: Any) -> Any:
 
 
 def _storable(text: str) -> str:
-    """Give text without NUL and half characters, and not without end."""
+    """Return text without NUL and half characters, cut where it is too long."""
     return text[:_LONGEST_TEXT].replace("\0", "\ufffd").encode(errors="replace").decode()

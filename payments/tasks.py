@@ -1,36 +1,32 @@
-"""The refunds' consumer, their attempts, and the sweep that finds what is due."""
+"""The consumer of refunds, and their attempts."""
 
 from collections.abc import Sequence
 
-from celery import shared_task
-
-from booking_platform.messaging import leases
-from booking_platform.messaging.consumers import Refused, consumes
-from booking_platform.messaging.envelope import Event
-from booking_platform.messaging.topology import CANCELLED_FOR_PAYMENTS
-from payments import attempts, cancellations
-from payments.models import IdempotencyStore
+from booking_platform.contract.envelope import Event
+from booking_platform.contract.events import BookingCancelled
+from booking_platform.messaging.leases import Conclusion
+from booking_platform.messaging.registration import consumes, leased
+from booking_platform.messaging.rules import Result
+from payments import attempts
+from payments.models import Refund
+from payments.rules import Outcome
 
 STRIPE = "the secret key of your Stripe account (sk_live_…), from its dashboard under Developers"
 
 
 @consumes(
-    CANCELLED_FOR_PAYMENTS,
-    usual_outcome=cancellations.Outcome.REQUESTED,
+    routing_key="booking.cancelled",
+    queue="payment-gateway.booking-cancelled",
+    payload=BookingCancelled,
+    usual_outcome=Outcome.REQUESTED,
     requires={"STRIPE_SECRET_KEY": STRIPE},
 )
-def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:  # noqa: ARG001  (nothing to race for)
+def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
     """Refund the customer."""
-    return cancellations.request_refunds(events)
+    return attempts.request(events)
 
 
-@shared_task(name="payments.attempt")
-def attempt(pk: int) -> None:
-    """Attempt one refund, if it is due."""
-    attempts.attempt(pk)
-
-
-@shared_task(name="payments.sweep")
-def sweep() -> None:
-    """Have every refund that is due attempted."""
-    leases.sweep(IdempotencyStore, attempt)
+@leased(Refund)
+def attempt(refund: Refund) -> Conclusion:
+    """Attempt one refund that is under lease."""
+    return attempts.attempt(refund)

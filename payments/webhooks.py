@@ -13,8 +13,8 @@ from django.views.decorators.http import require_POST
 
 from booking_platform.messaging import leases
 from payments import stripe_gateway
-from payments.models import IdempotencyStore
-from payments.stripe_gateway import InvalidWebhook, Notice
+from payments.answers import InvalidWebhook, Notice
+from payments.models import Refund
 
 log = structlog.get_logger(__name__)
 
@@ -48,4 +48,4 @@ def _mark_due(notice: Notice) -> int:
         about |= Q(idempotency_key=notice.key)
     if notice.payment_id:
         about |= Q(payment_id=notice.payment_id)
-    return leases.mark_due(IdempotencyStore.objects.filter(about)) if about else 0
+    return leases.mark_due(Refund.objects.filter(about)) if about else 0

@@ -13,23 +13,16 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from booking_platform.celery import app
 from booking_platform.development import mail_server as mail_servers
 from booking_platform.development.mail_server import MailServer
-from booking_platform.messaging.consumers import CONSUMERS, Consumer
+from booking_platform.development.stripe_sandbox import Sandbox, running
+from booking_platform.messaging.rules import CONSUMERS, Consumer
 from notifications import smtp
-from payments.sandbox import Sandbox, running
 from tests.factories import TourFactory
 from tests.platform import Platform
 from tests.subjects import SUBJECTS
 
 NOBODY = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _registered_consumers() -> None:
-    """Import every app's tasks, as a worker does at start."""
-    app.loader.import_default_modules()
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from django.utils import timezone
 from structlog.stdlib import ProcessorFormatter
 
 from booking_platform.messaging import inbox, leases
-from booking_platform.messaging.consumers import CONSUMERS
 from booking_platform.messaging.models import ProcessedEvent
-from notifications import attempts, smtp
+from booking_platform.messaging.rules import CONSUMERS
+from notifications import attempts, smtp, tasks
 from notifications.models import CancellationEmail
 from tests.events import cancelled, deliveries
 
@@ -25,7 +25,7 @@ ANN = "ann.durand@example.com"
 
 def cancel(booking: str = "BK-1", email: str | None = ANN, **over: Any) -> None:
     given = {"userEmail": email, "tourName": "Louvre", **over}
-    inbox.settle(CONSUMERS[QUEUE], deliveries(cancelled(1, booking, **given)))
+    inbox.process(CONSUMERS[QUEUE], deliveries(cancelled(1, booking, **given)))
 
 
 def elsewhere(do: Callable[..., None] = cancel, *given: Any) -> threading.Thread:
@@ -45,10 +45,10 @@ def elsewhere(do: Callable[..., None] = cancel, *given: Any) -> threading.Thread
 
 def sweep() -> None:
     """Do what a sweep has the workers do, once."""
-    attempts.judge_abandoned()
+    leases.conclude_lost(CancellationEmail, attempts.lost)
     due = leases.due(CancellationEmail.objects.all(), timezone.now())
     for pk in list(due.values_list("pk", flat=True)):
-        attempts.attempt(pk)
+        tasks.attempt(pk)
 
 
 def past() -> datetime:

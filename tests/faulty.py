@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from booking_platform.celery import app
-from booking_platform.messaging.envelope import Event
+from booking_platform.contract.envelope import Event
 
 __all__ = ["app"]
 
@@ -83,8 +83,8 @@ def _plant_deaths(**_: object) -> None:
         return request["payment_intent"]
 
     points = {
-        "after the intent": (payments.attempts, "carry_on", row, "before"),
-        "after the mail's intent": (notifications.attempts, "carry_on", row, "before"),
+        "after the intent": (payments.attempts, "attempt", row, "before"),
+        "after the mail's intent": (notifications.attempts, "attempt", row, "before"),
         "before it is marked sent": (leases, "write", row, "before"),
         "with the mail": (leases, "write", row, "after"),
         "after the mail": (mailer, "send", row, "after"),
@@ -100,9 +100,9 @@ def _plant_deaths(**_: object) -> None:
 
 @app.on_after_finalize.connect
 def _plant(**_: object) -> None:
-    from catalog import seats
+    from catalog import ledger
 
-    apply = seats.apply
+    apply = ledger.apply
 
     def faulty(events, *, lock):
         for event in events:
@@ -111,4 +111,4 @@ def _plant(**_: object) -> None:
                 fault(event)
         return apply(events, lock=lock)
 
-    seats.apply = faulty
+    ledger.apply = faulty

@@ -1,69 +1,20 @@
 """A real worker on the servers under test, started, watched and killed as an operator could."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from celery import current_app
-from django.conf import settings
 from django.db import connection
 
-from booking_platform.messaging import topology
+from booking_platform.development.processes import CeleryProcess
+from booking_platform.messaging import broker
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from booking_platform.messaging.rules import CONSUMERS
 from catalog.models import Reservation, Tour
 from tests.events import body
 from tests.servers import wait_until
-
-READY_SECONDS = 60
-TASK_QUEUES = ("catalog", "payments", "notifications", "maintenance")
-
-
-class Worker:
-    """One ``celery worker`` process and its pool, or ``celery beat``."""
-
-    def __init__(self, platform: "Platform", app: str, *command: str, env: dict[str, str]) -> None:
-        self.log_file = platform.folder / f"process-{len(platform.workers)}.log"
-        command = (sys.executable, "-m", "celery", "-A", app, *command)
-        with self.log_file.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                env=os.environ | platform.environment | env,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
-
-    def wait_until_ready(self) -> None:
-        def ready() -> bool:
-            assert self.process.poll() is None, f"the worker ended:\n{self.log[-4000:]}"
-            return " ready." in self.log
-
-        wait_until(ready, seconds=READY_SECONDS, what="the worker is ready")
-
-    def pool(self) -> list[psutil.Process]:
-        """Give the pool processes; the worker has no other children."""
-        return psutil.Process(self.process.pid).children()
-
-    def kill(self) -> None:
-        """End it and its pool at once, as a power failure would."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self, seconds: float = 60) -> int:
-        """End it warmly; give its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
 
 
 class Platform:
@@ -71,7 +22,7 @@ class Platform:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.workers: list[Worker] = []
+        self.workers: list[CeleryProcess] = []
         self.environment = {"DATABASE_URL": self._database_url(), "OUTAGE_MAX_SECONDS": "0.5"}
 
     @staticmethod
@@ -84,30 +35,36 @@ class Platform:
 
     def start(
         self, *options: str, app: str = "booking_platform", wait: bool = True, **env: str
-    ) -> Worker:
+    ) -> CeleryProcess:
         name = f"w{len(self.workers)}@%h"
-        worker = Worker(self, app, "worker", "-n", name, *(options or ("-c", "2")), env=env)
-        self.workers.append(worker)
+        worker = self._celery("worker", "-n", name, *(options or ("-c", "2")), app=app, env=env)
         if wait:
             worker.wait_until_ready()
         return worker
 
     def start_beat(self, **env: str) -> None:
         schedule = str(self.folder / "schedule")
-        self.workers.append(Worker(self, "booking_platform", "beat", "-s", schedule, env=env))
+        self._celery("beat", "-s", schedule, app="booking_platform", env=env)
+
+    def _celery(self, *command: str, app: str, env: dict[str, str]) -> CeleryProcess:
+        log = self.folder / f"process-{len(self.workers)}.log"
+        process = CeleryProcess(log, *command, app=app, env=self.environment | env)
+        self.workers.append(process)
+        process.start()
+        return process
 
     @contextmanager
     def channel(self) -> Iterator[Any]:
-        with current_app.connection_for_write() as broker, broker.channel() as channel:
+        with current_app.connection_for_write() as connection, connection.channel() as channel:
             yield channel
 
     def declare(self) -> None:
-        with current_app.connection_for_write() as broker:
-            topology.declare(broker, delivery_limit=settings.EVENT_DELIVERY_LIMIT)
+        with current_app.connection_for_write() as connection:
+            broker.declare(connection)
 
     def delete_queues(self) -> None:
-        names = [queue.name for queue in topology.EVENT_QUEUES] + [topology.DEAD_LETTER_QUEUE.name]
-        for name in (*names, *TASK_QUEUES):
+        names = [*CONSUMERS, broker.dead_letter_queue().name]
+        for name in (*names, *broker.task_queues()):
             # A channel each: an error closes it.
             with suppress(Exception), self.channel() as channel:
                 channel.queue_delete(name)

@@ -7,20 +7,21 @@ from pathlib import Path
 from django.conf import settings
 
 from booking_platform.development.mail_server import CLOSE, MESSAGE, RCPT, MailServer
-from booking_platform.development.processes import Worker
+from booking_platform.development.processes import CeleryProcess
 from booking_platform.development.scenario import RUN, Scenario, cancelled, new_tour, publish
 from notifications.models import CancellationEmail
 
 State = CancellationEmail.State
 
 
-def email_scenarios(server: MailServer, worker: Worker) -> Iterator[Scenario]:
+def email_scenarios(server: MailServer, worker: CeleryProcess) -> Iterator[Scenario]:
     """Give the scenarios; the worker is started anew with the mail server in between."""
     tour = new_tour("Giverny", capacity=20)
     yield _five_times(tour)
     worker.stop()
     os.environ |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(server.port)}
     worker.start()
+    worker.wait_until_ready()
     yield _refused(server, tour)
     yield _busy(server, tour)
     yield _dead(server, tour)

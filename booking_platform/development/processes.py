@@ -5,22 +5,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
+if TYPE_CHECKING:
+    import psutil
+
 START_SECONDS = 60
-STOP_SECONDS = 30
+STOP_SECONDS = 60
 
 Process = subprocess.Popen[bytes]
 
 
 class WorkerFailed(Exception):
-    """The worker did not start, or died; the message ends with what it wrote."""
+    """The worker did not start or stop in time, or died; the message ends with what it wrote."""
 
 
 @contextmanager
@@ -44,44 +47,80 @@ def running(*command: str, output: IO[bytes] | None = None) -> Iterator[Process]
         process.wait()
 
 
-class Worker:
-    """A worker with two pool processes, which can be killed and started again."""
+class CeleryProcess:
+    """A worker of Celery with its pool, or beat: started, watched, killed, stopped, started again.
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self._life = ExitStack()
-        self.process: Process | None = None
+    It has a session of its own, as a process of ``running`` has. ``env`` is added to the environment.
+    """
+
+    def __init__(
+        self,
+        log_file: Path,
+        *command: str,
+        app: str = "booking_platform",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.log_file = log_file
+        self._command = (sys.executable, "-m", "celery", "-A", app, *command)
+        self._env = env or {}
+        self._begin = 0  # of what this life has written
+        self.process: Process
 
     def start(self) -> None:
-        """Return when it is ready.
+        """Start the process; what it writes is added to the log file."""
+        with self.log_file.open("ab") as output:
+            self._begin = output.tell()
+            self.process = subprocess.Popen(
+                self._command,
+                env=os.environ | self._env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Return when the worker says that it is ready.
 
         Raises:
-            WorkerFailed: it did not get there.
+            WorkerFailed: it ended, or was not ready in time.
         """
-        command = ("-m", "celery", "-A", "booking_platform", "worker", "--concurrency", "2")
-        hostname = ("--hostname", f"demo-{os.getpid()}@%h")
-        output = self._life.enter_context(self.log.open("ab"))
-        begin = output.tell()
-        self.process = self._life.enter_context(running(*command, *hostname, output=output))
         deadline = time.monotonic() + START_SECONDS
-        while " ready." not in (written := self.written(begin)):
+        while " ready." not in self.log:
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise WorkerFailed(f"The worker did not start:\n{written[-3000:]}")
-            time.sleep(0.1)
+                raise WorkerFailed(f"The worker did not start:\n{self.log[-3000:]}")
+            time.sleep(0.05)
+
+    @property
+    def log(self) -> str:
+        """What the process has written since it was started last."""
+        return self.log_file.read_bytes()[self._begin :].decode(errors="replace")
+
+    def pool(self) -> "list[psutil.Process]":
+        """Return the processes of the pool; a worker has no other children."""
+        import psutil  # only where requirements-dev.txt is installed
+
+        children: list[psutil.Process] = psutil.Process(self.process.pid).children()
+        return children
 
     def kill(self) -> None:
-        """End it and its pool at once, as a power failure would."""
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """End the process and its pool at once, as a power failure would."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self.stop()
 
-    def stop(self) -> None:
-        """Have it finish what it does, and end."""
-        self._life.close()
+    def stop(self, seconds: float = STOP_SECONDS) -> int:
+        """Tell the worker to finish what it does, and return its exit status.
 
-    def written(self, begin: int = 0) -> str:
-        return self.log.read_bytes()[begin:].decode(errors="replace")
+        Raises:
+            WorkerFailed: it has not ended in time; it is killed then.
+        """
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise WorkerFailed(f"The worker did not stop:\n{self.log[-3000:]}") from None
+        finally:
+            self.kill()
 
 
 def migrate() -> None:

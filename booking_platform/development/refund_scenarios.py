@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from django.db import connection, transaction
 
-from booking_platform.development.processes import Worker
+from booking_platform.development.processes import CeleryProcess
 from booking_platform.development.scenario import (
     RUN,
     Scenario,
@@ -13,14 +13,14 @@ from booking_platform.development.scenario import (
     publish,
     wait_for,
 )
+from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging.models import DeadLetter
-from payments.models import IdempotencyStore
-from payments.sandbox import Sandbox
+from payments.models import Refund
 
 PAID = 15_000  # cents; the refunds are of 60 euros, which Stripe would execute twice
 
 
-def refund_scenarios(stripe: Sandbox, worker: Worker) -> Iterator[Scenario]:
+def refund_scenarios(stripe: Sandbox, worker: CeleryProcess) -> Iterator[Scenario]:
     """Make payments at the sandbox and give the scenarios that refund them."""
     tour = new_tour("Giverny", capacity=20)
     yield _five_times(stripe, tour)
@@ -59,7 +59,7 @@ def _dropped(stripe: Sandbox, tour: int) -> Scenario:
     )
 
 
-def _killed(stripe: Sandbox, tour: int, worker: Worker) -> Scenario:
+def _killed(stripe: Sandbox, tour: int, worker: CeleryProcess) -> Scenario:
     payment = stripe.payment(amount=PAID, currency="eur")
     stripe.fail("slow_after", payment=payment, seconds=1)
     event = cancelled(tour, "h", paymentId=payment, amount=60)
@@ -71,11 +71,12 @@ def _killed(stripe: Sandbox, tour: int, worker: Worker) -> Scenario:
         publish([event])
         wait_for(lambda: _at_stripe(stripe, payment) == 1)
         with transaction.atomic():  # the worker can't write down the answer that it gets
-            IdempotencyStore.objects.select_for_update().get(booking_id=f"{RUN}-h")
+            Refund.objects.select_for_update().get(booking_id=f"{RUN}-h")
             wait_for(answered)
             worker.kill()
             _cut_off_whoever_waits()
         worker.start()
+        worker.wait_until_ready()
 
     return Scenario(
         "a worker killed between Stripe's answer and the commit",
@@ -130,8 +131,8 @@ def _cut_off_whoever_waits() -> None:
 # What the database says, and what Stripe.
 
 
-def _refund(booking: str) -> IdempotencyStore:
-    return IdempotencyStore.objects.get(booking_id=f"{RUN}-{booking}")
+def _refund(booking: str) -> Refund:
+    return Refund.objects.get(booking_id=f"{RUN}-{booking}")
 
 
 def _status(booking: str) -> str:
@@ -139,7 +140,7 @@ def _status(booking: str) -> str:
 
 
 def _is(booking: str, status: str) -> bool:
-    rows = IdempotencyStore.objects.filter(booking_id=f"{RUN}-{booking}", status=status)
+    rows = Refund.objects.filter(booking_id=f"{RUN}-{booking}", status=status)
     return rows.exists()
 
 

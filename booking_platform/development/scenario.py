@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-import msgspec
-from django.utils import timezone
-
-from booking_platform.messaging import publisher
-from booking_platform.messaging.topology import EVENTS
+from booking_platform.contract import examples
+from booking_platform.messaging import broker
 from catalog.models import Tour
 
 PUBLISHERS = 20  # at once, for the concurrent scenario
@@ -35,31 +32,22 @@ def new_tour(name: str, **seats: int) -> int:
 
 
 def created(tour: int, booking: str, *, seats: int = 1, event: str = "") -> Body:
-    payload = {"bookingId": f"{RUN}-{booking}", "tourId": tour, "seatsBooked": seats}
-    return "booking.created", _event(event or booking, "BookingCreated", payload)
+    event_id = f"{RUN}-{event or booking}"
+    one = examples.booking_created(tour, f"{RUN}-{booking}", seats, event_id=event_id)
+    return "booking.created", examples.body(one)
 
 
 def cancelled(tour: int, booking: str, *, seats: int = 1, event: str = "", **more: Any) -> Body:
-    """Give a cancellation; ``more`` are optional fields of its payload."""
-    payload = {"bookingId": f"{RUN}-{booking}", "tourId": tour, "seatsReleased": seats, **more}
-    return "booking.cancelled", _event(event or booking, "BookingCancelled", payload)
-
-
-def _event(event_id: str, event_type: str, payload: dict[str, Any]) -> bytes:
-    return msgspec.json.encode(
-        {
-            "eventId": f"{RUN}-{event_id}",
-            "eventType": event_type,
-            "timestamp": timezone.now(),
-            "payload": payload,
-        }
-    )
+    """Return a cancellation; ``more`` are optional fields of its payload."""
+    event_id = f"{RUN}-{event or booking}"
+    one = examples.booking_cancelled(tour, f"{RUN}-{booking}", seats, event_id=event_id, **more)
+    return "booking.cancelled", examples.body(one)
 
 
 def publish(bodies: Iterable[Body], *, pause: float = 0) -> None:
-    with publisher.producer() as producer:
+    with broker.producer() as producer:
         for routing_key, body in bodies:
-            publisher.publish(producer, body, exchange=EVENTS.name, routing_key=routing_key)
+            broker.publish(producer, body, routing_key=routing_key)
             time.sleep(pause)
 
 

@@ -1,4 +1,4 @@
-"""The kernel: events from the broker to a committed transaction, once in effect.
+"""The kernel: from a message of the broker to a committed transaction, once in effect.
 
-It knows queues, claims and dead letters, and nothing of tours, refunds or mails.
+It knows queues, claims, leases and dead letters. What the events mean is known to the apps alone.
 """

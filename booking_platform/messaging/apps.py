@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
 
 
 class MessagingConfig(AppConfig):
@@ -7,4 +8,5 @@ class MessagingConfig(AppConfig):
     verbose_name = "Messaging"
 
     def ready(self) -> None:
-        from booking_platform.messaging import checks  # noqa: F401  (registers the system check)
+        """Register every app's consumers, in each process: workers, web, commands and shells."""
+        autodiscover_modules("tasks")

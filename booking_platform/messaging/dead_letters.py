@@ -1,4 +1,4 @@
-"""What could not be processed: parked for a person, replayed or discarded by one."""
+"""Events that could not be applied: parked for a person, who replays or discards them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,22 +9,25 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 from django.utils import timezone
 
-from booking_platform.messaging import metrics, publisher
-from booking_platform.messaging.consumers import CONSUMERS, Refused
-from booking_platform.messaging.envelope import (
-    Event,
-    decode,
-    identify,
-    raw_fingerprint,
-)
+from booking_platform.contract.envelope import Event, decode, identify, raw_fingerprint
+from booking_platform.messaging import broker, metrics
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.messaging.rows import stored
-from booking_platform.messaging.topology import EVENT_QUEUES
+from booking_platform.messaging.rules import CONSUMERS, Refused, reason
 
 log = structlog.get_logger(__name__)
 
-QUEUES = frozenset(queue.name for queue in EVENT_QUEUES)
+POISON = reason(
+    "poison",
+    "killed its worker until the broker's delivery limit",
+    "Look in the worker's log for what ended it. Replay it when the cause is gone.",
+)
+BROKER = reason(
+    "broker",
+    "given up by the broker",
+    "The detail has the broker's word for it. Replay it when the cause is gone.",
+)
 
 
 class Parking(NamedTuple):
@@ -36,7 +39,7 @@ class Parking(NamedTuple):
     refused: Refused
 
     def identity(self) -> tuple[str, str, str, str]:
-        """Give queue, event id, fingerprint and event type: the first three are unique."""
+        """Return queue, event id, fingerprint and event type: the first three are unique."""
         if self.event is not None:
             return self.queue, self.event.event_id, self.event.fingerprint, self.event.event_type
         event_id, event_type = identify(self.body)
@@ -68,7 +71,7 @@ def park(parkings: Sequence[Parking]) -> None:
         (
             *identity,
             parking.body,
-            parking.refused.reason,
+            parking.refused.reason.code,
             parking.refused.detail.replace("\0", "�"),
             counts[identity],
             now,
@@ -85,13 +88,13 @@ def tell(parkings: Sequence[Parking]) -> None:
     """Log and count what was parked, once it is committed."""
     for parking in parkings:
         queue, event_id, _, event_type = parking.identity()
-        metrics.DEAD_LETTERS.labels(queue, parking.refused.reason).inc()
+        metrics.DEAD_LETTERS.labels(queue, parking.refused.reason.code).inc()
         log.warning(
             "Event parked: it waits for a person under dead letters in the admin",
             queue=queue,
             event_id=event_id,
             event_type=event_type,
-            reason=str(parking.refused.reason),
+            reason=parking.refused.reason.code,
             detail=parking.refused.detail,
         )
 
@@ -106,16 +109,16 @@ def from_broker(delivery: Delivery) -> Parking:
     queue, why = _storable(newest.get("queue", "")), _storable(newest.get("reason", "unknown"))
     if why == "delivery_limit":
         refused = Refused(
-            DeadLetter.Reason.POISON,
+            POISON,
             "its worker died or was stopped each time, until the broker's delivery limit",
         )
     else:
-        refused = Refused(DeadLetter.Reason.BROKER, f"the broker gave it up: {why}")
+        refused = Refused(BROKER, f"the broker gave it up: {why}")
     return Parking(queue, delivery.body, _as_event(queue, delivery.body), refused)
 
 
 def _storable(text: object) -> str:
-    """Make what a header says fit a column: whoever may publish can write it."""
+    """Return what a header says so that it fits a column: whoever may publish can write it."""
     return str(text).encode(errors="replace").decode().replace("\0", "")[:100]
 
 
@@ -125,7 +128,7 @@ def _as_event(queue: str, body: bytes) -> Event | None:
     if consumer is None:
         return None
     try:
-        return decode(body, consumer.queue.payload_type, now=timezone.now())
+        return decode(body, consumer.payload, now=timezone.now())
     except SoftTimeLimitExceeded:
         raise
     except Exception:  # not only InvalidEvent: this is the last stop, it takes whatever comes
@@ -133,7 +136,7 @@ def _as_event(queue: str, body: bytes) -> Event | None:
 
 
 def was_parked(dead_letter_id: object, event: Event) -> bool:
-    """Tell whether this event is the replay of a dead letter, as its header claims."""
+    """Return whether this event is the replay of a dead letter, as its header claims."""
     return (
         isinstance(dead_letter_id, int)
         and DeadLetter.objects.filter(
@@ -145,18 +148,18 @@ def was_parked(dead_letter_id: object, event: Event) -> bool:
 def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     """Send the original body back to the one queue that it came from.
 
-    Published and confirmed first, then closed: a crash between leaves it open, and a second
-    replay of something done meanwhile is a duplicate without effect. It stays open too if it was
-    parked again before it could be closed; then the answer is false.
+    It is published and confirmed first, then closed. A crash between the two leaves it open, and a
+    second replay of what was applied meanwhile is a duplicate without effect. It also stays open if
+    it was parked again before it could be closed: then false is returned.
 
     Raises:
         NotReplayable: it is closed, or its queue is none of ours.
     """
     if dead_letter.state != DeadLetter.State.PARKED:
         raise NotReplayable(f"{dead_letter} is {dead_letter.get_state_display()}")
-    if dead_letter.queue not in QUEUES:
+    if dead_letter.queue not in CONSUMERS:
         raise NotReplayable(f"{dead_letter}: no consumer has a queue of that name")
-    publisher.to_queue(
+    broker.publish_to_queue(
         dead_letter.queue, bytes(dead_letter.body), headers={REPLAY_HEADER: dead_letter.pk}
     )
     closed = dead_letter.resolve(DeadLetter.State.REPLAYED, by=by, why=why)
@@ -171,7 +174,7 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
 
 
 def discard(dead_letter: DeadLetter, *, by: str, why: str) -> bool:
-    """Close a dead letter for good; false if somebody else closed it or it came again."""
+    """Close a dead letter for good; return false if somebody else closed it or it came again."""
     closed = dead_letter.resolve(DeadLetter.State.DISCARDED, by=by, why=why)
     if closed:
         log.info(

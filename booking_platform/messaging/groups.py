@@ -1,7 +1,7 @@
 """A group of deliveries as one Celery message.
 
-Celery's own task handler takes the group as it would take any message, so that its signals, time
-limits, ``inspect`` and warm shutdown go on working, and one request is paid for many events.
+Celery's own task handler takes the group as it would take any message. Celery's signals, time
+limits, ``inspect`` and warm shutdown therefore work as ever, and many events cost one request.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,13 +9,10 @@ from logging import Logger
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import structlog
-from amqp import method_framing
+from celery import Task
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.message import Message
-
-log = structlog.get_logger(__name__)
 
 REPLAY_HEADER = "x-replay-of"
 KEPT_HEADERS = ("task", "x-death", REPLAY_HEADER)  # those that mean something here
@@ -28,45 +25,21 @@ class Delivery(NamedTuple):
     headers: dict[str, Any]
 
 
-Log = Callable[..., None]  # calls an ack or a reject of Kombu's, and logs its error
-
-
-class LenientMessage(method_framing.Message):
-    """A message whose properties may be anything.
-
-    py-amqp reads them in the worker's main process before any code of ours; text that is not
-    UTF-8, a time out of range or tables nested without end would take it down, again and again.
-    """
-
-    def _load_properties(self, class_id: Any, buffer: Any, offset: int) -> Any:
-        try:
-            return super()._load_properties(class_id, buffer, offset)  # type: ignore[misc]
-        except Exception as error:
-            log.warning("A message's properties can't be read: taken without", error=repr(error))
-            self.properties = {}
-            return len(buffer)
-
-
-method_framing.Message = LenientMessage  # type: ignore[misc]
-
-
 class GroupMessage:
-    """Answers Celery as one Kombu message; acks and rejects go to every delivery."""
+    """A group, in the shape of a Kombu message.
+
+    ``finish`` is called once: with True when the group is acknowledged, with False when it goes
+    back to its queue.
+    """
 
     # No content type: Celery hands the body to the pool as it is, unserialised.
     content_type = content_encoding = None
 
     def __init__(
-        self,
-        task: str,
-        queue: str,
-        deliveries: Sequence[Message],
-        *,
-        on_ack: Callable[[Log], None],
-        on_reject: Callable[[Log], None],
+        self, task: str, queue: str, deliveries: Sequence[Message], finish: Callable[[bool], None]
     ) -> None:
         group_id = str(uuid4())
-        self._on_ack, self._on_reject = on_ack, on_reject
+        self._finish = finish
         self.delivery_tag = group_id
         self.properties = {"correlation_id": group_id, "priority": 0}
         self.delivery_info = {
@@ -87,10 +60,10 @@ class GroupMessage:
         self.payload: Any = self.body
 
     def ack_log_error(self, logger: Logger, errors: Any, multiple: bool = False) -> None:
-        self._on_ack(lambda answer, **how: answer(logger, errors, **how))
+        self._finish(True)
 
     def reject_log_error(self, logger: Logger, errors: Any, requeue: bool = False) -> None:
-        self._on_reject(lambda answer, **how: answer(logger, errors, **how))
+        self._finish(False)
 
 
 class GroupRequest(Request):
@@ -110,8 +83,18 @@ class GroupRequest(Request):
         super().reject(requeue=True)
 
     def info(self, safe: bool = False) -> Any:
-        """Describe the request for ``inspect``, without the customers' data in its arguments."""
+        """Return the request as ``inspect`` shows it, without its arguments: they hold customers."""
         return super().info(safe=True)
+
+
+class GroupTask(Task):  # type: ignore[type-arg]
+    """A Celery task that takes a group. The group is acknowledged when the task has returned."""
+
+    Request = GroupRequest  # type: ignore[assignment]
+    acks_late = True
+    reject_on_worker_lost = True
+    acks_on_failure = acks_on_timeout = False
+    ignore_result = True
 
 
 def _delivery(message: Message) -> Delivery:

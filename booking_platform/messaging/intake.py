@@ -1,7 +1,8 @@
-"""The deliveries of one broker connection: waiting, in the pool, settled.
+"""The deliveries of one broker connection: waiting, in the pool, answered.
 
-When the pool is free, what is waiting goes at once; while it is busy, deliveries gather. So an
-idle worker answers in milliseconds and a loaded one works in large groups, without a timer.
+While a place in the pool is free, what is waiting goes there at once. While the pool is busy,
+deliveries gather. An idle worker therefore answers in milliseconds, and a loaded one works in large
+groups, without a timer.
 """
 
 import math
@@ -19,25 +20,47 @@ from celery.worker import state
 from kombu import Connection, Consumer, Queue
 from kombu.message import Message
 
+from booking_platform.messaging import lenient_amqp
 from booking_platform.messaging.groups import GroupMessage
 
 logger = get_logger(__name__)
 
 
 class Source:
-    """One queue, consumed on a channel of its own, so that a delivery's queue is never a guess."""
+    """One queue, consumed on a channel of its own: the queue of a delivery is never a guess."""
 
     def __init__(self, queue: Queue, task: str, batch: int) -> None:
         self.queue, self.task, self.batch = queue, task, batch
-        self.most_withheld = batch
         self.waiting: deque[Message] = deque()
         self.channel: Any = None
         self.consumer: Consumer | None = None
-        self._unsettled: dict[Any, None] = {}  # delivery tags, oldest first
-        self._withheld: list[Message] = []  # settled, but to be acked with what came before them
+        self._most_withheld = batch
+        self._errors: tuple[
+            type[BaseException], ...
+        ] = ()  # of the connection: logged, and survived
+        self._unanswered: dict[Any, None] = {}  # delivery tags, oldest first
+        self._withheld: list[Message] = []  # to be acked together with what came before them
+
+    def consume(self, connection: Connection, places: int, receive: Callable[..., None]) -> None:
+        """Start consuming; ``receive`` is called with each message."""
+        self._most_withheld = self.batch * places
+        self._errors = connection.connection_errors
+        self.channel = lenient_amqp.take_raw_bodies(connection.channel())
+        self.consumer = Consumer(
+            self.channel,
+            [self.queue],
+            on_message=receive,
+            # What Kombu can't decode is taken like the rest: the task refuses it by its bytes.
+            on_decode_error=lambda message, _error: receive(message),
+            auto_declare=False,
+            # A group in each place, as many withheld behind a slow one, and one to go next.
+            prefetch_count=self.batch * (2 * places + 1),
+        )
+        self.consumer.consume()
 
     def receive(self, message: Message) -> None:
-        self._unsettled[message.delivery_tag] = None
+        """Take a message in, until it is answered."""
+        self._unanswered[message.delivery_tag] = None
         self.waiting.append(message)
 
     def next_group(self) -> list[Message]:
@@ -52,31 +75,29 @@ class Source:
             group.append(self.waiting.popleft())
         return group
 
-    def ack(self, group: Sequence[Message], log: Callable[..., Any], *, closing: bool) -> None:
+    def ack(self, group: Sequence[Message], *, closing: bool) -> None:
         """Ack a group, together with others where one command can speak for all of them.
 
         RabbitMQ's client of a quorum queue sends 32 unanswered commands and holds the rest back; a
         channel that is closed then loses them. So acks wait for what is older, up to a limit that a
         group that hangs must not exceed, or until the channel is closed.
         """
-        self._settle(group)
+        self._answered(group)
         if not isinstance(group[-1].delivery_tag, int):  # not AMQP: `multiple` means nothing
-            for message in group:
-                log(message.ack_log_error)
+            self._ack_each(group)
             return
         self._withheld += group
-        self._ack_in_order(log)
-        if len(self._withheld) > self.most_withheld and not closing:
-            for message in self._withheld:
-                log(message.ack_log_error)
+        self._ack_in_order()
+        if len(self._withheld) > self._most_withheld and not closing:
+            self._ack_each(self._withheld)
             self._withheld.clear()
 
-    def reject(self, group: Sequence[Message], log: Callable[..., Any]) -> None:
+    def reject(self, group: Sequence[Message]) -> None:
         """Return a group to its queue."""
-        self._settle(group)
+        self._answered(group)
         for message in group:
-            log(message.reject_log_error, requeue=True)
-        self._ack_in_order(log)
+            message.reject_log_error(logger, self._errors, requeue=True)
+        self._ack_in_order()
 
     def return_waiting(self, ignore: Callable[..., Any]) -> None:
         """Return what is in no group yet; on AMQP the closing of the channel does it.
@@ -90,26 +111,28 @@ class Source:
                 ignore(message.requeue)
 
     def close(self, ignore: Callable[..., Any]) -> None:
-        def log(answer: Callable[..., None], **how: Any) -> None:
-            answer(logger, (Exception,), **how)
-
-        self._ack_in_order(log)
-        for message in self._withheld:
-            log(message.ack_log_error)
+        """Ack what is withheld, and close the channel."""
+        self._errors = (Exception,)
+        self._ack_in_order()
+        self._ack_each(self._withheld)
         if self.channel is not None:
             ignore(self.channel.close)
 
-    def _settle(self, group: Sequence[Message]) -> None:
+    def _answered(self, group: Sequence[Message]) -> None:
         for message in group:
-            self._unsettled.pop(message.delivery_tag, None)
+            self._unanswered.pop(message.delivery_tag, None)
 
-    def _ack_in_order(self, log: Callable[..., Any]) -> None:
-        """Ack with one command what is withheld and older than all that is unsettled."""
-        oldest: Any = next(iter(self._unsettled), math.inf)
+    def _ack_each(self, group: Sequence[Message]) -> None:
+        for message in group:
+            message.ack_log_error(logger, self._errors)
+
+    def _ack_in_order(self) -> None:
+        """Ack with one command what is withheld and older than all that is unanswered."""
+        oldest: Any = next(iter(self._unanswered), math.inf)
         self._withheld.sort(key=attrgetter("delivery_tag"))
         ready = bisect_left(self._withheld, oldest, key=attrgetter("delivery_tag"))
         if ready:
-            log(self._withheld[ready - 1].ack_log_error, multiple=True)
+            self._withheld[ready - 1].ack_log_error(logger, self._errors, multiple=True)
             del self._withheld[:ready]
 
 
@@ -134,21 +157,8 @@ class Intake:
             self._wake = _Dispatcher(self._dispatch).wake
         else:
             self._wake = partial(wake, self._dispatch)
-        places = self._places()
         for source in self._sources:
-            source.most_withheld = source.batch * places
-            source.channel = _raw(connection.channel())
-            receive = partial(self._receive, source)
-            source.consumer = Consumer(
-                source.channel,
-                [source.queue],
-                on_message=receive,
-                on_decode_error=_ignoring_the_error(receive),
-                auto_declare=False,
-                # A group in each place, as many withheld behind a slow one, and one to go next.
-                prefetch_count=source.batch * (2 * places + 1),
-            )
-            source.consumer.consume()
+            source.consume(connection, self._places(), partial(self._receive, source))
 
     @property
     def busy(self) -> bool:
@@ -172,7 +182,7 @@ class Intake:
                 source.waiting.clear()
 
     def close(self, ignore: Callable[..., Any]) -> None:
-        """Close the channels, once all that was in the pool is settled."""
+        """Close the channels, once all that was in the pool is answered."""
         for source in self._sources:
             source.close(ignore)
 
@@ -198,20 +208,17 @@ class Intake:
             return None
 
     def _message(self, source: Source, group: list[Message]) -> GroupMessage:
-        return GroupMessage(
-            source.task,
-            source.queue.name,
-            group,
-            on_ack=lambda log: self._settle(lambda: source.ack(group, log, closing=not self._open)),
-            on_reject=lambda log: self._settle(lambda: source.reject(group, log)),
-        )
+        finish = partial(self._finish, source, group)
+        return GroupMessage(source.task, source.queue.name, group, finish)
 
-    def _settle(self, answer: Callable[[], None]) -> None:
-        """Free a place, and answer the broker if it can still be reached."""
+    def _finish(self, source: Source, group: list[Message], acknowledged: bool) -> None:
+        """Free the place of a group, and answer the broker if it can still be reached."""
         with self._lock:
             self._in_pool -= 1
-            if self._connected:
-                answer()
+            if self._connected and acknowledged:
+                source.ack(group, closing=not self._open)
+            elif self._connected:
+                source.reject(group)
         self._wake()
 
 
@@ -241,26 +248,3 @@ class _Dispatcher:
 
 def _redelivered(message: Message) -> bool:
     return bool(message.delivery_info.get("redelivered"))
-
-
-def _ignoring_the_error(receive: Callable[[Message], None]) -> Callable[[Message, Exception], None]:
-    """Take what Kombu can't decode like the rest: the task refuses it by its bytes."""
-    return lambda message, _error: receive(message)
-
-
-def _raw(channel: Any) -> Any:
-    """Make an AMQP channel give bodies as they came.
-
-    A producer's headers must not make the main process decode them, nor inflate them: a small
-    compressed body could fill its memory.
-    """
-    if hasattr(channel, "auto_decode"):
-        channel.auto_decode = False
-        message_to_python = channel.message_to_python
-
-        def uncompressed(raw: Any) -> Any:
-            (raw.properties.get("application_headers") or {}).pop("compression", None)
-            return message_to_python(raw)
-
-        channel.message_to_python = uncompressed
-    return channel

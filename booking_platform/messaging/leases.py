@@ -20,24 +20,28 @@ key; the lease only keeps attempts apart as a rule.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
 import structlog
 from celery import Task
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from booking_platform.messaging import outages
 from booking_platform.messaging.backoff import Backoff
-from booking_platform.messaging.outages import persevere
 
 log = structlog.get_logger(__name__)
 
 SWEPT_AT_ONCE = 1000  # attempts asked for by one sweep; the next one finds the rest
 LEAST_EXPIRY = 10.0  # seconds that an asked-for attempt may wait for a free worker
+
+SWEEPS: list[str] = []  # the Celery tasks that beat sends every SWEEP_SECONDS
 
 
 class LeaseLost(Exception):
@@ -46,6 +50,10 @@ class LeaseLost(Exception):
 
 class Leased(models.Model):
     """The columns of a row that is worked on under leases."""
+
+    # Which rows no other worker may take up when their lease has ended, since the call may have
+    # been made. The sweep concludes for them.
+    not_again: ClassVar[Q] = Q(pk__in=())
 
     attempts = models.PositiveIntegerField(
         default=0, db_default=0, help_text="How often a worker took it up."
@@ -85,7 +93,7 @@ class Leased(models.Model):
         )
 
     def unstored(self, error: Exception) -> "Conclusion":
-        """Give what becomes of the row where the database refuses what an attempt came to."""
+        """Return the conclusion to store when the database rejects the one of the attempt."""
         raise NotImplementedError
 
     @property
@@ -94,13 +102,14 @@ class Leased(models.Model):
         return self.settled_at is not None
 
     def close(self, *, by: str, why: str, **columns: Any) -> bool:
-        """Write that a person closed the matter; false as for ``decide``."""
+        """Store that a person closed the matter; return false as ``decide`` does."""
         return self.decide(settled_at=timezone.now(), settled_by=by, settlement=why, **columns)
 
     def decide(self, **columns: Any) -> bool:
-        """Write a person's decision, unless the row changed since it was read or is under lease.
+        """Store a person's decision, unless the row changed since it was read or is under lease.
 
-        Without a lease token, a worker that still waits for an answer can't undo it.
+        Return whether it was stored. The lease token is removed, so that a worker that still waits
+        for an answer can't undo the decision.
         """
         as_read = type(self)._default_manager.filter(pk=self.pk, updated_at=self.updated_at)
         columns |= {"lease_token": None, "lease_until": None, "updated_at": timezone.now()}
@@ -112,51 +121,51 @@ R = TypeVar("R", bound=Leased)
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What an attempt came to: columns to write, and whether it is to be made again."""
+    """What an attempt came to: columns to write, and whether it is to be made again.
+
+    ``tell`` is called when the columns are stored, to log and count what the attempt came to.
+    """
 
     columns: dict[str, Any] = field(default_factory=dict)
     again: bool = False
+    tell: Callable[[], object] = lambda: None
 
 
 def due(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:
-    """Give the rows whose time has come, and those whose lease has ended unfinished."""
+    """Return the rows whose time has come, and those whose lease has ended unfinished."""
     return rows.filter(
         Q(lease_until__lte=now) | Q(lease_until__isnull=True, next_attempt_at__lte=now)
     )
 
 
-def abandoned(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:
-    """Give the rows whose lease has ended unfinished: their holder is gone, or late."""
-    return rows.filter(lease_until__lte=now)
-
-
 def mark_due(rows: models.QuerySet[R]) -> int:
-    """Have the rows taken up by the next sweep, after the attempt under way if there is one."""
+    """Schedule the rows for the next sweep, after the attempt under way if there is one."""
     return rows.update(next_attempt_at=timezone.now())
 
 
-def attempt(rows: models.QuerySet[R], act: Callable[[R], Conclusion]) -> None:
-    """Take the first due row, and carry on with it. Waits for a database that is away."""
-    row = persevere(lambda _lock: _take(rows), consumer=rows.model._meta.db_table, events=1)
+def take_up(rows: models.QuerySet[R], attempt: Callable[[R], Conclusion]) -> None:
+    """Take the first due row under lease, and carry on with it."""
+    row = outages.wait_out(partial(_take, rows), what=rows.model._meta.db_table)
     if row is not None:
-        carry_on(row, act)
+        carry_on(row, attempt)
 
 
-def carry_on(row: R, act: Callable[[R], Conclusion]) -> None:
-    """Let ``act`` call the world outside for a row under lease; write down what came of it.
+def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
+    """Let ``attempt`` call the world outside for a row under lease, and store its conclusion.
 
-    ``act`` calls ``still_held`` before each call it makes, and ``write`` for what must be committed
-    before one.
+    ``attempt`` calls ``still_held`` before each call that it makes, and ``write`` to commit what
+    must be known before a call.
     """
     name = row._meta.db_table
     try:
-        conclusion = act(row)
+        conclusion = attempt(row)
         try:
-            persevere(lambda _lock: _finish(row, conclusion), consumer=name, events=1)
+            outages.wait_out(partial(_finish, row, conclusion), what=name)
         except Error as error:
             log.exception("What an attempt came to can't be stored", what=name, pk=row.pk)
-            unstored = row.unstored(error)
-            persevere(lambda _lock: _finish(row, unstored), consumer=name, events=1)
+            outages.wait_out(partial(_finish, row, row.unstored(error)), what=name)
+        else:
+            conclusion.tell()
     except LeaseLost as lost:
         log.warning(
             "Lease lost: what this attempt learnt is left to the next",
@@ -168,13 +177,13 @@ def carry_on(row: R, act: Callable[[R], Conclusion]) -> None:
 
 
 def new_lease() -> dict[str, Any]:
-    """Give the columns of a lease that starts now; a new row with them is its creator's."""
+    """Return the columns of a lease that starts now; a new row with them belongs to its creator."""
     until = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
     return {"lease_token": uuid4(), "lease_until": until, "next_attempt_at": None}
 
 
 def still_held(row: Leased) -> None:
-    """Make sure that a call may start now.
+    """Check that a call may start now.
 
     Raises:
         LeaseLost: the lease has ended.
@@ -184,7 +193,7 @@ def still_held(row: Leased) -> None:
 
 
 def write(row: R, **columns: Any) -> None:
-    """Commit what must be known before a call, or what it has come to so far.
+    """Commit what must be known before a call, or what is known so far.
 
     Raises:
         LeaseLost: another worker has taken the row since; nothing is written.
@@ -195,34 +204,73 @@ def write(row: R, **columns: Any) -> None:
 
 
 def at_rest(rows: models.QuerySet[R]) -> models.QuerySet[R]:
-    """Give the rows that no worker has under lease: a person may change them."""
+    """Return the rows that no worker has under lease: a person may change them."""
     return rows.filter(Q(lease_until__isnull=True) | Q(lease_until__lte=timezone.now()))
 
 
-def sweep(model: type[Leased], attempt_task: "Task[Any, Any]") -> int:
-    """Ask the workers for an attempt at each row that is due; give how many.
+def register_sweep(task: str) -> None:
+    """Add a task to those that beat sends.
+
+    Raises:
+        ImproperlyConfigured: it is there already.
+    """
+    if task in SWEEPS:
+        raise ImproperlyConfigured(f"{task} is registered twice: an app has one leased model.")
+    SWEEPS.append(task)
+
+
+def beat_entries() -> dict[str, dict[str, Any]]:
+    """Return the sweeps as entries of Celery beat's schedule."""
+    seconds = settings.SWEEP_SECONDS
+    options = {"expires": max(LEAST_EXPIRY, seconds)}  # sweeps don't queue up for a busy worker
+    return {task: {"task": task, "schedule": seconds, "options": options} for task in SWEEPS}
+
+
+def sweep(
+    model: type[R], attempt: "Task[Any, Any]", lost: Callable[[R, datetime], Conclusion] | None
+) -> None:
+    """Ask the workers for an attempt at each row that is due.
 
     Each takes its row just before its call. One that waits too long for a worker expires, since
     later sweeps ask again; one that finds its row not due any more does nothing.
     """
-    now = timezone.now()
-    rows = due(model._default_manager.all(), now)
+    if lost is not None:
+        conclude_lost(model, lost)
+    rows = due(model._default_manager.all(), timezone.now())
     pks = rows.order_by(Coalesce("lease_until", "next_attempt_at")).values_list("pk", flat=True)
     asked = 0
     for pk in pks[:SWEPT_AT_ONCE]:
-        expires = max(LEAST_EXPIRY, settings.SWEEP_SECONDS)
-        attempt_task.apply_async((pk,), expires=expires)
+        attempt.apply_async((pk,), expires=max(LEAST_EXPIRY, settings.SWEEP_SECONDS))
         asked += 1
     if asked:
         log.info("Sweep: attempts asked for", what=model._meta.db_table, due=asked)
-    return asked
+
+
+def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> int:
+    """Conclude for the rows of ``model.not_again`` whose lease has ended; return how many.
+
+    The token of the lease stays, so that a worker that is only late can still store what it learns.
+    """
+    now = timezone.now()
+    rows = model._default_manager.filter(model.not_again, lease_until__lte=now)
+    concluded = 0
+    for row in rows:
+        conclusion = lost(row, now)
+        columns = {"lease_until": None, "updated_at": now, **conclusion.columns}
+        if conclusion.again:
+            columns["next_attempt_at"] = now
+        if rows.filter(pk=row.pk, lease_token=row.lease_token).update(**columns):
+            conclusion.tell()
+            concluded += 1
+    return concluded
 
 
 def _take(rows: models.QuerySet[R]) -> R | None:
     now = timezone.now()
     with transaction.atomic(durable=True):
         # What another worker is just taking is skipped; SQLite has one writer at a time anyway.
-        row = due(rows, now).select_for_update(skip_locked=True).first()
+        ready = due(rows.exclude(rows.model.not_again), now)
+        row = ready.select_for_update(skip_locked=True).first()
         if row is None:
             return None
         type(row)._default_manager.filter(pk=row.pk).update(
@@ -233,7 +281,7 @@ def _take(rows: models.QuerySet[R]) -> R | None:
 
 
 def _finish(row: Leased, conclusion: Conclusion) -> None:
-    """End the lease; who marked the row due meanwhile keeps it due."""
+    """End the lease; a row that was marked due meanwhile stays due."""
     ended: dict[str, Any] = {"lease_until": None, **conclusion.columns}
     if conclusion.again:
         pause = Backoff(settings.RETRY_BASE_SECONDS, settings.RETRY_MAX_SECONDS).pause(row.attempts)

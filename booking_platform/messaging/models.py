@@ -3,6 +3,8 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
+from booking_platform.messaging.rules import REASONS, Reason
+
 
 class ProcessedEvent(models.Model):
     """One event that one consumer has applied: the memory that makes a repeat harmless."""
@@ -11,7 +13,7 @@ class ProcessedEvent(models.Model):
     consumer = models.CharField(max_length=100, help_text="The queue that the event came from.")
     event_type = models.CharField(max_length=100)
     aggregate_id = models.CharField(
-        max_length=255, blank=True, help_text="The booking, where the event names one."
+        max_length=255, blank=True, help_text="What the event speaks of, where it names it."
     )
     fingerprint = models.CharField(
         max_length=64, help_text="SHA-256 of the event's type and payload, numbers by value."
@@ -41,20 +43,6 @@ class ProcessedEvent(models.Model):
 class DeadLetter(models.Model):
     """An event that could not be processed, kept as it came until a person decides."""
 
-    class Reason(models.TextChoices):
-        MALFORMED = "malformed", "not a JSON object"
-        INVALID = "invalid", "a field is missing, of the wrong type or out of bounds"
-        TOO_LARGE = "too_large", "larger than any event"
-        TASK = "task", "claims to be a Celery task"
-        STALE = "stale", "so old that a duplicate would not be recognised"
-        CONFLICT = "conflict", "an id used before with other content"
-        UNKNOWN_TOUR = "unknown_tour", "names a tour that does not exist"
-        OTHER_TOUR = "other_tour", "names another tour than its booking did before"
-        DIFFERS = "differs", "asks for something else than an earlier event did for its booking"
-        BUG = "bug", "the code that applies it failed"
-        POISON = "poison", "killed its worker until the broker's delivery limit"
-        BROKER = "broker", "given up by the broker"
-
     class State(models.TextChoices):
         PARKED = "parked", "parked: waits for a person"
         REPLAYED = "replayed", "replayed: sent to its queue again"
@@ -65,7 +53,7 @@ class DeadLetter(models.Model):
     event_type = models.CharField(max_length=100, blank=True)
     fingerprint = models.CharField(max_length=64)
     body = models.BinaryField()
-    reason = models.CharField(max_length=30, choices=Reason)
+    reason = models.CharField(max_length=30, help_text="The code of a registered reason.")
     detail = models.TextField(help_text="What is wrong, in a sentence.")
     attempts = models.PositiveIntegerField(default=1, help_text="How often it came.")
     state = models.CharField(max_length=10, choices=State, default=State.PARKED)
@@ -97,8 +85,13 @@ class DeadLetter(models.Model):
     def __str__(self) -> str:
         return f"{self.event_id or 'unreadable event'} from {self.queue or 'an unknown queue'}"
 
+    @property
+    def why(self) -> Reason:
+        """Return the reason, also where the app that registered it is gone."""
+        return REASONS.get(self.reason, Reason(self.reason, self.reason))
+
     def resolve(self, state: "DeadLetter.State", *, by: str, why: str) -> bool:
-        """Close this dead letter, unless it was parked again or closed since it was read."""
+        """Close this dead letter; return false if it was parked again or closed since it was read."""
         fields: dict[str, Any] = {
             "state": state,
             "resolved_at": timezone.now(),

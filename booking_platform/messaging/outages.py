@@ -1,22 +1,20 @@
-"""Doing a transaction again in place, until neither a race nor the database is in the way.
+"""Waiting in place for a database that is away.
 
-Nothing is sent back to the broker meanwhile: a group that waits holds its deliveries, so that the
+Nothing is sent back to the broker meanwhile. A group that waits holds its deliveries, so that the
 broker keeps the rest, and there is no retry message that could be lost.
 """
 
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
 from django.conf import settings
 from django.db import Error, connection
 
-from booking_platform.messaging import metrics
 from booking_platform.messaging.backoff import Backoff
-from booking_platform.messaging.consumers import LostRace
 
 log = structlog.get_logger(__name__)
 
@@ -38,40 +36,26 @@ _PASSING_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IO
                    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # fmt: skip
 
 
-def persevere(apply: Callable[[bool], T], *, consumer: str, events: int) -> T:
-    """Call ``apply`` until it succeeds or fails by its own fault; give what it gives.
+def wait_out(work: Callable[[], T], **waits: Any) -> T:
+    """Call ``work``, again and again while the database is away, and return what it returns.
 
-    Its argument says whether to take row locks first, so as not to lose a race again.
+    ``waits`` says in the log what has to wait. Errors that are the fault of the work are raised.
     """
-    races = outages = 0
-    race_pauses = Backoff(settings.LOCK_BASE_SECONDS, settings.LOCK_MAX_SECONDS)
-    outage_pauses = Backoff(settings.OUTAGE_BASE_SECONDS, settings.OUTAGE_MAX_SECONDS)
+    pauses = Backoff(settings.OUTAGE_BASE_SECONDS, settings.OUTAGE_MAX_SECONDS)
+    attempt = 0
     while True:
+        attempt += 1
         try:
-            return apply(races + 1 >= settings.LOCK_ATTEMPTS)
-        except LostRace as race:
-            races += 1
-            pause = race_pauses.pause(races)
-            metrics.OPTIMISTIC_LOCK_CONFLICTS.labels(race.resource_type).inc()
-            log.info(
-                f"Optimistic lock conflict on a {race.resource_type}: trying again",
-                consumer=consumer,
-                attempt=races,
-                of=settings.LOCK_ATTEMPTS,
-                pause_ms=round(1000 * pause),
-                **race.context,
-            )
+            return work()
         except Error as error:
             if not passes(error):
                 raise
-            outages += 1
-            pause = outage_pauses.pause(outages)
+            pause = pauses.pause(attempt)
             connection.close()
             log.warning(
-                "The database can't take a group now: waiting in place",
-                consumer=consumer,
-                events=events,
-                attempt=outages,
+                "The database can't be written to now: waiting in place",
+                **waits,
+                attempt=attempt,
                 pause_ms=round(1000 * pause),
                 error=" ".join(str(error).split())[:200],
             )
@@ -79,7 +63,7 @@ def persevere(apply: Callable[[bool], T], *, consumer: str, events: int) -> T:
 
 
 def passes(error: Error) -> bool:
-    """Tell whether the error is the database's state and not the event's fault."""
+    """Return whether the error will pass by itself rather than being caused by the event."""
     cause = error.__cause__
     if isinstance(cause, psycopg.Error):
         state = cause.sqlstate

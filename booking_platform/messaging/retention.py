@@ -1,10 +1,12 @@
-"""How long processed events are remembered, and the work of forgetting them."""
+"""How long processed events are remembered, and how they are deleted."""
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
@@ -21,18 +23,18 @@ CLEANUP: list[Callable[[], object]] = []  # what the nightly cleanup does; the a
 
 
 def part_of_cleanup(forget: Callable[[], object]) -> Callable[[], object]:
-    """Have the nightly cleanup do this too."""
+    """Add a function to what the nightly cleanup does."""
     CLEANUP.append(forget)
     return forget
 
 
 @part_of_cleanup
 def forget_processed_events() -> int:
-    """Delete processed events older than the retention; give how many.
+    """Delete processed events older than the retention; return how many.
 
-    What a dead letter may still be replayed for stays, since a person's replay overrides staleness.
-    Otherwise a row goes only when a repeat of its event would be refused as stale, which is judged by the
-    event's own timestamp: that of an event stamped ahead of time comes later than its row's.
+    A row goes only when a repeat of its event would be refused as stale. That depends on the
+    timestamp of the event, which may be ahead of the time at which it was processed. A row also
+    stays as long as a dead letter can be replayed for it, since a replay is applied however old.
     """
     now = timezone.now()
     cutoff = now - settings.PROCESSED_EVENTS_RETENTION - MARGIN
@@ -52,3 +54,20 @@ def forget_processed_events() -> int:
     metrics.PROCESSED_EVENTS_DELETED.inc(deleted)
     log.info("Cleanup: processed events deleted", deleted=deleted, older_than=cutoff.isoformat())
     return deleted
+
+
+@register
+def retention_outlives_repeats(**_: Any) -> list[CheckMessage]:
+    """Check that no event is forgotten while it may still be tried again or replayed."""
+    retention = settings.PROCESSED_EVENTS_RETENTION
+    needed = LONGEST_RETRY + settings.REPLAY_WINDOW
+    if retention >= needed:
+        return []
+    return [
+        Error(
+            f"Processed events are kept for {retention.days} days, but a repeat can come for "
+            f"{needed.days}: it would be applied twice.",
+            hint="Raise RETENTION_DAYS or lower REPLAY_WINDOW_DAYS.",
+            id="messaging.E001",
+        )
+    ]

@@ -4,7 +4,7 @@ The rows travel as one JSON parameter: a driver spends longer on a thousand plac
 database on a thousand values.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -12,6 +12,10 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection, models
+
+Row = Mapping[str, Any]  # columns and their values; all rows of a call have the same columns
+
+EXPECTED = "expected"  # the name, in a row of ``compare_and_set``, of what the guard must still be
 
 
 def read(
@@ -22,53 +26,43 @@ def read(
     values: Iterable[Any],
     lock: bool = False,
 ) -> list[tuple[Any, ...]]:
-    """Give the columns of the rows with these keys, in the order of their keys.
+    """Return the columns of the rows with these keys, in the order of their keys.
 
     With ``lock`` each row is locked against other writers, in that order, until the transaction
     ends.
     """
-    rows = [(value,) for value in values]
-    if not rows:
-        return []
-    return _run(_read_sql(model, columns, key, lock), (key,), rows)
+    rows = [{key: value} for value in values]
+    return _run(_read_sql(model, columns, key, lock), rows) if rows else []
 
 
-def insert_missing(
-    model: type[models.Model], columns: tuple[str, ...], rows: Sequence[Sequence[Any]], *, key: str
-) -> set[Any]:
-    """Insert the rows that no unique constraint forbids; give the ``key`` of those inserted.
+def insert_missing(model: type[models.Model], rows: Sequence[Row], *, key: str) -> set[Any]:
+    """Insert the rows that no unique constraint forbids; return the ``key`` of those inserted.
 
     Waits where another transaction has inserted the same row and not ended yet. Rows are inserted
     in the order given: sort them, so that two transactions never wait for each other.
     """
     if not rows:
         return set()
-    return {row[0] for row in _run(_insert_sql(model, columns, key), columns, rows)}
+    return {row[0] for row in _run(_insert_sql(model, tuple(rows[0]), key), rows)}
 
 
 def compare_and_set(
-    model: type[models.Model],
-    columns: tuple[str, ...],
-    rows: Sequence[Sequence[Any]],
-    *,
-    key: str,
-    guard: str,
-    guards: Sequence[Any],
+    model: type[models.Model], rows: Sequence[Row], *, key: str, guard: str
 ) -> set[Any]:
-    """Set the columns of each row whose ``guard`` still has the value given; give their keys.
+    """Set the columns of each row whose ``guard`` still has the value ``EXPECTED``.
 
-    ``columns`` includes the key. Rows are locked in the order of their keys first, since an UPDATE
-    with a join takes them in any order, and two such have deadlocked in trials.
+    Return the keys of the rows that were set. Each of ``rows`` has the key, ``EXPECTED``, and the
+    columns to set. Rows are locked in the order of their keys first: an UPDATE with a join takes
+    them in any order, and two such have deadlocked in trials.
     """
     if not rows:
         return set()
-    guarded = [(*row, value) for row, value in zip(rows, guards, strict=True)]
-    sql = _compare_and_set_sql(model, columns, key, guard)
-    return {row[0] for row in _run(sql, (*columns, f"expected_{guard}"), guarded)}
+    columns = tuple(column for column in rows[0] if column != EXPECTED)
+    return {row[0] for row in _run(_compare_and_set_sql(model, columns, key, guard), rows)}
 
 
 def stored(value: Any) -> Any:
-    """Give a value as Django stores it: SQLite holds times as text in UTC, and UUIDs as hex."""
+    """Return a value as Django stores it: SQLite holds times as text in UTC, and UUIDs as hex."""
     if isinstance(value, datetime):
         return connection.ops.adapt_datetimefield_value(value)
     if isinstance(value, UUID):
@@ -76,12 +70,11 @@ def stored(value: Any) -> Any:
     return value
 
 
-def _run(sql: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+def _run(sql: str, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
     if connection.vendor == "sqlite":
-        rows = [[stored(value) for value in row] for row in rows]
-    given = msgspec.json.encode([dict(zip(columns, row, strict=True)) for row in rows])
+        rows = [{name: stored(value) for name, value in row.items()} for row in rows]
     with connection.cursor() as cursor:
-        cursor.execute(sql, [given.decode()])
+        cursor.execute(sql, [msgspec.json.encode(rows).decode()])
         return list(cursor.fetchall())
 
 
@@ -113,10 +106,10 @@ def _insert_sql(model: type[models.Model], columns: tuple[str, ...], key: str) -
 def _compare_and_set_sql(
     model: type[models.Model], columns: tuple[str, ...], key: str, guard: str
 ) -> str:
-    table, expected = model._meta.db_table, f"expected_{guard}"
-    given = _given(model, {name: name for name in columns} | {expected: guard})
+    table = model._meta.db_table
+    given = _given(model, {name: name for name in columns} | {EXPECTED: guard})
     changes = ", ".join(f"{name} = given.{name}" for name in columns if name != key)
-    match = f"{table}.{key} = given.{key} AND {table}.{guard} = given.{expected}"
+    match = f"{table}.{key} = given.{key} AND {table}.{guard} = given.{EXPECTED}"
     if connection.vendor == "sqlite":  # one writer at a time
         return (
             f"WITH given AS ({given}) UPDATE {table} SET {changes} FROM given WHERE {match} "
@@ -132,8 +125,10 @@ def _compare_and_set_sql(
 
 
 def _given(model: type[models.Model], sources: dict[str, str]) -> str:
-    """Give the SELECT that reads the JSON parameter as rows, each of its columns with the type
-    of a column of the model."""
+    """Return the SELECT that reads the JSON parameter as rows.
+
+    ``sources`` names its columns, and for each the column of the model that it has the type of.
+    """
     if connection.vendor == "sqlite":
         values = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in sources)
         return f"SELECT {values} FROM json_each(%s)"

@@ -9,7 +9,6 @@ import pytest
 from celery import current_app
 from django.conf import settings
 
-from booking_platform.messaging.topology import CANCELLED_FOR_CATALOG, CREATED_FOR_CATALOG
 from catalog.models import Reservation, Tour
 from tests.events import created
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
@@ -87,7 +86,7 @@ class TestWarmShutdown:
         assert worker.stop() == 0
         done = processed()
         with platform.channel() as channel:
-            queue = CREATED_FOR_CATALOG.name
+            queue = "tour-catalog.booking-created"
             platform.wait_for(
                 lambda: channel.queue_declare(queue, passive=True).message_count == 3000 - done,
                 f"{3000 - done} messages are in the queue again",
@@ -108,7 +107,9 @@ class TestWarmShutdown:
         platform.wait_for(lambda: any(inspect.reserved().values()), "the pool has the group")
         worker.process.send_signal(signal.SIGTERM)
         with platform.channel() as channel:
-            other = CANCELLED_FOR_CATALOG.name  # RabbitMQ counts a consumer until all is acked
+            other = (
+                "tour-catalog.booking-cancelled"  # RabbitMQ counts a consumer until all is acked
+            )
             platform.wait_for(
                 lambda: channel.queue_declare(other, passive=True).consumer_count == 0,
                 "the worker takes no more",

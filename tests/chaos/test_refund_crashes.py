@@ -6,9 +6,9 @@ import signal
 import pytest
 from django.utils import timezone
 
+from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
 from payments.models import IdempotencyStore
-from payments.sandbox import Sandbox
 from tests.events import cancelled
 from tests.integration.test_refunds import FAULTS
 from tests.platform import Platform, parked

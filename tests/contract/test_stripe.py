@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import stripe
 
-from payments.sandbox import running
+from booking_platform.development.stripe_sandbox import running
 
 KEY = os.environ.get("STRIPE_CONTRACT_KEY", "")
 AMOUNT = 15_000

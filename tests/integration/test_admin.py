@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from celery import current_app
-from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection, transaction
@@ -18,18 +17,18 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from booking_platform.messaging import admin as messaging_admin
-from booking_platform.messaging import dead_letters, inbox, topology
-from booking_platform.messaging.consumers import CONSUMERS
+from booking_platform.messaging import broker, dead_letters, inbox
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from booking_platform.messaging.rules import CONSUMERS
+from booking_platform.operations import decisions
 from catalog.models import Reservation, Tour
 from catalog.seats import Outcome
 from tests import events
 from tests.factories import TourFactory
 from tests.servers import free_port
 
-CREATED, CANCELLED = topology.CREATED_FOR_CATALOG, topology.CANCELLED_FOR_CATALOG
+CREATED, CANCELLED = "tour-catalog.booking-created", "tour-catalog.booking-cancelled"
 NO_TOUR = 999_999
 
 pytestmark = pytest.mark.django_db
@@ -43,11 +42,11 @@ def admin_client(db: None) -> Client:
     return client
 
 
-def settle(queue: topology.EventQueue, *given: dict[str, Any] | bytes) -> None:
-    inbox.settle(CONSUMERS[queue.name], events.deliveries(*given))
+def settle(queue: str, *given: dict[str, Any] | bytes) -> None:
+    inbox.process(CONSUMERS[queue], events.deliveries(*given))
 
 
-def parked(body: dict[str, Any] | bytes, queue: topology.EventQueue = CREATED) -> DeadLetter:
+def parked(body: dict[str, Any] | bytes, queue: str = CREATED) -> DeadLetter:
     settle(queue, body)
     return DeadLetter.objects.latest("pk")
 
@@ -404,11 +403,11 @@ class TestProcessedEvents:
             ({"q": "BK-1"}, {"taken", "cancelled"}),
             ({"q": "refused"}, {"refused"}),
             ({"q": "refuse"}, set()),
-            ({"consumer": CANCELLED.name}, {"cancelled"}),
+            ({"consumer": CANCELLED}, {"cancelled"}),
             ({"event_type": "BookingCreated"}, {"taken", "refused", "without-booking"}),
             ({"outcome": "rejected"}, {"refused"}),
             ({"processed_at__lt": "2020-01-01 00:00:00+00:00"}, set()),
-            ({"consumer": CREATED.name, "outcome": "released"}, set()),
+            ({"consumer": CREATED, "outcome": "released"}, set()),
         ],
     )
     def test_search_and_filters_find(
@@ -452,7 +451,7 @@ class TestDeadLetters:
         assert listed(admin_client, DeadLetter, q="evt-1") == [unknown]
         assert listed(admin_client, DeadLetter, q="gave it up") == [foreign]
         assert listed(admin_client, DeadLetter, reason__exact="unknown_tour") == [unknown]
-        assert listed(admin_client, DeadLetter, queue=CREATED.name) == [unknown]
+        assert listed(admin_client, DeadLetter, queue=CREATED) == [unknown]
         assert listed(admin_client, DeadLetter, queue="other") == [foreign]
 
     def test_the_list_loads_no_bodies(self, admin_client: Client) -> None:
@@ -566,14 +565,14 @@ class TestReplayAndDiscard:
     @pytest.fixture
     def sent(self) -> Any:
         """Give what is in the queue of created bookings: bodies by the letter they replay."""
-        with current_app.connection_for_write() as broker:
-            topology.declare(broker, delivery_limit=settings.EVENT_DELIVERY_LIMIT)
-            channel = broker.channel()
-            channel.queue_purge(CREATED.name)
+        with current_app.connection_for_write() as connection:
+            broker.declare(connection)
+            channel = connection.channel()
+            channel.queue_purge(CREATED)
 
             def read() -> dict[int, bytes]:
                 replayed = {}
-                while message := channel.basic_get(CREATED.name, no_ack=True):
+                while message := channel.basic_get(CREATED, no_ack=True):
                     body = message.body
                     replayed[message.headers[REPLAY_HEADER]] = (
                         body.encode() if isinstance(body, str) else bytes(body)
@@ -629,8 +628,8 @@ class TestReplayAndDiscard:
     def test_all_pages_of_a_list_can_be_chosen_at_once(
         self, admin_client: Client, sent: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(messaging_admin, "MOST_AT_ONCE", 3)
-        monkeypatch.setattr(messaging_admin, "LISTED", 2)
+        monkeypatch.setattr(decisions, "MOST_AT_ONCE", 3)
+        monkeypatch.setattr(decisions, "LISTED", 2)
         letters = [a_parked_event(f"evt-{n}") for n in range(5)]
         shown = text(choose(admin_client, "replay", letters[-1], select_across="1", index="0"))
         assert "5 are selected. These are the 3 oldest; do it again for the other 2." in shown
@@ -661,6 +660,7 @@ class TestReplayAndDiscard:
         letters = [a_parked_event(), a_parked_event()]
         away = f"amqp://guest:guest@127.0.0.1:{free_port()}//"
         monkeypatch.setenv("CELERY_BROKER_WRITE_URL", away)
+        monkeypatch.setitem(current_app.conf, "broker_transport", None)  # as the URL says
         response = confirm(admin_client, "replay", *letters, why="try")
         assert "The broker did not take the message (ConnectionRefusedError" in messages(response)
         assert "2 of those selected stay as they were" in messages(response)

@@ -8,13 +8,13 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from booking_platform.messaging import inbox, topology
-from booking_platform.messaging.consumers import CONSUMERS
+from booking_platform.messaging import inbox
+from booking_platform.messaging.rules import CONSUMERS
 from tests.events import created, deliveries
 from tests.factories import TourFactory
 from tests.platform import Platform
 
-CREATED, CANCELLED = topology.CREATED_FOR_CATALOG.name, topology.CANCELLED_FOR_CATALOG.name
+CREATED, CANCELLED = "tour-catalog.booking-created", "tour-catalog.booking-cancelled"
 
 
 def publish(*arguments: str) -> str:
@@ -90,7 +90,7 @@ class TestPublishEvent:
 class TestMetrics:
     def test_the_web_process_shows_what_the_workers_counted(self, client: Client) -> None:
         event = created(TourFactory().pk, "B")
-        inbox.settle(CONSUMERS[CREATED], deliveries(event, event))
+        inbox.process(CONSUMERS[CREATED], deliveries(event, event))
         page = client.get("/metrics").content.decode()
         assert 'duplicate_events_total{event_type="BookingCreated"}' in page
         assert f'events_total{{consumer="{CREATED}",outcome="reserved"}}' in page

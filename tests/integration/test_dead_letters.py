@@ -8,9 +8,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from booking_platform.messaging import dead_letters, inbox, retention
-from booking_platform.messaging.consumers import CONSUMERS
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.messaging.tasks import record_dead_letters
 from tests.events import body, cancelled, created, deliveries
 from tests.factories import TourFactory
@@ -23,7 +23,7 @@ CANCELLED = "tour-catalog.booking-cancelled"
 
 
 def park_unknown_tour(tour: int = 4242, **over: str) -> DeadLetter:
-    inbox.settle(CONSUMERS[CANCELLED], deliveries(cancelled(tour, "B", **over)))
+    inbox.process(CONSUMERS[CANCELLED], deliveries(cancelled(tour, "B", **over)))
     return DeadLetter.objects.latest("pk")
 
 
@@ -76,7 +76,7 @@ class TestReplay:
 class TestCommand:
     def test_it_replays_by_reason(self, platform: Platform) -> None:
         park_unknown_tour(event_id="one")
-        inbox.settle(CONSUMERS[CREATED], deliveries(b"junk"))
+        inbox.process(CONSUMERS[CREATED], deliveries(b"junk"))
         assert "would replay" in call(
             "replay_dead_letters", "--reason", "unknown_tour", "--dry-run"
         )
@@ -162,9 +162,9 @@ class TestCleanup:
         tour = TourFactory()
         settings.PROCESSED_EVENTS_RETENTION = timedelta(days=30)
         event = created(tour.pk, timestamp=(timezone.now() - timedelta(days=29)).isoformat())
-        inbox.settle(CONSUMERS[CREATED], deliveries(event))
+        inbox.process(CONSUMERS[CREATED], deliveries(event))
         settings.PROCESSED_EVENTS_RETENTION = timedelta(days=20)
         ProcessedEvent.objects.update(processed_at=timezone.now() - timedelta(days=21))
         assert retention.forget_processed_events() == 1
-        inbox.settle(CONSUMERS[CREATED], deliveries(event))
+        inbox.process(CONSUMERS[CREATED], deliveries(event))
         assert [reason for reason, _ in parked()] == ["stale"]

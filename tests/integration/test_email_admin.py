@@ -14,13 +14,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from booking_platform.messaging import admin as messaging_admin
-from booking_platform.messaging import leased_admin
-from booking_platform.messaging.leased_admin import as_seen
 from booking_platform.messaging.models import ProcessedEvent
+from booking_platform.operations import decisions
+from booking_platform.operations.leased import as_seen
 from notifications import admin as email_admin
-from notifications.cancellations import Outcome
 from notifications.models import CancellationEmail
+from notifications.rules import Outcome
 from tests.factories import EmailFactory, RefundFactory
 from tests.integration.test_admin import (
     before,
@@ -486,8 +485,7 @@ class TestSendAgain:
     def test_it_takes_so_many_at_once_the_oldest_first(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in (messaging_admin, leased_admin):
-            monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
+        monkeypatch.setattr(decisions, "MOST_AT_ONCE", 2)
         rows = [uncertain(created_at=in_(days=-9 + number)) for number in range(3)]
         asked = choose(admin_client, "resend", rows[0], select_across="1", index="0")
         assert "3 are selected. These are the 2 oldest" in text(asked)

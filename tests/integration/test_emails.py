@@ -17,11 +17,11 @@ from booking_platform.development.mail_server import (
     MailServer,
 )
 from booking_platform.messaging import inbox, leases
-from booking_platform.messaging.consumers import CONSUMERS
 from booking_platform.messaging.leases import LeaseLost
 from booking_platform.messaging.models import DeadLetter
+from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.messaging.tasks import cleanup
-from notifications import attempts
+from notifications import attempts, rules, tasks
 from notifications.models import CancellationEmail
 from tests.emails import (
     ANN,
@@ -65,7 +65,7 @@ class TestRequests:
     def test_repeats_of_an_event_tell_once(self, mail_server: MailServer) -> None:
         event = cancelled(1, "BK-1", userEmail=ANN)
         for _ in range(50):
-            inbox.settle(CONSUMERS[QUEUE], deliveries(event))
+            inbox.process(CONSUMERS[QUEUE], deliveries(event))
         assert len(mail_server.received()) == 1
 
     @pytest.mark.parametrize("again", [ANN, ANN.upper(), f" {ANN} ", "Ann.Durand@EXAMPLE.com"])
@@ -164,7 +164,7 @@ class TestRequests:
             consumer.rule(events, lock=lock)
             raise KeyError("a bug after the mail was requested")
 
-        inbox.settle(
+        inbox.process(
             replace(consumer, rule=failing), deliveries(cancelled(1, "BK-1", userEmail=ANN))
         )
         assert [reason for reason, _ in parked()] == ["bug"]
@@ -245,7 +245,7 @@ class TestLeases:
         self, mail_server: MailServer
     ) -> None:
         EmailFactory(state="sending", attempts=1, lease_until=past(), lease_token="7" * 32)
-        attempts.attempt(only().pk)  # asked for before its state was known
+        tasks.attempt(only().pk)  # asked for before its state was known
         sweep()
         assert only().state == "uncertain"
         assert str(only().lease_token) == "77777777-7777-7777-7777-777777777777"
@@ -260,21 +260,17 @@ class TestLeases:
     def test_one_that_is_not_over_yet_is_nobodys_to_judge(self) -> None:
         soon = timezone.now() + timedelta(seconds=0.9)
         EmailFactory(state="sending", attempts=1, lease_until=soon, lease_token="7" * 32)
-        assert attempts.judge_abandoned() == 0
+        assert leases.conclude_lost(CancellationEmail, attempts.lost) == 0
         assert only().state == "sending"
 
-    def test_what_changes_while_it_is_judged_is_left_alone(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_changes_while_it_is_judged_is_left_alone(self) -> None:
         EmailFactory(state="sending", attempts=1, lease_until=past(), lease_token="7" * 32)
-        conclude = attempts.conclude
 
         def overtaken(*given: Any) -> Any:
             CancellationEmail.objects.update(lease_token="8" * 32)
-            return conclude(*given)
+            return attempts.lost(*given)
 
-        monkeypatch.setattr(attempts, "conclude", overtaken)
-        assert attempts.judge_abandoned() == 0
+        assert leases.conclude_lost(CancellationEmail, overtaken) == 0
         assert only().state == "sending"
 
     def test_a_new_mail_is_its_creators(self, mail_server: MailServer, settings: Any) -> None:
@@ -302,7 +298,7 @@ class TestLeases:
         row = EmailFactory(
             attempts=1, lease_token="7" * 32, lease_until=timezone.now() + timedelta(seconds=20)
         )
-        holder = elsewhere(attempts.carry_on, row)
+        holder = elsewhere(leases.carry_on, row, attempts.attempt)
         wait_until(lambda: MESSAGE in mail_server.seen, seconds=10, what="it is handed over")
         left = only().lease_until - timezone.now()
         assert left > timedelta(seconds=50)
@@ -331,14 +327,14 @@ class TestLeases:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         EmailFactory(next_attempt_at=timezone.now())
-        conclude = attempts.conclude
+        judge = rules.judge
 
         def overlong(*given: Any) -> Any:
-            conclusion = conclude(*given)
+            conclusion = judge(*given)
             conclusion.columns["state"] = "no such state"
             return conclusion
 
-        monkeypatch.setattr(attempts, "conclude", overlong)
+        monkeypatch.setattr(rules, "judge", overlong)
         with log_lines() as lines:
             sweep()
         assert only().state == "uncertain"
@@ -507,7 +503,7 @@ class TestPrivacy:
 
         given = deliveries(cancelled(1, "BK-1", userEmail=ANN))
         with log_lines() as lines:
-            inbox.settle(replace(CONSUMERS[QUEUE], rule=failing), given)
+            inbox.process(replace(CONSUMERS[QUEUE], rule=failing), given)
         assert DeadLetter.objects.get().detail == "IntegrityError: violates a constraint"
         assert "violates a constraint" in lines.getvalue()
         assert ANN not in lines.getvalue()
@@ -534,7 +530,7 @@ class TestFiles:
     def test_without_a_mail_server_each_mail_is_a_file(self, settings: Any) -> None:
         event = cancelled(1, "BK-1", userEmail=ANN)
         for _ in range(5):
-            inbox.settle(CONSUMERS[QUEUE], deliveries(event))
+            inbox.process(CONSUMERS[QUEUE], deliveries(event))
         [file] = settings.MAIL_DIR.iterdir()
         assert file.suffix == ".eml"
         assert f"To: {ANN}".encode() in file.read_bytes()

@@ -10,11 +10,11 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
+from booking_platform.contract.envelope import Event
 from booking_platform.messaging import inbox
-from booking_platform.messaging.consumers import CONSUMERS, Consumer, LostRace, Refused
-from booking_platform.messaging.envelope import Event
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from booking_platform.messaging.rules import CONSUMERS, Consumer, LostRace, Refused
 from catalog.models import Tour
 from tests.events import body, cancelled, created, deliveries
 from tests.factories import TourFactory
@@ -35,11 +35,11 @@ def tour() -> Tour:
 @pytest.fixture
 def subject(consumer: Consumer) -> Subject:
     """What is special about the consumer, so that the laws need not know it."""
-    return SUBJECTS[consumer.name]()
+    return SUBJECTS[consumer.queue]()
 
 
 def settle(consumer: Consumer, *events: dict[str, Any] | bytes) -> None:
-    inbox.settle(consumer, deliveries(*events))
+    inbox.process(consumer, deliveries(*events))
 
 
 def at_once(*calls: Callable[[], object]) -> None:
@@ -107,7 +107,7 @@ class TestDuplicates:
         event = subject.event()
         ProcessedEvent.objects.create(event_id=event["eventId"], consumer="another queue")
         settle(consumer, event)
-        assert ProcessedEvent.objects.filter(consumer=consumer.name).count() == 1
+        assert ProcessedEvent.objects.filter(consumer=consumer.queue).count() == 1
 
     def test_it_says_when_the_first_came(self, consumer, subject, caplog) -> None:
         event = subject.event()
@@ -170,9 +170,9 @@ class TestParking:
         settle(consumer, event)
         assert parked() == [("stale", "old")]
         letter = DeadLetter.objects.get()
-        inbox.settle(consumer, [Delivery(body(event), {"x-replay-of": letter.pk + 1})])
+        inbox.process(consumer, [Delivery(body(event), {"x-replay-of": letter.pk + 1})])
         assert ProcessedEvent.objects.count() == 0
-        inbox.settle(consumer, [Delivery(body(event), {"x-replay-of": letter.pk})])
+        inbox.process(consumer, [Delivery(body(event), {"x-replay-of": letter.pk})])
         assert ProcessedEvent.objects.count() == 1
 
 

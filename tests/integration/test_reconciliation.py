@@ -18,13 +18,13 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
-from payments import attempts, reconciliation, stripe_gateway
+from payments import reconciliation, stripe_gateway, tasks
+from payments.answers import StripeRefund
 from payments.management.commands.reconcile_refunds import moment
 from payments.models import NAMESPACE, IdempotencyStore, idempotency_key
 from payments.reconciliation import CHUNK, Difference, Kind, Mending, Related, UnderWay, compare
-from payments.sandbox import Sandbox
-from payments.stripe_gateway import Refund
 from tests.factories import RefundFactory
 
 Status = IdempotencyStore.Status
@@ -55,7 +55,7 @@ def refunded(stripe: Sandbox, booking: str = "BK-1", **columns: Any) -> Idempote
     row = RefundFactory(
         booking_id=booking, payment_id=payment, first_sent_at=None, next_attempt_at=timezone.now()
     )
-    attempts.attempt(row.pk)
+    tasks.attempt(row.pk)
     change(row, **columns)
     assert row.stripe_status == "succeeded" or columns
     return row
@@ -67,14 +67,14 @@ def change(row: IdempotencyStore, **columns: Any) -> None:
     row.refresh_from_db()
 
 
-def in_the_dashboard(payment: str, amount: int = 1_000, **metadata: str) -> Refund:
+def in_the_dashboard(payment: str, amount: int = 1_000, **metadata: str) -> StripeRefund:
     request = {"payment_intent": payment, "amount": amount, "metadata": metadata}
     made = stripe_gateway.send(request, str(uuid4()))
-    assert isinstance(made, Refund)
+    assert isinstance(made, StripeRefund)
     return made
 
 
-def under_our_key(row: IdempotencyStore, payment: str | None = None) -> Refund:
+def under_our_key(row: IdempotencyStore, payment: str | None = None) -> StripeRefund:
     """Make a refund at Stripe that carries the key of a booking."""
     noted = {"idempotency_key": row.idempotency_key, "booking_id": row.booking_id}
     return in_the_dashboard(payment or row.payment_id, **noted)
@@ -88,7 +88,7 @@ def sweep() -> None:
     for pk in list(
         leases.due(IdempotencyStore.objects.all(), timezone.now()).values_list("pk", flat=True)
     ):
-        attempts.attempt(pk)
+        tasks.attempt(pk)
 
 
 NOT_RECORDED: dict[str, Any] = {
@@ -125,7 +125,7 @@ class TestAgreement:
     def test_two_bookings_of_one_payment_agree(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
         second = RefundFactory(payment_id=row.payment_id, next_attempt_at=timezone.now())
-        attempts.attempt(second.pk)
+        tasks.attempt(second.pk)
         assert run()[0] == 0
 
     def test_a_refund_that_failed_for_both_agrees(self, stripe: Sandbox) -> None:
@@ -222,7 +222,7 @@ class TestDifferences:
         self.only_line("extra: ", "'BK-2'", other.refund_id, "no such refund")
         self.reaches_a_person(row, other)
 
-    def reaches_a_person(self, row: IdempotencyStore, other: Refund) -> None:
+    def reaches_a_person(self, row: IdempotencyStore, other: StripeRefund) -> None:
         """Compare for real, twice: the row waits for a person, who is told why, once."""
         change(row, last_error="as before", needs_review=True)
         for _ in range(2):
@@ -601,7 +601,7 @@ class TestSince:
 @dataclass
 class World:
     rows: list[IdempotencyStore] = field(default_factory=list)
-    listed: list[Refund] = field(default_factory=list)
+    listed: list[StripeRefund] = field(default_factory=list)
 
     def row(self, booking: str, **columns: Any) -> IdempotencyStore:
         number = len(self.rows) + 1
@@ -620,7 +620,7 @@ class World:
             "currency": "eur", "payment_id": f"pi_{booking}", "key": idempotency_key(booking),
             "created_at": NOW, "record": {"metadata": {"booking_id": booking}},
         }  # fmt: skip
-        self.listed.append(Refund(**{**known, **fields}))
+        self.listed.append(StripeRefund(**{**known, **fields}))
 
 
 Story = Callable[[World, str, dict[str, Any]], set[tuple[Kind, Mending]]]

@@ -15,14 +15,15 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from booking_platform.messaging import admin as messaging_admin
-from booking_platform.messaging.leased_admin import as_seen
+from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging.models import ProcessedEvent
+from booking_platform.operations import decisions
+from booking_platform.operations.leased import as_seen
 from catalog.models import Reservation
 from payments import admin as refund_admin
-from payments import attempts, cancellations, stripe_gateway
+from payments import stripe_gateway, tasks
 from payments.models import IdempotencyStore, idempotency_key
-from payments.sandbox import Sandbox
+from payments.rules import Outcome
 from tests import events
 from tests.factories import RefundFactory, TourFactory
 from tests.integration.test_admin import (
@@ -133,7 +134,7 @@ class TestTheList:
         expected = [waits_longer, waits, due, held, later, stuck, newer, closed, older]
         assert listed(admin_client, IdempotencyStore) == expected
         for size in range(1, 5):  # the same, page by page
-            monkeypatch.setattr(refund_admin.IdempotencyStoreAdmin, "list_per_page", size)
+            monkeypatch.setattr(refund_admin.RefundAdmin, "list_per_page", size)
             pages = [
                 listed(admin_client, IdempotencyStore, p=number)
                 for number in range(1, -(-len(expected) // size) + 1)
@@ -145,7 +146,7 @@ class TestTheList:
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         b, a, c = refused(booking_id="b"), completed(booking_id="a"), completed(booking_id="c")
-        monkeypatch.setattr(refund_admin.IdempotencyStoreAdmin, "list_per_page", 2)
+        monkeypatch.setattr(refund_admin.RefundAdmin, "list_per_page", 2)
         assert listed(admin_client, IdempotencyStore, o=1) == [a, b]
         assert listed(admin_client, IdempotencyStore, o=-1) == [c, b]
 
@@ -198,7 +199,7 @@ class TestTheList:
     def test_it_takes_no_more_queries_when_longer_and_reads_no_payloads(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(refund_admin.IdempotencyStoreAdmin, "list_per_page", 6)
+        monkeypatch.setattr(refund_admin.RefundAdmin, "list_per_page", 6)
 
         def grow() -> list[str]:
             for _ in range(3):
@@ -332,7 +333,7 @@ class TestThePage:
     def test_even_a_superuser_can_only_look(self, admin_client: Client) -> None:
         row = refused()
         was = columns_of(row)
-        assert admin_client.get(reverse("admin:payments_idempotencystore_add")).status_code == 403
+        assert admin_client.get(reverse("admin:payments_refund_add")).status_code == 403
         assert admin_client.post(page(row), {"status": "completed"}).status_code == 403
         assert admin_client.post(page(row, "delete"), {"post": "yes"}).status_code == 403
         choose(admin_client, "delete_selected", row, post="yes")
@@ -340,7 +341,7 @@ class TestThePage:
 
     def test_outcomes_of_the_consumer_can_be_filtered_by(self, admin_client: Client) -> None:
         shown = text(admin_client.get(listing(ProcessedEvent)))
-        for outcome, meaning in cancellations.Outcome.choices:
+        for outcome, meaning in Outcome.choices:
             assert f"?outcome={outcome}" in shown
             assert meaning in shown
 
@@ -395,7 +396,7 @@ class TestTryNow:
         for _ in range(4):
             choose(admin_client, "try_now", row)
             choose(admin_client, "try_now", row)
-            attempts.attempt(row.pk)
+            tasks.attempt(row.pk)
         assert len(stripe.refunds) == 1
         assert IdempotencyStore.objects.get().status == "completed"
 
@@ -421,7 +422,7 @@ class TestTryNow:
     def test_it_takes_so_many_at_once(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(refund_admin, "MOST_AT_ONCE", 2)
+        monkeypatch.setattr(decisions, "MOST_AT_ONCE", 2)
         first, second, third = (refused(created_at=in_(days=-9 + n)) for n in range(3))
         url = f"{listing(IdempotencyStore)}?person=awaited"
         chosen = {"action": "try_now", "_selected_action": third.pk, "select_across": "1"}
@@ -498,7 +499,7 @@ class TestMarkSettled:
     def test_it_lists_so_many_of_many(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(messaging_admin, "LISTED", 2)
+        monkeypatch.setattr(decisions, "LISTED", 2)
         rows = [refused() for _ in range(3)]
         asked = choose(admin_client, "settle", *rows)
         assert "… and 1 more." in text(asked)
@@ -532,7 +533,7 @@ class TestReissue:
         assert stripe.refunds == []
         for _ in range(3):
             choose(admin_client, "try_now", row)
-            attempts.attempt(row.pk)
+            tasks.attempt(row.pk)
         [refund] = stripe.refunds
         assert refund["metadata"]["idempotency_key"] == row.idempotency_key
         assert IdempotencyStore.objects.get().status == "completed"
@@ -643,7 +644,7 @@ class TestReissue:
         asked = choose(admin_client, "reissue", row)
         confirm(admin_client, asked, **LOOKED)
         stripe.change_payment(row.payment_id, disputed=True)
-        attempts.attempt(row.pk)  # refused again, so that it waits for a person again
+        tasks.attempt(row.pk)  # refused again, so that it waits for a person again
         again = columns_of(row)
         assert again["needs_review"]
         assert "it changed since it was shown" in text(confirm(admin_client, asked, **LOOKED))
@@ -702,7 +703,7 @@ class TestPermissions:
         assert staff("view_tour").get(listing(IdempotencyStore)).status_code == 403
 
     def test_it_takes_more_than_seeing_to_decide(self, row: IdempotencyStore) -> None:
-        client, was = staff("view_idempotencystore"), columns_of(row)
+        client, was = staff("view_refund"), columns_of(row)
         for url in (listing(IdempotencyStore), page(row)):
             assert 'name="action"' not in text(client.get(url))
         self.post_all(client, row, *ACTIONS)
@@ -711,7 +712,7 @@ class TestPermissions:
 
     @pytest.mark.parametrize("may", ACTIONS)
     def test_each_decision_has_its_own(self, row: IdempotencyStore, may: str) -> None:
-        client, was = staff("view_idempotencystore", f"{ACTIONS[may]}_refund"), columns_of(row)
+        client, was = staff("view_refund", f"{ACTIONS[may]}_refund"), columns_of(row)
         for url, pattern in (
             (page(row), r'name="action" value="(\w+)"'),
             (listing(IdempotencyStore), r'<option value="(\w+)"'),

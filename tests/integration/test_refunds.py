@@ -9,13 +9,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import inbox, leases
-from booking_platform.messaging.consumers import CONSUMERS
 from booking_platform.messaging.leases import LeaseLost
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from payments import attempts, stripe_gateway
+from booking_platform.messaging.rules import CONSUMERS
+from payments import attempts, stripe_gateway, tasks
 from payments.models import IdempotencyStore, idempotency_key
-from payments.sandbox import Sandbox
 from tests.events import cancelled, deliveries
 from tests.factories import RefundFactory
 from tests.platform import parked
@@ -43,7 +43,7 @@ def payment(stripe: Sandbox) -> str:
 
 def cancel(booking: str, payment: str | None, amount: Any = 150.0, **over: Any) -> None:
     refund = {"paymentId": payment, "amount": amount}
-    inbox.settle(CONSUMERS[QUEUE], deliveries(cancelled(1, booking, **refund, **over)))
+    inbox.process(CONSUMERS[QUEUE], deliveries(cancelled(1, booking, **refund, **over)))
 
 
 def sweep_until_quiet(limit: int = 30) -> None:
@@ -54,7 +54,7 @@ def sweep_until_quiet(limit: int = 30) -> None:
         if not pks:
             return
         for pk in pks:
-            attempts.attempt(pk)
+            tasks.attempt(pk)
     pytest.fail("refunds are due again and again")
 
 
@@ -135,7 +135,7 @@ class TestRequests:
     def test_what_is_no_amount_is_parked(self, stripe: Sandbox, amount: str) -> None:
         event = deliveries(cancelled(1, "BK-1", paymentId="pi_1", amount=123456))[0]
         body = event.body.replace(b"123456", amount.encode())
-        inbox.settle(CONSUMERS[QUEUE], [event._replace(body=body)])
+        inbox.process(CONSUMERS[QUEUE], [event._replace(body=body)])
         assert len(parked()) == 1
         assert IdempotencyStore.objects.count() == 0
 
@@ -322,7 +322,7 @@ class TestFaults:
         done = in_thread(lambda: cancel("BK-1", payment, 60))
         wait_until(lambda: len(stripe.requests) == 1, seconds=10, what="the first call")
         wait_until(lambda: bool(due()), seconds=10, what="the lease has ended")
-        attempts.attempt(only().pk)  # while the first still waits: Stripe answers 409
+        tasks.attempt(only().pk)  # while the first still waits: Stripe answers 409
         assert only().status == "in_progress"
         done()
         sweep_until_quiet()
@@ -344,7 +344,7 @@ class TestLeases:
     def test_a_stale_holder_can_not_overwrite_its_successor(
         self, stripe: Sandbox, held: IdempotencyStore
     ) -> None:
-        attempts.attempt(held.pk)
+        tasks.attempt(held.pk)
         assert only().status == "completed"
         with pytest.raises(LeaseLost):
             leases.write(held, status="failed", needs_review=True)
@@ -383,13 +383,13 @@ class TestLeases:
             leases.mark_due(IdempotencyStore.objects.all())
             return leases.Conclusion(again=True)
 
-        leases.attempt(IdempotencyStore.objects.all(), told_meanwhile)
+        leases.take_up(IdempotencyStore.objects.all(), told_meanwhile)
         assert due() == [row.pk]
 
     def test_only_one_of_many_takes_a_refund(self, stripe: Sandbox, payment: str) -> None:
         row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
         stripe.fail("slow_before", seconds=0.3)
-        waits = [in_thread(lambda: attempts.attempt(row.pk)) for _ in range(8)]
+        waits = [in_thread(lambda: tasks.attempt(row.pk)) for _ in range(8)]
         for wait in waits:
             wait()
         assert [one.method for one in stripe.requests] == ["POST"]
@@ -400,7 +400,7 @@ class TestLeases:
     ) -> None:
         row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
         stripe.fail("slow_after", seconds=0.5)
-        wait = in_thread(lambda: attempts.attempt(row.pk))
+        wait = in_thread(lambda: tasks.attempt(row.pk))
         wait_until(lambda: len(stripe.refunds) == 1, seconds=10, what="Stripe has executed")
         leases.mark_due(IdempotencyStore.objects.all())
         wait()
@@ -424,7 +424,7 @@ class TestLeases:
 
     def test_what_the_sdk_can_not_send_is_no_refusal(self, stripe: Sandbox) -> None:
         RefundFactory(request_payload="nonsense", next_attempt_at=timezone.now())
-        attempts.attempt(only().pk)
+        tasks.attempt(only().pk)
         assert (only().status, only().needs_review) == ("in_progress", False)
         assert "AttributeError" in only().last_error
 
@@ -590,7 +590,7 @@ class TestDecisions:
         """Its creator died before the call, and somebody helped out by hand."""
         row = RefundFactory(payment_id=payment, attempts=1, next_attempt_at=timezone.now())
         by_hand(stripe, payment)
-        attempts.attempt(row.pk)
+        tasks.attempt(row.pk)
         assert [refund["amount"] for refund in stripe.refunds] == [100]
         assert only().needs_review
 

@@ -6,7 +6,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from booking_platform.messaging import inbox
-from booking_platform.messaging.consumers import CONSUMERS
+from booking_platform.messaging.rules import CONSUMERS
 from catalog.models import Reservation, Tour
 from tests.events import cancelled, created, deliveries
 from tests.factories import TourFactory
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def settle(*events: dict) -> None:
     for event in events:
         kind = "created" if event["eventType"] == "BookingCreated" else "cancelled"
-        inbox.settle(CONSUMERS[f"tour-catalog.booking-{kind}"], deliveries(event))
+        inbox.process(CONSUMERS[f"tour-catalog.booking-{kind}"], deliveries(event))
 
 
 class TestCreation:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from booking_platform.development.stripe_sandbox import running
 from booking_platform.messaging import inbox
-from booking_platform.messaging.consumers import CONSUMERS
-from payments import attempts
+from booking_platform.messaging.rules import CONSUMERS
+from payments import tasks
 from payments.models import IdempotencyStore, idempotency_key
-from payments.sandbox import running
 from tests.events import cancelled, deliveries
 from tests.factories import RefundFactory
 from tests.servers import wait_until
@@ -141,12 +141,12 @@ class TestFromStripe:
             settings.STRIPE_API_BASE = stripe.url
             payment = stripe.payment(amount=15_000, currency="eur")
             asked = cancelled(1, "BK-1", paymentId=payment, amount=60)
-            inbox.settle(CONSUMERS["payment-gateway.booking-cancelled"], deliveries(asked))
+            inbox.process(CONSUMERS["payment-gateway.booking-cancelled"], deliveries(asked))
             wait_until(lambda: stripe.webhooks_sent == 2, seconds=10, what="webhooks of creation")
             row = IdempotencyStore.objects.get()
             assert row.idempotency_key == idempotency_key("BK-1")
             stripe.change_refund(row.stripe_refund_id or "", status="failed")
             wait_until(lambda: stripe.webhooks_sent == 4, seconds=10, what="webhooks of failure")
-            attempts.attempt(row.pk)
+            tasks.attempt(row.pk)
         row.refresh_from_db()
         assert (row.status, row.stripe_status, row.needs_review) == ("completed", "failed", True)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from booking_platform.messaging.events import BookingCancelled
+from booking_platform.contract.events import BookingCancelled
 from notifications import composing
 from notifications.composing import CATALOGS, Letter, compose, languages, offered
 

@@ -9,15 +9,15 @@ import pytest
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.message import Message
 
-from booking_platform.messaging.embedded import DELIVERY_COUNT, register_transport
+from booking_platform.development.embedded_broker import DELIVERY_COUNT, Transport
 
 PATIENCE = 20  # seconds
 FORK = multiprocessing.get_context("fork")
 
-register_transport()
+EMBEDDED = f"{Transport.__module__}:{Transport.__name__}"
 
 
-def connect(folder: Path, transport: str = "embedded") -> Connection:
+def connect(folder: Path, transport: str = EMBEDDED) -> Connection:
     options = {
         "data_folder_in": str(folder / "messages"),
         "data_folder_out": str(folder / "messages"),
@@ -26,7 +26,7 @@ def connect(folder: Path, transport: str = "embedded") -> Connection:
         "processed_folder": str(folder / "processed"),
         "polling_interval": 0.001,
     }
-    return Connection(f"{transport}://", transport_options=options)
+    return Connection(transport=transport, transport_options=options)
 
 
 def unique(name: str) -> str:
@@ -134,7 +134,7 @@ def bind(folder: Path, exchange: Exchange, queue: str) -> None:
 
 class TestSeveralProcesses:
     def test_they_lose_and_repeat_nothing(self, folder):
-        written, read = load(folder, "embedded", messages=3_000)
+        written, read = load(folder, EMBEDDED, messages=3_000)
 
         assert sorted(read) == sorted(written)
         assert not list(folder.rglob("messages/*/*"))

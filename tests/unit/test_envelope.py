@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from booking_platform.messaging.envelope import (
+from booking_platform.contract.envelope import (
     Event,
     InvalidEvent,
     MalformedEvent,
     decode,
     identify,
 )
-from booking_platform.messaging.events import BookingCancelled, BookingCreated
+from booking_platform.contract.events import BookingCancelled, BookingCreated
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ADDRESS = "ann@example.com"

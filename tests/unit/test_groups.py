@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -23,12 +22,12 @@ from kombu.message import Message
 import booking_platform.messaging.tasks  # noqa: F401  (registers its Celery tasks)
 import catalog.tasks  # noqa: F401  (registers its Celery tasks)
 from booking_platform.celery import app
-from booking_platform.messaging.consumers import EventTask
 from booking_platform.messaging.groups import (
     REPLAY_HEADER,
     Delivery,
     GroupMessage,
     GroupRequest,
+    GroupTask,
 )
 
 TASK = "catalog.booking_created"
@@ -50,17 +49,6 @@ class Pool(BasePool):
         self.killed.append(pid)
 
 
-class BrokenChannel:
-    """Stands in for a channel whose connection is lost."""
-
-    no_ack_consumers = None
-
-    def basic_ack(self, *_: Any, **__: Any) -> None:
-        raise ConnectionResetError
-
-    basic_reject = basic_ack
-
-
 class Group:
     """Three deliveries as one message and as one request of a worker; it notes its answers."""
 
@@ -70,8 +58,7 @@ class Group:
             TASK,
             QUEUE,
             [Message(**{"body": b"{}"} | delivery) for _ in range(3)],
-            on_ack=lambda log: self.answers.append("ack"),
-            on_reject=lambda log: self.answers.append("reject"),
+            lambda acknowledged: self.answers.append("ack" if acknowledged else "reject"),
         )
         self.pool = Pool()
         self.request = self._request()
@@ -228,24 +215,6 @@ class TestAGroupsEnd:
         assert group.pool.given == []
         assert group.answers == ["reject"]
 
-    @pytest.mark.parametrize("answer", ["ack", "reject"])
-    def test_an_answer_that_does_not_reach_the_broker_is_logged(self, answer, caplog):
-        message = Message(b"{}", channel=BrokenChannel(), delivery_tag=1)
-        to_broker = {"ack": message.ack_log_error, "reject": message.reject_log_error}[answer]
-        group = GroupMessage(
-            TASK,
-            QUEUE,
-            [message],
-            on_ack=lambda log: log(to_broker),
-            on_reject=lambda log: log(to_broker),
-        )
-
-        {"ack": group.ack_log_error, "reject": group.reject_log_error}[answer](
-            logging.getLogger(), (ConnectionResetError,)
-        )
-
-        assert f"Couldn't {answer} 1" in caplog.text
-
 
 class TestAGroupsMessage:
     def test_celery_is_told_of_a_task_and_not_of_customers(self, group):
@@ -300,14 +269,14 @@ class TestAGroupsMessage:
         }  # fmt: skip
 
 
-class TestAnEventTask:
+class TestAGroupTask:
     @pytest.mark.parametrize(
         "name", [TASK, "catalog.booking_cancelled", "messaging.record_dead_letters"]
     )
     def test_it_is_acknowledged_late_and_by_success_only(self, name):
         task = app.tasks[name]
 
-        assert isinstance(task, EventTask)
+        assert isinstance(task, GroupTask)
         assert task.Request is GroupRequest
         assert (task.acks_late, task.acks_on_failure, task.acks_on_timeout) == (True, False, False)
         assert task.reject_on_worker_lost

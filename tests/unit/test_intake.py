@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from kombu import Connection, Producer, Queue
 from kombu.message import Message
 
-from booking_platform.messaging.embedded import register_transport
+from booking_platform.development.embedded_broker import Transport
 from booking_platform.messaging.groups import GroupMessage
 from booking_platform.messaging.intake import Intake, Source
 from tests.servers import wait_until
 
 log = getLogger(__name__)
-register_transport()
 
 
 def ack(group: GroupMessage) -> None:
@@ -48,7 +47,7 @@ class Worker:
             "control_folder": folder / "exchanges",
             "polling_interval": 0.001,
         }
-        self.connection = Connection("embedded://", transport_options=options)
+        self.connection = Connection(transport=Transport, transport_options=options)
         self.queues = [Queue(f"queue-{number}-{uuid4().hex}") for number in range(len(batches))]
         for queue in self.queues:
             queue(self.connection.default_channel).declare()
@@ -394,6 +393,7 @@ class Broker:
         self.outstanding: dict[int, Message] = {}
         self.acked: set[int] = set()
         self.returned: set[int] = set()
+        self.commands: list[tuple[str, int, bool]] = []
 
     def deliver(self) -> Message:
         tag = 1 + len(self.outstanding) + len(self.acked) + len(self.returned)
@@ -401,6 +401,7 @@ class Broker:
         return self.outstanding[tag]
 
     def basic_ack(self, tag: int, multiple: bool = False) -> None:
+        self.commands.append(("ack", tag, multiple))
         tags = [t for t in self.outstanding if t <= tag] if multiple else [tag]
         assert tags, "PRECONDITION_FAILED - unknown delivery tag"
         self._forget(tags, self.acked)
@@ -417,10 +418,6 @@ class Broker:
             assert tag in self.outstanding, "PRECONDITION_FAILED - unknown delivery tag"
             del self.outstanding[tag]
             kind.add(tag)
-
-
-def directly(answer: Callable[..., Any], **how: Any) -> None:
-    answer(log, (), **how)
 
 
 @st.composite
@@ -454,9 +451,9 @@ class TestAcknowledgements:
         for number, well, closing in ends:
             if well:
                 succeeded |= {message.delivery_tag for message in groups[number]}
-                source.ack(groups[number], directly, closing=closing)
+                source.ack(groups[number], closing=closing)
             else:
-                source.reject(groups[number], directly)
+                source.reject(groups[number])
             assert broker.acked <= succeeded
             assert closing or len(succeeded - broker.acked) <= source.batch
         source.return_waiting(at_once)
@@ -485,8 +482,43 @@ class TestAcknowledgements:
         broker, source = Broker(), Source(Queue("queue"), "task", batch=100)
         for _ in range(100):
             source.receive(broker.deliver())
-        commands: list[dict[str, Any]] = []
 
-        source.ack(source.next_group(), lambda _, **how: commands.append(how), closing=False)
+        source.ack(source.next_group(), closing=False)
 
-        assert commands == [{"multiple": True}]
+        assert broker.commands == [("ack", 100, True)]
+        assert broker.acked == set(range(1, 101))
+
+    @pytest.mark.parametrize("answer", ["ack", "reject"])
+    def test_an_answer_that_does_not_reach_the_broker_is_logged(self, answer, caplog):
+        source = Source(Queue("queue"), "task", batch=1)
+        source.consume(BrokenConnection(), 1, source.receive)
+        source.receive(Message(b"{}", delivery_tag=1, channel=BrokenChannel()))
+        group = source.next_group()
+
+        source.ack(group, closing=False) if answer == "ack" else source.reject(group)
+
+        assert f"Couldn't {answer} 1" in caplog.text
+
+
+class BrokenChannel:
+    """Stands in for a channel whose connection is lost."""
+
+    no_ack_consumers = None
+    connection = None
+
+    def basic_ack(self, *_: Any, **__: Any) -> None:
+        raise ConnectionResetError
+
+    basic_reject = basic_ack
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "auto_decode":
+            raise AttributeError(name)
+        return lambda *_, **__: None
+
+
+class BrokenConnection:
+    connection_errors = (ConnectionResetError,)
+
+    def channel(self) -> BrokenChannel:
+        return BrokenChannel()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from payments.answers import OtherParameters, StripeRefund, StripeRefusal, Unknown
 from payments.models import IdempotencyStore, idempotency_key
-from payments.refunds import Evidence, Plan, judge, plan
-from payments.stripe_gateway import OtherParameters, Refund, Refused, Unknown
+from payments.rules import Evidence, Plan, judge, plan
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 Status = IdempotencyStore.Status
@@ -32,7 +32,7 @@ def row(**columns: Any) -> IdempotencyStore:
     return IdempotencyStore(**{**known, **columns})
 
 
-def at_stripe(**fields: Any) -> Refund:
+def at_stripe(**fields: Any) -> StripeRefund:
     known = {
         "refund_id": "re_1",
         "status": "succeeded",
@@ -43,12 +43,12 @@ def at_stripe(**fields: Any) -> Refund:
         "created_at": NOW,
         "record": {},
     }
-    return Refund(**{**known, **fields})
+    return StripeRefund(**{**known, **fields})
 
 
 UNKNOWN = Unknown("no answer from Stripe: ReadTimeout")
 SAVED_ERROR = Unknown("Stripe answered 500", repeats=True)
-REFUSED = Refused("charge_already_refunded", "Charge ch_1 has already been refunded.")
+REFUSED = StripeRefusal("charge_already_refunded", "Charge ch_1 has already been refunded.")
 FOREIGN = at_stripe(refund_id="re_9", key="", amount_minor=100)
 
 
@@ -206,7 +206,7 @@ class TestJudge:
         assert done or review or conclusion.again
         assert not (review and conclusion.again)
         if columns.get("status") == Status.FAILED:
-            assert isinstance(sent, Refused)
+            assert isinstance(sent, StripeRefusal)
             assert isinstance(listed, list)
             assert not any(one.key.startswith(KEY) for one in listed)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from payments import stripe_gateway
-from payments.stripe_gateway import OtherParameters, Refund, Refused, Unknown
+from payments.answers import OtherParameters, StripeRefund, StripeRefusal, Unknown
 
 REQUEST = {"payment_intent": "pi_1", "amount": 100, "metadata": {"idempotency_key": "k"}}
 REFUND = {
@@ -79,7 +79,7 @@ class TestSend:
     def test_it_gives_a_refund_without_where_the_money_goes(self, stripe: Server) -> None:
         stripe.says(200, REFUND)
         answer = stripe_gateway.send(REQUEST, "k")
-        assert isinstance(answer, Refund)
+        assert isinstance(answer, StripeRefund)
         assert (answer.refund_id, answer.amount_minor, answer.key) == ("re_1", 100, "k")
         assert "4242" not in repr(answer)
 
@@ -141,7 +141,7 @@ class TestSend:
     @pytest.mark.parametrize("status", [400, 402, 404])
     def test_what_stripe_itself_refuses_is_refused(self, stripe: Server, status: int) -> None:
         stripe.says(status, error(code="charge_already_refunded"))
-        assert stripe_gateway.send(REQUEST, "k") == Refused("charge_already_refunded", "No.")
+        assert stripe_gateway.send(REQUEST, "k") == StripeRefusal("charge_already_refunded", "No.")
 
     def test_other_parameters_are_told_from_refusals(self, stripe: Server) -> None:
         stripe.says(400, error("idempotency_error"))
@@ -162,7 +162,7 @@ class TestSend:
         odd = {"reason": "a\0b", "failure_reason": "\ud800", "pending_reason": [{"id": 1}]}
         stripe.says(200, REFUND | odd | {"status": "x" * 999, "charge": {"number": "4242"}})
         answer = stripe_gateway.send(REQUEST, "k")
-        assert isinstance(answer, Refund)
+        assert isinstance(answer, StripeRefund)
         assert answer.record["reason"] == "a\ufffdb"
         assert answer.record["failure_reason"] == "?"
         assert answer.record["pending_reason"] is None
@@ -172,14 +172,14 @@ class TestSend:
     def test_an_expanded_object_leaves_its_id_alone(self, stripe: Server) -> None:
         stripe.says(200, REFUND | {"charge": {"id": "ch_1", "number": "4242"}})
         answer = stripe_gateway.send(REQUEST, "k")
-        assert isinstance(answer, Refund)
+        assert isinstance(answer, StripeRefund)
         assert answer.record["charge"] == "ch_1"
 
     @pytest.mark.parametrize("metadata", [{"id": "order-7", "name": "Ann"}, [], "x", None])
     def test_metadata_of_others_are_read_and_not_kept(self, stripe: Server, metadata: Any) -> None:
         stripe.says(200, REFUND | {"metadata": metadata})
         answer = stripe_gateway.send(REQUEST, "k")
-        assert isinstance(answer, Refund)
+        assert isinstance(answer, StripeRefund)
         assert answer.record["metadata"] == {"booking_id": "", "idempotency_key": ""}
 
     def test_an_answer_larger_than_memory_takes_is_unknown(

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 from django.utils.text import slugify
 
-from booking_platform.messaging.events import BookingCancelled
+from booking_platform.contract.events import BookingCancelled
 from notifications.composing import FALLBACK, compose, languages, offered
 from notifications.mailer import as_message
 from notifications.models import CancellationEmail

@@ -18,13 +18,13 @@ from rich.table import Table
 from booking_platform.development.email_scenarios import email_scenarios
 from booking_platform.development.mail_server import MailServer
 from booking_platform.development.mail_server import running as mail_server
-from booking_platform.development.processes import Worker, WorkerFailed, migrate, running
+from booking_platform.development.processes import CeleryProcess, WorkerFailed, migrate, running
 from booking_platform.development.refund_scenarios import refund_scenarios
 from booking_platform.development.scenario import Scenario, wait_for
 from booking_platform.development.seat_scenarios import seat_scenarios
-from booking_platform.messaging.consumers import CONSUMERS
-from payments.sandbox import Sandbox
-from payments.sandbox import running as stripe_sandbox
+from booking_platform.development.stripe_sandbox import Sandbox
+from booking_platform.development.stripe_sandbox import running as stripe_sandbox
+from booking_platform.messaging.rules import CONSUMERS
 
 # Short, so that what has to be tried again is within the minute that a demo may take.
 QUICK = {
@@ -49,7 +49,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         console = Console(highlight=False)
         folder = Path(settings.VAR_DIR)
-        worker = Worker(folder / "demo-worker.log")
+        name = ("--hostname", f"demo-{os.getpid()}@%h")
+        worker = CeleryProcess(folder / "demo-worker.log", "worker", "--concurrency", "2", *name)
         migrate()
         console.print(f"Database: {settings.DATABASES['default']['ENGINE'].rsplit('.', 1)[1]}")
         console.print(f"Broker:   {_connection().as_uri()}")
@@ -69,13 +70,13 @@ class Command(BaseCommand):
             console.print(f"[red]{count} messages are left in {queue}.[/red]")
         if left or not good:
             console.print("[red]Not everything is as it must be.[/red] The worker's log ends with:")
-            console.print(worker.written()[-3000:], markup=False)
+            console.print(worker.log[-3000:], markup=False)
             sys.exit(1)
         console.print("[green]Everything is as it must be.[/green]")
 
 
 def _perform(
-    console: Console, stripe: Sandbox, mail: MailServer, worker: Worker, folder: Path
+    console: Console, stripe: Sandbox, mail: MailServer, worker: CeleryProcess, folder: Path
 ) -> Done:
     """Play all scenarios with a real worker and beat, which are stopped in the end."""
     schedule = ("--schedule", str(folder / "demo-schedule"))
@@ -83,9 +84,9 @@ def _perform(
     with ExitStack() as stack:
         output = stack.enter_context((folder / "demo-beat.log").open("wb"))
         stack.enter_context(running(*beat, output=output))
-        stack.callback(worker.stop)
         worker.start()
-        assert worker.process is not None
+        stack.callback(worker.stop)
+        worker.wait_until_ready()
         console.print(f"Worker:   process {worker.process.pid}, two pool processes\n")
         refunds, emails = refund_scenarios(stripe, worker), email_scenarios(mail, worker)
         scenarios = chain(seat_scenarios(), refunds, emails)
@@ -118,7 +119,6 @@ def _show(console: Console, done: Done) -> bool:
 
 def _left_in_queues() -> dict[str, int]:
     """Count what is left of the queues that the platform's worker has to empty."""
-    current_app.loader.import_default_modules()  # registers the consumers
     channel: Any  # of AMQP or of the embedded broker
     with _connection() as connection, connection.channel() as channel:
         sizes = {

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from booking_platform.messaging import dead_letters
 from booking_platform.messaging.models import DeadLetter
+from booking_platform.messaging.rules import REASONS
 
 
 class Command(BaseCommand):
@@ -16,7 +17,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("ids", nargs="*", type=int, metavar="ID", help="of dead letters")
         parser.add_argument("--all", action="store_true", help="all that are parked")
-        parser.add_argument("--reason", choices=DeadLetter.Reason.values)
+        parser.add_argument("--reason", choices=sorted(REASONS))
         parser.add_argument("--queue")
         parser.add_argument("--event-id")
         parser.add_argument("--why", default="", help="kept with the dead letter")

@@ -1,0 +1,54 @@
+"""The events that producers publish, field by field.
+
+The JSON name of a field is its name here in camelCase. Unknown fields are ignored. The bounds are
+those of the database columns in which the values are stored, so that no value can overflow there.
+"""
+
+from decimal import Decimal
+from typing import Annotated
+
+from msgspec import Meta
+from msgspec.structs import force_setattr
+
+from booking_platform.contract.envelope import Identifier, Payload
+
+MAX_SEATS = 1_000_000  # per event; far above any tour, far below what the columns hold
+
+TourId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Seats = Annotated[int, Meta(ge=1, le=MAX_SEATS)]
+ShortText = Annotated[str, Meta(max_length=1000)]
+
+
+class BookingCreated(Payload, frozen=True, kw_only=True):
+    """A customer booked seats on a tour. The booking id is optional."""
+
+    tour_id: TourId
+    seats_booked: Seats
+    booking_id: Identifier | None = None
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.booking_id or ""
+
+
+class BookingCancelled(Payload, frozen=True, kw_only=True):
+    """A customer's booking was cancelled; ``amount`` is to be refunded, in major units."""
+
+    booking_id: Identifier
+    tour_id: TourId
+    seats_released: Seats
+    payment_id: Identifier | None = None
+    amount: Decimal | None = None
+    currency: Annotated[str, Meta(min_length=3, max_length=3)] | None = None
+    user_email: ShortText | None = None
+    tour_name: Annotated[str, Meta(max_length=10_000)] | None = None
+    locale: Annotated[str, Meta(min_length=2, max_length=35)] | None = None
+
+    def __post_init__(self) -> None:
+        """Set the defaults of fields that the producer left out, or set to null."""
+        force_setattr(self, "currency", self.currency or "eur")
+        force_setattr(self, "locale", self.locale or "fr")
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.booking_id

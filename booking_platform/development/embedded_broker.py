@@ -1,0 +1,137 @@
+"""The broker that needs no server: Kombu's filesystem transport, made fit for several processes.
+
+Kombu's own hands over files that their writer has only opened (4,756 of 5,000 messages arrived in
+a trial of one writer and one reader), can lose a binding when two processes bind at once, gives
+what a consumer returns to every queue of its routing key, and knows no delivery limit. This one
+renames finished files into place, returns a message to the queue that it came from, and counts
+deliveries as a quorum queue does. What it can't do is survive ``kill -9``: a message is taken by
+deleting its file. Use RabbitMQ for real bookings.
+"""
+
+import hashlib
+import os
+from collections import defaultdict, deque
+from pathlib import Path
+from queue import Empty
+from time import time_ns
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from kombu.transport import filesystem
+from kombu.transport.filesystem import exchange_queue_t
+from kombu.utils.json import dumps, loads
+
+DELIVERY_COUNT = "x-delivery-count"  # RabbitMQ's name for it
+
+
+class Channel(filesystem.Channel):
+    """A channel whose queues and exchanges are folders, and messages and bindings files in them."""
+
+    connection: Any  # the Transport below
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._listed: defaultdict[str, deque[Path]] = defaultdict(deque)
+
+    # Bindings: one file each, so that two processes never write the same one differently.
+
+    def get_table(self, exchange: str) -> list[Any]:
+        return [
+            exchange_queue_t(*loads(file.read_text()))
+            for file in _finished(_folder(self.control_folder, exchange))
+        ]
+
+    def _queue_bind(self, exchange: str, *binding: str | None) -> None:
+        _write(self._binding_file(exchange, *binding), dumps([part or "" for part in binding]))
+
+    def _delete(
+        self, queue: str, exchange: str, routing_key: str, pattern: str, *_: Any, **__: Any
+    ) -> None:
+        self._purge(queue)
+        self._binding_file(exchange, routing_key, pattern, queue).unlink(missing_ok=True)
+
+    def _binding_file(self, exchange: str, *binding: str | None) -> Path:
+        text = dumps([part or "" for part in binding])
+        return _folder(self.control_folder, exchange) / hashlib.sha256(text.encode()).hexdigest()
+
+    # Messages.
+
+    def _put(  # type: ignore[override]  # Kombu's own differ in this
+        self, queue: str, payload: dict[str, Any], **_: Any
+    ) -> None:
+        folder = _folder(self.data_folder_out, queue)
+        _write(folder / f"{time_ns():020}-{uuid4().hex}", dumps(payload))
+
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
+        waiting = self._listed[queue]
+        if not waiting:
+            waiting.extend(_finished(_folder(self.data_folder_in, queue)))
+        while waiting:
+            file = waiting.popleft()
+            taken = file.with_name(f".{file.name}-taken")
+            try:
+                file.rename(taken)
+            except FileNotFoundError:  # another process was faster
+                continue
+            payload: dict[str, Any] = loads(taken.read_text())
+            taken.unlink()
+            payload["properties"]["delivery_info"] |= {
+                "queue": queue,
+                "redelivered": DELIVERY_COUNT in payload["headers"],
+            }
+            return payload
+        raise Empty
+
+    def _restore(self, message: Any) -> None:
+        """Return an unacknowledged message to its queue, or to the dead letters past the limit."""
+        payload = message.serializable()
+        queue = payload["properties"]["delivery_info"].pop("queue")
+        count = payload["headers"].get(DELIVERY_COUNT, 0) + 1
+        payload["headers"][DELIVERY_COUNT] = count
+        arguments = self.connection.queue_arguments.get(queue, {})
+        if count <= arguments.get("x-delivery-limit", count):
+            self._put(queue, payload)
+        else:
+            payload["headers"]["x-death"] = [{"queue": queue, "reason": "delivery_limit"}]
+            self._put_fanout(arguments["x-dead-letter-exchange"], payload, "")
+
+    def queue_declare(self, queue: str | None = None, passive: bool = False, **kwargs: Any) -> Any:
+        if not passive:
+            self.connection.queue_arguments[queue] = kwargs.get("arguments") or {}
+        return super().queue_declare(queue, passive, **kwargs)
+
+    def _size(self, queue: str) -> int:
+        return len(_finished(_folder(self.data_folder_in, queue)))
+
+    def _purge(self, queue: str) -> int:
+        files = _finished(_folder(self.data_folder_in, queue))
+        for file in files:
+            file.unlink(missing_ok=True)
+        return len(files)
+
+
+class Transport(filesystem.Transport):
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.queue_arguments: dict[str | None, dict[str, Any]] = {}
+        super().__init__(*args, **kwargs)
+
+
+def _folder(parent: str | Path, name: str) -> Path:
+    # Names of dots alone are folders that exist; no quoted name is a lone per cent sign.
+    quoted = quote(name, safe="") if name.strip(".") else "%2E" * len(name) or "%"
+    folder = Path(parent) / quoted
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(file: Path, text: str) -> None:
+    unfinished = file.with_name(f".{file.name}-{uuid4().hex}")
+    unfinished.write_text(text)
+    unfinished.rename(file)
+
+
+def _finished(folder: Path) -> list[Path]:
+    return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]

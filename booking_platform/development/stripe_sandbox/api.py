@@ -1,0 +1,191 @@
+"""From a request to Stripe's API to the answer."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from booking_platform.development.stripe_sandbox import errors, faults, parameters
+from booking_platform.development.stripe_sandbox.account import Account, Record
+from booking_platform.development.stripe_sandbox.errors import SavedError, StripeError
+from booking_platform.development.stripe_sandbox.keys import Entry, Reply
+from booking_platform.development.stripe_sandbox.parameters import Parameters
+
+TEST_KEYS = ("sk_test_", "rk_test_")  # https://docs.stripe.com/keys
+
+
+@dataclass
+class Answer:
+    """The bytes to write to the connection."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    truncated: bool = False
+
+
+class Dropped(Exception):
+    """The connection is to be closed without an answer."""
+
+
+@dataclass
+class Exchange:
+    """One request and its answer, on the account that was there when the request came."""
+
+    account: Account
+    record: Record
+    authorization: str | None
+    id: str = field(default_factory=lambda: f"req_{uuid4().hex[:14]}")
+    api_key: str = ""
+    parameters: Parameters = field(default_factory=dict)
+    fault_seconds: float = 0.0
+    entry: Entry | None = None  # of the idempotency key
+
+    def answer(self) -> Answer:
+        """Return the answer as Stripe would write it, or as a fault spoils it.
+
+        Raises:
+            Dropped: a fault says so, or the account was reset while the request waited.
+        """
+        with self.account.lock:
+            self.account.requests.append(self.record)
+        try:
+            reply = self._reply()
+            self._wait(self.account.latency)
+            if self.record.fault == "slow_after":
+                self._wait(self.fault_seconds)
+            return self._answer(reply)
+        finally:
+            with self.account.lock:
+                if self.entry:
+                    self.entry.in_flight = False
+
+    def sent(self, status: int | None) -> None:
+        """Record the status of the answer, or None if the client didn't get the answer."""
+        with self.account.lock:
+            self.record.status, self.record.answered = status, status is not None
+
+    def _reply(self) -> Reply:
+        try:
+            with self.account.lock:
+                self._authorise()
+                self._read_parameters()
+                self._take_fault()
+                self._claim_key()
+            if self.entry and self.entry.reply:
+                return self.entry.reply
+            if self.record.fault == "slow_before":
+                self._wait(self.fault_seconds)
+            return self._execute()
+        except StripeError as error:
+            return self._refusal(error)
+
+    def _authorise(self) -> None:
+        """Accept any key of test mode: https://docs.stripe.com/api/authentication."""
+        scheme, _, api_key = (self.authorization or "").partition(" ")
+        self.api_key = api_key.strip()
+        if scheme.lower() != "bearer" or not self.api_key:
+            raise StripeError(
+                "You did not provide an API key. You need to provide your API key in the "
+                "Authorization header, using Bearer auth (e.g. 'Authorization: Bearer "
+                "YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for details, "
+                "or we can help at https://support.stripe.com/.",
+                status=401,
+            )
+        if not self.api_key.startswith(TEST_KEYS):
+            raise errors.invalid_api_key(self.api_key)
+
+    def _read_parameters(self) -> None:
+        posted = self.record.method == "POST"
+        encoded = self.record.body if posted else self.record.query.encode("latin-1")
+        self.parameters = parameters.parse(encoded)
+
+    def _take_fault(self) -> None:
+        """Take the fault that waits for this request, and raise what comes before execution."""
+        if not self.record.path.startswith("/v1/refunds"):
+            return
+        payment = self.account.payment_named(self.record.path, self.parameters)
+        fault = faults.take(self.account.faults, self.record.method, payment)
+        if fault is None:
+            return
+        self.record.fault, self.fault_seconds = fault.name, fault.seconds
+        if fault.name == "drop_before":
+            raise Dropped
+        if fault.name in faults.BEFORE:
+            raise faults.refusal(fault.name, api_key=self.api_key, key=self.record.key)
+
+    def _claim_key(self) -> None:
+        """Keep the idempotency key in flight until the answer goes out; only POST has keys."""
+        record, now = self.record, self.account.now()
+        if record.method == "POST" and record.key:
+            claim = self.account.keys.claim
+            self.entry = claim(self.api_key, record.key, record.path, self.parameters, now=now)
+
+    def _execute(self) -> Reply:
+        """Execute the request, and save the reply under the idempotency key."""
+        with self.account.lock:
+            if self.account.ended.is_set():
+                raise Dropped
+            try:
+                self._fail_if("error_before")
+                reply = Reply(200, _json(self._call_endpoint()), self.id)
+                self._fail_if("error_after")
+            except SavedError as error:
+                reply = self._refusal(error)
+            if self.entry:
+                self.entry.reply = reply
+            return reply
+
+    def _fail_if(self, fault: str) -> None:
+        if self.record.fault == fault:
+            raise SavedError("An unknown error occurred.", status=500, kind="api_error")
+
+    def _call_endpoint(self) -> Any:
+        account, given = self.account, self.parameters
+        match [self.record.method, *self.record.path.strip("/").split("/")]:
+            case ["POST", "v1", "payment_intents"]:
+                return account.new_payment(given)
+            case ["GET", "v1", "payment_intents"]:
+                return account.list_payments(given)
+            case ["GET", "v1", "payment_intents", identifier]:
+                return account.payment(identifier)
+            case ["POST", "v1", "refunds"]:
+                return account.new_refund(given)
+            case ["GET", "v1", "refunds"]:
+                return account.list_refunds(given)
+            case ["GET", "v1", "refunds", identifier]:
+                return account.refund(identifier)
+        raise StripeError(
+            f"Unrecognized request URL ({self.record.method}: {self.record.path}). The sandbox has "
+            "payment intents (create, retrieve, list) and refunds (create, retrieve, list).",
+            status=404,
+        )
+
+    def _refusal(self, error: StripeError) -> Reply:
+        return Reply(error.status, _json({"error": error.error}), self.id)
+
+    def _wait(self, seconds: float) -> None:
+        if seconds and self.account.ended.wait(seconds):
+            raise Dropped
+
+    def _answer(self, reply: Reply) -> Answer:
+        replayed = reply.request_id != self.id
+        headers = {"Content-Type": "application/json", "Request-Id": self.id}
+        if self.record.method == "POST" and self.record.key:
+            headers |= {"Idempotency-Key": self.record.key, "Original-Request": reply.request_id}
+        if replayed:
+            headers["Idempotent-Replayed"] = "true"
+        with self.account.lock:
+            self.record.replayed = replayed
+        match self.record.fault:
+            case "drop_after":
+                raise Dropped
+            case "garbage":
+                return Answer(200, b"<html><body>upstream</body></html>", headers)
+            case "not_a_refund":
+                return Answer(200, b"{}", headers)
+        return Answer(reply.status, reply.body, headers, self.record.fault == "truncated")
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode()

@@ -1,0 +1,107 @@
+"""Webhooks: signed as Stripe signs them, sent in the background."""
+
+import hashlib
+import hmac
+import json
+import queue
+import threading
+import time
+import urllib.request
+from typing import Any
+
+import structlog
+
+from booking_platform.development.stripe_sandbox.objects import Object, new_id
+
+log = structlog.get_logger(__name__)
+
+API_VERSION = "2026-10-28.endive"
+ATTEMPTS = 3  # the first and two more
+PAUSE_SECONDS = 0.1  # between two attempts
+TIMEOUT_SECONDS = 10
+
+# Straight to the endpoint: it is on this machine, where a proxy of the environment isn't.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def signature(secret: str, body: bytes, *, timestamp: int) -> str:
+    """Sign a body: https://docs.stripe.com/webhooks#verify-manually."""
+    signed = f"{timestamp}.".encode() + body
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+    return f"t={timestamp},v1={digest}"
+
+
+def event(kind: str, about: Object, *, former: Object, now: int) -> Object:
+    """Return the object of https://docs.stripe.com/api/events/object."""
+    data: dict[str, Any] = {"object": about}
+    if former:
+        data["previous_attributes"] = former
+    return {
+        "id": new_id("evt"),
+        "object": "event",
+        "api_version": API_VERSION,
+        "created": now,
+        "data": data,
+        "livemode": False,
+        "pending_webhooks": 1,
+        "request": {"id": None, "idempotency_key": None},
+        "type": kind,
+    }
+
+
+class Webhooks:
+    """A thread that sends events to a URL, if there is one; undelivered events are only logged.
+
+    Raises:
+        ValueError: there is a URL but no secret to sign with, or the URL is not HTTP.
+    """
+
+    def __init__(self, url: str, secret: str) -> None:
+        if url and not secret:
+            raise ValueError("webhook_secret is missing: webhooks are signed with it")
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"webhook_url is {url!r}: give one that begins with http:// or https://"
+            )
+        self.sent = 0  # answered with a 2xx
+        self._url, self._secret = url, secret
+        self._waiting: queue.SimpleQueue[Object | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._send_all, daemon=True, name="webhooks")
+        self._thread.start()
+
+    def send(self, event: Object) -> None:
+        """Send an event soon, after those that wait already."""
+        if self._url:
+            self._waiting.put(event)
+
+    def close(self) -> None:
+        """Stop the thread, and drop the events that still wait."""
+        self._stopped.set()
+        self._waiting.put(None)
+        self._thread.join(TIMEOUT_SECONDS)
+
+    def _send_all(self) -> None:
+        while (event := self._waiting.get()) is not None and not self._stopped.is_set():
+            self._send(event)
+
+    def _send(self, event: Object) -> None:
+        body = json.dumps(event).encode()
+        for _ in range(ATTEMPTS):
+            try:
+                self._post(body)
+            except OSError as error:  # all of urllib's errors are
+                problem = repr(error)
+                if self._stopped.wait(PAUSE_SECONDS):
+                    return
+            else:
+                self.sent += 1
+                return
+        log.warning("A webhook was not delivered", event_type=event["type"], error=problem)
+
+    def _post(self, body: bytes) -> None:
+        signed = signature(self._secret, body, timestamp=int(time.time()))
+        headers = {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signed}
+        request = urllib.request.Request(self._url, body, headers)  # noqa: S310  (checked above)
+        with _opener.open(request, timeout=TIMEOUT_SECONDS):
+            pass

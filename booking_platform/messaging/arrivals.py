@@ -1,0 +1,110 @@
+"""From the bytes of a delivery to an event that may be applied, or to the reason why it is parked."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import structlog
+from celery.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
+from django.utils import timezone
+
+from booking_platform.contract.envelope import Event, InvalidEvent, MalformedEvent, decode
+from booking_platform.messaging import dead_letters
+from booking_platform.messaging.dead_letters import Parking
+from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
+from booking_platform.messaging.rules import INVALID, Consumer, Reason, Refused, reason
+
+log = structlog.get_logger(__name__)
+
+MALFORMED = reason(
+    "malformed",
+    "not a JSON object",
+    "The producer must publish UTF-8 JSON. Discard this one when the event has come in order.",
+)
+TOO_LARGE = reason(
+    "too_large",
+    "larger than any event",
+    "Raise EVENT_MAX_BYTES and replay it if it is an event; discard it if not.",
+)
+TASK = reason(
+    "task",
+    "claims to be a Celery task",
+    "Find out who published it: an event has no Celery headers. A replay is sent without them.",
+)
+STALE = reason(
+    "stale",
+    "so old that a duplicate would not be recognised",
+    "Make sure that it was not applied before, then replay it: a replay is applied, however old.",
+)
+BUG = reason(
+    "bug",
+    "the code that applies it failed",
+    "The log has the traceback. Replay it when the code is mended.",
+)
+
+
+class Arrival(NamedTuple):
+    """A delivery that holds a valid event."""
+
+    delivery: Delivery
+    event: Event
+
+    def parking(self, consumer: Consumer, refused: Refused) -> Parking:
+        """Return the event as one that is to be parked."""
+        return Parking(consumer.queue, self.delivery.body, self.event, refused)
+
+
+Group = Sequence[Arrival | Parking]
+
+
+def read(consumer: Consumer, delivery: Delivery) -> Arrival | Parking:
+    """Decode a delivery. What is no event that the consumer takes is to be parked."""
+
+    def refuse(why: Reason, detail: str) -> Parking:
+        return Parking(consumer.queue, delivery.body, None, Refused(why, detail))
+
+    if "task" in delivery.headers:
+        name = str(delivery.headers["task"])[:100]
+        return refuse(TASK, f"headers name the Celery task {name!r}")
+    if len(delivery.body) > settings.EVENT_MAX_BYTES:
+        size, limit = len(delivery.body), settings.EVENT_MAX_BYTES
+        return refuse(TOO_LARGE, f"{size:,} bytes: at most {limit:,} are read")
+    try:
+        return Arrival(delivery, decode(delivery.body, consumer.payload, now=timezone.now()))
+    except MalformedEvent as error:
+        return refuse(MALFORMED, str(error))
+    except InvalidEvent as error:
+        return refuse(INVALID, str(error))
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:  # a bug in reading one event must not hold up its neighbours
+        log.exception("A bug: the message is parked unread", consumer=consumer.queue)
+        return refuse(BUG, worded(error))
+
+
+def admit(consumer: Consumer, group: Group, now: datetime) -> tuple[list[Arrival], list[Parking]]:
+    """Return what may be applied, and what is to be parked: stale events are, too."""
+    arrivals: list[Arrival] = []
+    parkings: list[Parking] = []
+    for item in group:
+        if isinstance(item, Parking):
+            parkings.append(item)
+        elif item.event.occurred_at < now - settings.PROCESSED_EVENTS_RETENTION and (
+            not dead_letters.was_parked(item.delivery.headers.get(REPLAY_HEADER), item.event)
+        ):
+            parkings.append(item.parking(consumer, _stale(item.event)))
+        else:
+            arrivals.append(item)
+    return arrivals, parkings
+
+
+def worded(error: Exception) -> str:
+    """Return an error in a line; PostgreSQL's other lines hold the row, and the customer in it."""
+    first_line, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first_line}"[:500]
+
+
+def _stale(event: Event) -> Refused:
+    days, when = settings.PROCESSED_EVENTS_RETENTION.days, event.occurred_at.isoformat()
+    return Refused(STALE, f"timestamp is {when}: a repeat is recognised for {days} days only")

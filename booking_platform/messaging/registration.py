@@ -1,0 +1,107 @@
+"""The two registrations by which an app takes part: ``@consumes`` and ``@leased``.
+
+They belong in the ``tasks.py`` of an app that is in ``INSTALLED_APPS``. ``docs/adding-a-consumer.md``
+shows both at work.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from celery import shared_task
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import TextChoices
+
+from booking_platform.contract.envelope import Payload
+from booking_platform.messaging import inbox, leases
+from booking_platform.messaging.groups import Delivery, GroupTask
+from booking_platform.messaging.leases import Conclusion, Leased
+from booking_platform.messaging.rules import Consumer, Rule, register
+
+R = TypeVar("R", bound=Leased)
+
+
+def consumes(
+    *,
+    routing_key: str,
+    queue: str,
+    payload: type[Payload],
+    usual_outcome: TextChoices,
+    batch: int = 1,
+    requires: Mapping[str, str] | None = None,
+) -> Callable[[Rule], Any]:
+    """Register a rule as the consumer of a queue; return a Celery task that takes a group of events.
+
+    ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
+    the rule. ``requires`` names settings, and what to set them to: a worker does not start on the
+    queue without them. The workers of the app (``-Q``, and the label of the app) serve the queue.
+
+    Raises:
+        ImproperlyConfigured: the rule is in no installed app, or collides with another consumer.
+    """
+
+    def registered(rule: Rule) -> Any:
+        task_queue = _app_label(rule)
+        consumer = Consumer(
+            queue=queue,
+            routing_key=routing_key,
+            payload=payload,
+            batch=batch,
+            rule=rule,
+            task=f"{task_queue}.{getattr(rule, '__name__', 'rule')}",
+            task_queue=task_queue,
+            usual_outcome=usual_outcome,
+            requires=requires or {},
+        )
+        register(consumer)
+
+        @shared_task(name=consumer.task, base=GroupTask)
+        def task(deliveries: Sequence[Delivery]) -> None:
+            inbox.process(consumer, [Delivery(*delivery) for delivery in deliveries])
+
+        task.__doc__ = rule.__doc__
+        return task
+
+    return registered
+
+
+def leased(
+    model: type[R], *, lost: Callable[[R, datetime], Conclusion] | None = None
+) -> Callable[[Callable[[R], Conclusion]], Any]:
+    """Register how one attempt is made at a row of a leased model; return a Celery task.
+
+    The task takes up one row by its primary key, if that row is due. A second task, ``sweep``, which
+    beat sends every ``SWEEP_SECONDS``, asks for an attempt at each row that is due. Both run on the
+    queue of the app. ``lost``
+    concludes for a row of ``model.not_again``, the worker of which was lost.
+
+    Raises:
+        ImproperlyConfigured: the function is in no installed app, or the app has another.
+    """
+
+    def registered(attempt: Callable[[R], Conclusion]) -> Any:
+        task_queue = _app_label(attempt)
+        leases.register_sweep(f"{task_queue}.sweep")
+
+        @shared_task(name=f"{task_queue}.attempt")
+        def attempt_one(pk: int) -> None:
+            leases.take_up(model._default_manager.filter(pk=pk), attempt)
+
+        @shared_task(name=f"{task_queue}.sweep")
+        def sweep() -> None:
+            leases.sweep(model, attempt_one, lost)
+
+        attempt_one.__doc__ = attempt.__doc__
+        return attempt_one
+
+    return registered
+
+
+def _app_label(function: Any) -> str:
+    config = apps.get_containing_app_config(function.__module__)
+    if config is None:
+        raise ImproperlyConfigured(
+            f"{function.__module__} is in no app of INSTALLED_APPS: its consumers can't be registered."
+        )
+    return str(config.label)

@@ -1,0 +1,148 @@
+"""What a consumer is: a rule, what the rule answers about each event, and the registry of consumers.
+
+An app registers its consumers with ``@consumes`` (``registration.py``). Everything else about them
+(exchange bindings, queues, dead letters, Celery routes, metrics) is derived from the registry here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import TextChoices
+
+from booking_platform.contract.envelope import Event, Payload
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why events are parked. The code is stored and counted, the rest is for the staff."""
+
+    code: str
+    meaning: str
+    advice: str = ""  # what a person can do about it
+
+    def __str__(self) -> str:
+        return self.code
+
+
+REASONS: dict[str, Reason] = {}  # by code
+
+
+def reason(code: str, meaning: str, advice: str = "") -> Reason:
+    """Register a reason for parking events, beside the code that refuses them.
+
+    Raises:
+        ImproperlyConfigured: another reason has the code.
+    """
+    if code in REASONS:
+        raise ImproperlyConfigured(f"The reason {code!r} is registered twice.")
+    REASONS[code] = Reason(code, meaning, advice)
+    return REASONS[code]
+
+
+INVALID = reason(
+    "invalid",
+    "a field is missing, of the wrong type or out of bounds",
+    "The producer must correct the event and publish it under a new event id.",
+)
+DIFFERS = reason(
+    "differs",
+    "asks for something else than an earlier event about the same thing",
+    "Find out which of the two is right. Replaying this one changes nothing by itself.",
+)
+
+
+class Applied(NamedTuple):
+    """An event that took effect, if only by changing nothing.
+
+    ``then`` is called after the commit and before the message is acknowledged. It may call the
+    world outside. What it must achieve has to be stored with the event, since the process can die
+    before the call.
+    """
+
+    outcome: str
+    then: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An event that a rule can't apply: it is parked, and has no effect."""
+
+    reason: Reason
+    detail: str
+
+
+Result = Applied | Refused
+
+
+class Rule(Protocol):
+    """What a consumer does with events that it has not seen before, inside their transaction.
+
+    Return a result for each event, in the order of the events. With ``lock`` the rule must take
+    row locks before it reads, so that it can't lose a race.
+
+    Raises:
+        LostRace: something changed since it was read; the transaction is done again.
+    """
+
+    def __call__(self, events: Sequence[Event], *, lock: bool) -> Sequence[Result]: ...
+
+
+class LostRace(Exception):
+    """Another transaction changed the row first."""
+
+    def __init__(self, resource_type: str, **context: Any) -> None:
+        super().__init__(resource_type, context)
+        self.resource_type = resource_type
+        self.context = context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consumer:
+    """One event queue, and the rule that applies each of its events once."""
+
+    queue: str
+    routing_key: str
+    payload: type[Payload]
+    batch: int  # the most events of one transaction: many for a database, 1 for a network
+    rule: Rule
+    task: str  # the name of the Celery task that takes a group of events
+    task_queue: str  # Celery's queue: the workers that serve it (`-Q`) take these events too
+    usual_outcome: (
+        TextChoices  # claimed with the event, so that only the others need a second write
+    )
+    requires: Mapping[str, str]  # settings that it can't do without, and what to set them to
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """Return what each outcome of this consumer means."""
+        return {str(value): str(meaning) for value, meaning in type(self.usual_outcome).choices}
+
+
+CONSUMERS: dict[str, Consumer] = {}  # by event queue
+
+
+def register(consumer: Consumer) -> None:
+    """Add a consumer to the registry.
+
+    Raises:
+        ImproperlyConfigured: its queue has a consumer, or its routing key carries another event.
+    """
+    if taken := CONSUMERS.get(consumer.queue):
+        raise ImproperlyConfigured(
+            f"{consumer.task}: the queue {consumer.queue!r} has the consumer {taken.task} already."
+        )
+    event_type = consumer.payload.__name__
+    carried = event_types().setdefault(consumer.routing_key, consumer.payload).__name__
+    if carried != event_type:
+        raise ImproperlyConfigured(
+            f"{consumer.task}: the routing key {consumer.routing_key!r} carries {carried}, "
+            f"not {event_type}."
+        )
+    CONSUMERS[consumer.queue] = consumer
+
+
+def event_types() -> dict[str, type[Payload]]:
+    """Return the type of event that each routing key carries."""
+    return {each.routing_key: each.payload for each in CONSUMERS.values()}

@@ -1,0 +1,132 @@
+"""The step of Celery's worker that consumes the event queues.
+
+Everything here runs in the main process of the worker.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import Any
+
+import structlog
+from amqp.exceptions import PreconditionFailed
+from celery import bootsteps
+from celery.exceptions import WorkerShutdown
+from celery.worker import state
+from django.conf import settings
+from kombu.common import ignore_errors
+
+from booking_platform.messaging import broker
+from booking_platform.messaging.intake import Intake, Source
+from booking_platform.messaging.rules import CONSUMERS
+
+log = structlog.get_logger(__name__)
+
+DEAD_LETTER_BATCH = 50
+LAST_TURNS = 5  # of the event loop, in which the last acks are sent
+LOST_PROCESS_SECONDS = 0.5  # between looks for dead pool processes; Celery's own are 5 s apart
+
+
+class EventConsumers(bootsteps.ConsumerStep):
+    """Consumes the event queues that belong to the task queues selected with ``-Q``."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self.intake: Intake | None = None
+        self._loop = parent.loop
+        parent.loop = self._run
+
+    def start(self, c: Any) -> None:
+        try:
+            broker.declare(c.connection)
+        except PreconditionFailed as error:
+            log.critical(
+                "A queue exists on the broker with other arguments, which can't be changed while "
+                "it lives. Set EVENT_DELIVERY_LIMIT to what the queue has, or stop the producers, "
+                "let the workers empty the queue, delete it and start again.",
+                broker_says=error.reply_text,
+            )
+            raise WorkerShutdown(os.EX_CONFIG) from error
+        task_queues = c.app.amqp.queues.consume_from
+        _refuse_without_settings(task_queues)
+        self.intake = Intake(
+            list(_sources(task_queues)),
+            places=lambda: c.pool.num_processes,
+            handle=c.create_task_handler(),
+        )
+        if c.hub is None:
+            self.intake.consume(c.connection, wake=None)
+
+    def register_with_event_loop(self, c: Any, hub: Any) -> None:
+        # Not before: until the pool is in the event loop too, a delivery would crash the worker.
+        assert self.intake is not None
+        hub.call_soon(partial(self.intake.consume, c.connection, wake=hub.call_soon))
+        if hasattr(c.pool, "maintain_pool"):
+            hub.call_repeatedly(LOST_PROCESS_SECONDS, c.pool.maintain_pool)
+
+    def _run(self, c: Any, *args: Any) -> None:
+        """Run Celery's event loop and, when it is told to stop, finish what is in the pool.
+
+        In ``stop`` it would be too late: before that, Celery forgets the requests that no process
+        of the pool has accepted yet. What was on its way to a process is done all the same, but
+        the result is dropped and nothing acked.
+        """
+        try:
+            self._loop(c, *args)
+        except WorkerShutdown:
+            self.stop(c)
+            ignore_errors(c.connection, self._finish, c)
+            raise
+
+    def stop(self, c: Any) -> None:
+        if self.intake is None:
+            return
+        if c.connection is None:
+            self.intake.forget()
+        else:
+            self.intake.stop(partial(ignore_errors, c.connection))
+
+    def _finish(self, c: Any) -> None:
+        """Run the event loop until what is in the pool is answered.
+
+        Celery's pool, stopping, can end before it has read the last results of its processes: what
+        they had committed would never be acked. `QUIT` ends the wait, and so does Celery's knowing
+        of no request any more: its remote `shutdown` breaks off a turn of the loop, and an ack that
+        was to be sent in it is lost. The broker delivers that group again.
+        """
+        loop = c.hub and c.hub.create_loop()
+        idle = 0  # turns of the loop in which Celery knew of no request
+        while loop and self.intake and self.intake.busy and not state.should_terminate:
+            idle = 0 if state.reserved_requests else idle + 1
+            if idle > LAST_TURNS:
+                break
+            try:
+                next(loop)
+            except StopIteration:
+                loop = c.hub.create_loop()
+
+    def shutdown(self, c: Any) -> None:
+        if self.intake is not None and c.connection is not None:
+            self.intake.close(partial(ignore_errors, c.connection))
+
+
+def _sources(task_queues: Collection[str]) -> Iterator[Source]:
+    for consumer in CONSUMERS.values():
+        if consumer.task_queue in task_queues:
+            yield Source(broker.event_queue(consumer), consumer.task, consumer.batch)
+    if broker.MAINTENANCE in task_queues:
+        yield Source(broker.dead_letter_queue(), "messaging.record_dead_letters", DEAD_LETTER_BATCH)
+
+
+def _refuse_without_settings(task_queues: Collection[str]) -> None:
+    """End the worker if one of its queues can't be worked on as it is set up."""
+    for consumer in CONSUMERS.values():
+        for name, purpose in consumer.requires.items():
+            if consumer.task_queue in task_queues and not getattr(settings, name):
+                log.critical(
+                    f"{name} is not set, and {consumer.queue} can't be consumed without it: set it "
+                    f"to {purpose}, or leave {consumer.task_queue!r} out of --queues."
+                )
+                raise WorkerShutdown(os.EX_CONFIG)

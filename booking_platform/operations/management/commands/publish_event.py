@@ -1,0 +1,103 @@
+"""Publish booking events as a foreign producer would: plain JSON to the exchange, confirmed."""
+
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from itertools import repeat
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from rich.progress import track
+
+from booking_platform.contract.examples import body, booking_cancelled, booking_created
+from booking_platform.messaging import broker
+
+CREATED, CANCELLED = "booking.created", "booking.cancelled"
+LONG = 100  # events from which a progress bar is worth its lines
+
+# Options, and the fields of a cancellation's payload that they fill.
+OPTIONAL = {
+    "payment": "paymentId",
+    "amount": "amount",
+    "currency": "currency",
+    "email": "userEmail",
+    "tour_name": "tourName",
+    "locale": "locale",
+}
+
+
+class Command(BaseCommand):
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("routing_key", choices=(CANCELLED, CREATED))
+        parser.add_argument("--tour", type=int, metavar="ID")
+        parser.add_argument("--seats", type=int, default=1)
+        parser.add_argument("--booking", metavar="ID", help="with --count: ID-1, ID-2, …")
+        parser.add_argument("--payment", metavar="ID", help="Stripe's payment intent")
+        parser.add_argument("--amount", type=_amount, help="to refund, in major units: 150.00")
+        parser.add_argument("--currency")
+        parser.add_argument("--email")
+        parser.add_argument("--tour-name")
+        parser.add_argument("--locale")
+        parser.add_argument("--count", type=int, default=1, help="how many events")
+        parser.add_argument(
+            "--event-id", help="with --count: the same event every time, as a broker may repeat it"
+        )
+        parser.add_argument("--file", help="publish each line as it is ('-': standard input)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        bodies = _lines(options["file"]) if options["file"] else list(_events(options))
+        with broker.producer() as producer:
+            for each in track(bodies, "Publishing", disable=len(bodies) < LONG):
+                broker.publish(producer, each, routing_key=options["routing_key"])
+        plural = "" if len(bodies) == 1 else "s"
+        self.stdout.write(f"{len(bodies)} event{plural} published to {options['routing_key']}.")
+
+
+def _lines(path: str) -> list[bytes]:
+    try:
+        with open(path if path != "-" else sys.stdin.fileno(), "rb") as file:
+            return [line.rstrip(b"\r\n") for line in file if line.strip()]
+    except OSError as error:
+        raise CommandError(f"--file {path}: {error.strerror}") from error
+
+
+def _events(options: dict[str, Any]) -> Iterator[bytes]:
+    if options["tour"] is None:
+        raise CommandError("--tour is missing: give the tour's id, or events with --file")
+    if options["count"] < 1:
+        raise CommandError(f"--count is {options['count']}: give 1 or more")
+    if options["routing_key"] == CANCELLED and not options["booking"]:
+        raise CommandError("--booking is missing: a cancellation names its booking")
+    if options["event_id"]:
+        yield from repeat(_event(options, options["booking"]), options["count"])
+        return
+    for number in range(1, options["count"] + 1):
+        booking = options["booking"]
+        if booking and options["count"] > 1:
+            booking = f"{booking}-{number}"
+        yield _event(options, booking)
+
+
+def _event(options: dict[str, Any], booking: Any) -> bytes:
+    event_id = options["event_id"] or ""
+    if options["routing_key"] != CANCELLED:
+        return body(booking_created(options["tour"], booking, options["seats"], event_id=event_id))
+    given = {name: options[option] for option, name in OPTIONAL.items()}
+    optional = {name: value for name, value in given.items() if value is not None}
+    event = booking_cancelled(
+        options["tour"], booking, options["seats"], event_id=event_id, **optional
+    )
+    return body(event)
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        raise ArgumentTypeError(f"{text!r} is no number, such as 150.00") from None
+    if not amount.is_finite():
+        raise ArgumentTypeError(f"{text!r} is no amount")
+    return amount

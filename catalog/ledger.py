@@ -1,0 +1,132 @@
+"""The ledger of seats in the database: read, decided about by ``seats``, and written back."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import structlog
+from django.utils import timezone
+
+from booking_platform.contract.envelope import Event
+from booking_platform.contract.events import BookingCancelled
+from booking_platform.messaging.rows import EXPECTED, compare_and_set, insert_missing, read
+from booking_platform.messaging.rules import Applied, LostRace, Refused, Result
+from catalog.models import Reservation, Tour
+from catalog.seats import Booking, Decision, Outcome, Seats, decide
+
+log = structlog.get_logger(__name__)
+
+
+def apply(events: Sequence[Event], *, lock: bool) -> list[Result]:
+    """Read, decide and write, in the transaction of the caller.
+
+    The number of statements is the same for one event as for hundreds. Every tour that an event
+    speaks of gets a new version, even if its numbers stay: who decides by a reservation must notice
+    that it changed.
+
+    Raises:
+        LostRace: a tour or a reservation changed since it was read.
+    """
+    tours = _read_tours({event.payload.tour_id for event in events}, lock=lock)
+    # Only now, in a statement of its own: a join after a wait for the lock would pair a tour's
+    # new version with an old reservation.
+    bookings = _read_bookings({event.payload.booking_id for event in events} - {None})
+    decided = decide(tours, bookings, events)
+    touched = {decision.after.tour_id for decision in decided.decisions if decision.after}
+    _write_tours([(tours[tour_id], decided.tours[tour_id]) for tour_id in sorted(touched)])
+    _write_bookings(bookings, decided.bookings)
+    return [_result(*each) for each in zip(events, decided.decisions, strict=True)]
+
+
+def _read_tours(tour_ids: set[int], *, lock: bool) -> dict[int, Seats]:
+    columns = ("id", "optimistic_lock_version", "capacity", "reserved_seats", "unledgered_seats")
+    rows = read(Tour, columns, key="id", values=tour_ids, lock=lock)
+    return {row[0]: Seats(*row) for row in rows}
+
+
+def _read_bookings(booking_ids: set[str]) -> dict[str, Booking]:
+    rows = read(Reservation, Booking._fields, key="booking_id", values=booking_ids)
+    return {row[0]: Booking(*row) for row in rows}
+
+
+def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
+    """Compare and set each tour, in id order, as other groups do."""
+    now = timezone.now()
+    rows = [
+        {
+            "id": after.tour_id,
+            "available_seats": after.available,
+            "reserved_seats": after.reserved,
+            "unledgered_seats": after.unledgered,
+            "optimistic_lock_version": before.version + 1,
+            "updated_at": now,
+            EXPECTED: before.version,
+        }
+        for before, after in changes
+    ]
+    written = compare_and_set(Tour, rows, key="id", guard="optimistic_lock_version")
+    for before, _ in changes:
+        if before.tour_id not in written:
+            raise LostRace("tour", tour_id=before.tour_id, version=before.version)
+
+
+def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking]) -> None:
+    now = timezone.now()
+    changed = [after[key] for key in sorted(after) if after[key] != before.get(key)]
+    new = [
+        {**booking._asdict(), "created_at": now, "updated_at": now}
+        for booking in changed
+        if booking.booking_id not in before
+    ]
+    old = [
+        {**booking._asdict(), "updated_at": now, EXPECTED: before[booking.booking_id].state}
+        for booking in changed
+        if booking.booking_id in before
+    ]
+    written = insert_missing(Reservation, new, key="booking_id")
+    written |= compare_and_set(Reservation, old, key="booking_id", guard="state")
+    for booking in changed:
+        if booking.booking_id not in written:
+            raise LostRace("reservation", booking_id=booking.booking_id, tour_id=booking.tour_id)
+
+
+def _result(event: Event, decision: Decision) -> Result:
+    """Return the result of an event; what a person should know of it is logged after the commit."""
+    outcome, before, after = decision
+    if isinstance(outcome, Refused):
+        return outcome
+    if before is None or after is None:
+        return Applied(outcome)
+    if outcome == Outcome.REJECTED:
+        return Applied(outcome, then=partial(_tell_of_rejection, event, before))
+    released = before.reserved - after.reserved
+    payload = event.payload
+    if (
+        outcome == Outcome.RELEASED
+        and isinstance(payload, BookingCancelled)
+        and released != payload.seats_released
+    ):
+        return Applied(outcome, then=partial(_tell_of_other_seats, event, released))
+    return Applied(outcome)
+
+
+def _tell_of_rejection(event: Event, tour: Seats) -> None:
+    log.warning(
+        "Booking rejected: not enough seats",
+        event_id=event.event_id,
+        booking_id=event.payload.booking_id,
+        tour_id=tour.tour_id,
+        seats=event.payload.seats_booked,
+        available=tour.available,
+        version=tour.version,
+    )
+
+
+def _tell_of_other_seats(event: Event, released: int) -> None:
+    log.warning(
+        "Cancellation names other seats than were booked: those booked are released",
+        event_id=event.event_id,
+        booking_id=event.payload.booking_id,
+        tour_id=event.payload.tour_id,
+        seats=released,
+        seats_cancelled=event.payload.seats_released,
+    )

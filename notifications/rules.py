@@ -1,0 +1,102 @@
+"""The rules of cancellation e-mails: one for each booking, and none sent twice without a person's word.
+
+Everything here is pure. ``recipient`` reads from the event whom to tell, ``verdict`` says what the answer
+of a mail server proves, and ``judge`` returns what becomes of the mail. ``docs/emails.md`` draws the states
+and has the answers as a table. ``failed`` and ``uncertain`` wait for a person. Nothing is sent again by
+itself that may have been sent, as a customer told twice is worse than one told late; with
+``EMAIL_UNCERTAIN`` set to ``resend`` it is, once.
+"""
+
+from datetime import datetime
+from email.utils import parseaddr
+from hashlib import sha256
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.utils.encoding import punycode
+
+from booking_platform.contract.events import BookingCancelled
+from booking_platform.messaging.leases import Conclusion
+from booking_platform.messaging.retention import LONGEST_RETRY
+from booking_platform.messaging.rules import INVALID, Refused
+from notifications.addresses import UnusableAddress, mailbox
+from notifications.answers import MESSAGE, Answer, Verdict
+from notifications.models import CancellationEmail
+
+State = CancellationEmail.State
+
+ABOUT_ACCESS = (530, 534, 535, 538)  # they ask for authentication or encryption (RFC 4954, 6)
+
+
+class Outcome(models.TextChoices):
+    REQUESTED = "email_requested", "the customer is to be told by e-mail"
+    KNOWN = "email_known", "the booking has its e-mail already"
+    NO_ADDRESS = "no_address", "named no address to tell"
+
+
+def recipient(payload: BookingCancelled) -> str | Refused:
+    """Return the address to tell, or what is wrong with it; empty where the event names none."""
+    if not (payload.user_email or "").strip():
+        return ""
+    try:
+        return mailbox(payload.user_email or "")
+    except UnusableAddress as error:
+        detail = f"payload.userEmail is not one e-mail address that can be used: {error}"
+        return Refused(INVALID, detail)
+
+
+def message_id(booking_id: str) -> str:
+    """Return the ``Message-ID`` of a booking's e-mail, under the domain that it is sent from.
+
+    It derives from what is told, so that mail systems recognise a repeat. It is a hash, since a
+    booking id may hold anything.
+    """
+    domain = parseaddr(settings.EMAIL_FROM)[1].rpartition("@")[2]
+    digest = sha256(f"BookingCancelled\0{booking_id}".encode()).hexdigest()
+    return f"<{digest[:32]}@{punycode(domain)}>"
+
+
+def verdict(step: str, code: int | None) -> Verdict:
+    """Return what the answer of a mail server at a step proves; ``code`` is None if none came.
+
+    - 4yz: the same may be asked for again; 5yz: it should not be (RFC 5321, 4.2.1). 421 is a 4yz
+      at any step (RFC 5321, 3.8). What comes before MAIL never gets here with a 5yz of this mail.
+    - A server that has answered 2yz to the message is responsible for it (RFC 5321, 6.1). One that
+      has not answered may have taken it or not: RFC 1047 tells how that makes duplicates. Before the
+      message, nothing can have been sent: a server takes it on when its last line has arrived
+      (RFC 5321, 4.1.1.4).
+    """
+    if code in ABOUT_ACCESS and step != MESSAGE:
+        return Verdict.AGAIN
+    match (code or 0) // 100:
+        case 4:
+            return Verdict.AGAIN
+        case 5:
+            return Verdict.REFUSED
+    return Verdict.UNCERTAIN if step == MESSAGE else Verdict.AGAIN
+
+
+def judge(mail: CancellationEmail, answer: Answer, now: datetime) -> Conclusion:
+    """Return what becomes of a mail after an answer.
+
+    What may have been sent once stays so: a later refusal only says that the repeat was not.
+    """
+    uncertain = answer.verdict is Verdict.UNCERTAIN
+    unanswered = mail.unanswered + uncertain
+    tried_enough = mail.attempts >= settings.RETRY_ATTEMPTS or now - mail.wanted_at > LONGEST_RETRY
+    columns: dict[str, Any] = {"unanswered": unanswered, "next_attempt_at": None}
+    said = str(answer)
+    match answer.verdict:
+        case Verdict.SENT:
+            return Conclusion(columns | {"state": State.SENT, "sent_at": now, "last_error": ""})
+        case Verdict.AGAIN if not tried_enough:
+            return Conclusion(columns | {"state": State.PENDING, "last_error": said}, again=True)
+        case Verdict.UNCERTAIN if settings.EMAIL_UNCERTAIN == "resend" and unanswered == 1:
+            return Conclusion(columns | {"state": State.PENDING, "last_error": said}, again=True)
+        case Verdict.AGAIN:
+            said = f"given up after {mail.attempts} attempts; the last: {said}"
+    if unanswered and not uncertain:
+        said += "; an earlier attempt got no answer"
+    state = State.UNCERTAIN if unanswered else State.FAILED
+    return Conclusion(columns | {"state": state, "last_error": said})
