@@ -28,10 +28,9 @@ from catalog.models import Reservation, Tour
 
 if TYPE_CHECKING:
     TourModelAdmin = admin.ModelAdmin[Tour]
-    ReservationModelAdmin = admin.ModelAdmin[Reservation]
     TourModelForm = forms.ModelForm[Tour]
 else:
-    TourModelAdmin = ReservationModelAdmin = admin.ModelAdmin
+    TourModelAdmin = admin.ModelAdmin
     TourModelForm = forms.ModelForm
 
 BOOKING_RECORDS[Reservation] = "booking_id"
@@ -220,7 +219,7 @@ class TourFilter(ColumnFilter):
 
 
 @admin.register(Reservation)
-class ReservationAdmin(RecordsOfFact, ReservationModelAdmin):
+class ReservationAdmin(RecordsOfFact):
     created = moment("created_at", "created at")
     updated = moment("updated_at", "updated at")
 

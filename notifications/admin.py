@@ -6,7 +6,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.db import models
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -41,6 +41,8 @@ REST = Q(state=State.SENT) | Q(settled_at__isnull=False)
 
 RESEND = Decision(
     action="resend",
+    permission="notifications.resend_cancellationemail",
+    listed="Send again: by the next sweep",
     title="Send {} again",
     done="marked to be sent again",
     undone="not marked to be sent again",
@@ -51,7 +53,8 @@ RESEND = Decision(
 )
 SETTLE = settling(
     "Nothing is sent any more. The reason is kept for longer than the address: don't name the "
-    "customer in it."
+    "customer in it.",
+    permission="notifications.settle_cancellationemail",
 )
 
 # In a frame with an empty `sandbox` nothing runs, and nothing gets out; with this in front of it,
@@ -93,7 +96,6 @@ class CancellationEmailAdmin(LeasedAdmin):
     list_filter = (PersonFilter, "state", DueFilter)
     search_fields = ("booking_id", "recipient__iexact", "message_id")
     search_help_text = "A whole booking id, address or Message-ID"
-    actions = ("resend", "settle")
     decisions = (RESEND, SETTLE)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
@@ -108,12 +110,6 @@ class CancellationEmailAdmin(LeasedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Emails:
         return super().get_queryset(request).defer("text_body", "html_body")
-
-    def has_resend_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("notifications.resend_cancellationemail")
-
-    def has_settle_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("notifications.settle_cancellationemail")
 
     # What is shown.
 
@@ -160,10 +156,6 @@ class CancellationEmailAdmin(LeasedAdmin):
             "State": record.get_state_display(),
             "What is next": visible(self.what_is_next(record)),
         }
-
-    @admin.action(description="Send again: by the next sweep", permissions=["resend"])
-    def resend(self, request: HttpRequest, queryset: Emails) -> HttpResponse | None:
-        return self.decide(request, queryset, RESEND)
 
     def done(self, row: Any, how: Decision, *, by: str, why: str) -> bool:
         return bool(row.resend()) if how is RESEND else super().done(row, how, by=by, why=why)

@@ -53,6 +53,8 @@ REST = Q(needs_review=False) & (~Q(status=Status.IN_PROGRESS) | Q(settled_at__is
 
 TRY_NOW = Decision(
     action="try_now",
+    permission="payments.retry_refund",
+    listed="Try now: by the next sweep, under the same key",
     title="Try {} now",
     done=f"taken up by the next sweep, within {settings.SWEEP_SECONDS:g} seconds",
     undone="not tried anew",
@@ -62,10 +64,13 @@ TRY_NOW = Decision(
     asks=False,
 )
 SETTLE = settling(
-    "Nothing is sent to Stripe any more; what Stripe tells of it later is still recorded."
+    "Nothing is sent to Stripe any more; what Stripe tells of it later is still recorded.",
+    permission="payments.settle_refund",
 )
 REISSUE = Decision(
     action="reissue",
+    permission="payments.reissue_refund",
+    listed="Re-issue under a new key: one at a time",
     title="Re-issue {} under a new key",
     done="re-issued under a new key",
     undone="not re-issued",
@@ -118,7 +123,6 @@ class RefundAdmin(LeasedAdmin):
     list_filter = (PersonFilter, StatusFilter, StripeStatusFilter, DueFilter)
     search_fields = ("booking_id", "payment_id", "stripe_refund_id", "idempotency_key")
     search_help_text = "A whole booking id, payment id, refund id or key"
-    actions = ("try_now", "settle", "reissue")
     decisions = (TRY_NOW, SETTLE, REISSUE)
     groups = ((WAITING, LONGEST_WAITING), (UNDER_WAY, NEXT_DUE), (REST, None))
     waiting = WAITING
@@ -141,15 +145,6 @@ class RefundAdmin(LeasedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Refunds:
         return super().get_queryset(request).defer("request_payload", "response_payload")
-
-    def has_retry_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("payments.retry_refund")
-
-    def has_settle_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("payments.settle_refund")
-
-    def has_reissue_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("payments.reissue_refund")
 
     # What the list shows.
 
@@ -230,20 +225,18 @@ class RefundAdmin(LeasedAdmin):
             return bool(row.reissue())
         return super().done(row, how, by=by, why=why)
 
-    @admin.action(
-        description="Try now: by the next sweep, under the same key", permissions=["retry"]
-    )
-    def try_now(self, request: HttpRequest, queryset: Refunds) -> HttpResponse | None:
-        return self.decide(request, queryset, TRY_NOW)
+    def decide(self, request: HttpRequest, listed: Refunds, how: Decision) -> HttpResponse | None:
+        if how is REISSUE:
+            return self._reissue(request, listed)
+        return super().decide(request, listed, how)
 
-    @admin.action(description="Re-issue under a new key: one at a time", permissions=["reissue"])
-    def reissue(self, request: HttpRequest, queryset: Refunds) -> HttpResponse | None:
+    def _reissue(self, request: HttpRequest, listed: Refunds) -> HttpResponse | None:
         """Ask Stripe before the form is shown, and again before what it says is done.
 
         The row is read before Stripe is asked, and written only as it was read. No transaction is
         open meanwhile: the admin's lists run in none.
         """
-        chosen = self.chosen(request, queryset)
+        chosen = self.chosen(request, listed)
         if len(selected := list(chosen[:2])) != 1:
             problem = (
                 "Refunds are re-issued one at a time, each after a look at Stripe: select one."

@@ -7,7 +7,7 @@ from amqp.exceptions import AMQPError, MessageNacked
 from django.contrib import admin
 from django.db import models
 from django.db.models.functions import Length, Substr
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
@@ -34,6 +34,8 @@ BROKER_ERRORS = (OSError, AMQPError, MessageNacked, KombuError)
 
 REPLAY = Decision(
     action="replay",
+    permission="messaging.replay_deadletter",
+    listed="Replay: send to its queue again",
     title="Replay {}",
     done="replayed",
     undone="not replayed",
@@ -44,6 +46,8 @@ REPLAY = Decision(
 )
 DISCARD = Decision(
     action="discard",
+    permission="messaging.discard_deadletter",
+    listed="Discard: close without effect",
     title="Discard {}",
     done="discarded",
     undone="not discarded",
@@ -117,7 +121,6 @@ class DeadLetterAdmin(DecisionsAdmin):
     list_filter = (StateFilter, ReasonFilter, QueueFilter)
     search_fields = ("event_id", "detail")
     search_help_text = "A part of the event id or of the detail"
-    actions = ("replay", "discard")
     decisions = (REPLAY, DISCARD)
     oldest_first = ("parked_at", "pk")
 
@@ -140,12 +143,6 @@ class DeadLetterAdmin(DecisionsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[DeadLetter]:
         return super().get_queryset(request).defer("body")  # as large as whoever sent it liked
-
-    def has_replay_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("messaging.replay_deadletter")
-
-    def has_discard_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("messaging.discard_deadletter")
 
     # What a page shows.
 
@@ -204,20 +201,6 @@ class DeadLetterAdmin(DecisionsAdmin):
             "Attempts": letter.attempts,
             "State": letter.get_state_display(),
         }
-
-    # The ways out.
-
-    @admin.action(description="Replay: send to its queue again", permissions=["replay"])
-    def replay(
-        self, request: HttpRequest, queryset: models.QuerySet[DeadLetter]
-    ) -> HttpResponse | None:
-        return self.decide(request, queryset, REPLAY)
-
-    @admin.action(description="Discard: close without effect", permissions=["discard"])
-    def discard(
-        self, request: HttpRequest, queryset: models.QuerySet[DeadLetter]
-    ) -> HttpResponse | None:
-        return self.decide(request, queryset, DISCARD)
 
     def carry_out(self, request: HttpRequest, record: Any, how: Decision, why: str) -> str:
         letter, by = DeadLetter.objects.get(pk=record.pk), request.user.get_username()

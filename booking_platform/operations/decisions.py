@@ -1,8 +1,8 @@
 """What people decide about records: asked for a reason, carried out one by one, kept in the history."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from django import forms
 from django.contrib import admin, messages
@@ -13,12 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 
-from booking_platform.operations.records import LISTED, RecordsOfFact, visible
-
-if TYPE_CHECKING:
-    AnyModelAdmin = admin.ModelAdmin[Any]
-else:
-    AnyModelAdmin = admin.ModelAdmin
+from booking_platform.operations.records import LISTED, AnyModelAdmin, RecordsOfFact, visible
 
 MOST_AT_ONCE = 500  # records a request: it has to end, and a form may have 1,000 fields
 
@@ -28,6 +23,8 @@ class Decision:
     """What a person may decide about records: an action of the list, and a button of the page."""
 
     action: str
+    permission: str  # of Django, with the label of its app
+    listed: str  # in the list's menu of actions
     title: str  # of its confirmation, around the number of records
     done: str
     undone: str
@@ -64,7 +61,7 @@ class Interrupted(Exception):
     """Nothing more can be carried out now; the message says why, for the person who asked."""
 
 
-class DecisionsAdmin(RecordsOfFact, AnyModelAdmin):
+class DecisionsAdmin(RecordsOfFact):
     """Records that wait for people's decisions: confirmed, told of, and kept in the history."""
 
     decisions: ClassVar[Sequence[Decision]] = ()
@@ -98,6 +95,17 @@ class DecisionsAdmin(RecordsOfFact, AnyModelAdmin):
         raise NotImplementedError
 
     # How a decision is made.
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Return an action for each decision that the person may make."""
+        return {
+            how.action: (self._action(how), how.action, how.listed)
+            for how in self.decisions
+            if request.user.has_perm(how.permission)
+        }
+
+    def _action(self, how: Decision) -> Callable[..., HttpResponse | None]:
+        return lambda _admin, request, listed: self.decide(request, listed, how)
 
     def decide(
         self, request: HttpRequest, listed: models.QuerySet[Any], how: Decision

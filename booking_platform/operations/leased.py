@@ -16,7 +16,7 @@ from django.db import models
 from django.db.models import Case, F, Q, When
 from django.db.models.expressions import OrderBy
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -41,10 +41,12 @@ NEXT_DUE = Coalesce("lease_until", "next_attempt_at").asc(nulls_last=True)
 NEWEST_FIRST = ("-created_at", "-pk")
 
 
-def settling(afterwards: str) -> Decision:
+def settling(afterwards: str, *, permission: str) -> Decision:
     """Return the decision to close what waits for a person, with what happens to it afterwards."""
     return Decision(
         action="settle",
+        permission=permission,
+        listed="Mark settled: closed by a person",
         title="Mark {} settled",
         done="marked settled",
         undone="not marked settled",
@@ -277,11 +279,6 @@ class LeasedAdmin(DecisionsAdmin):
         return format_html("{}{}", status, marked)
 
     # What people decide.
-
-    @admin.action(description="Mark settled: closed by a person", permissions=["settle"])
-    def settle(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> HttpResponse | None:
-        how = next(how for how in self.decisions if how.action == "settle")
-        return self.decide(request, queryset, how)
 
     def carry_out(self, request: HttpRequest, record: Any, how: Decision, why: str) -> str:
         if problem := self.obstacle(record, how):

@@ -1,6 +1,6 @@
 """The admin of processed events: what each consumer has applied, and what that did."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
@@ -9,11 +9,6 @@ from django.utils.safestring import SafeString
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS, event_types
 from booking_platform.operations.records import ColumnFilter, RecordsOfFact, moment, records_of
-
-if TYPE_CHECKING:
-    ProcessedEventModelAdmin = admin.ModelAdmin[ProcessedEvent]
-else:
-    ProcessedEventModelAdmin = admin.ModelAdmin
 
 
 def meanings() -> dict[str, str]:
@@ -58,7 +53,7 @@ class BookingFilter(ColumnFilter):
 
 
 @admin.register(ProcessedEvent)
-class ProcessedEventAdmin(RecordsOfFact, ProcessedEventModelAdmin):
+class ProcessedEventAdmin(RecordsOfFact):
     processed = moment("processed_at", "processed at")
     occurred = moment("occurred_at", "occurred at, by its own timestamp")
 

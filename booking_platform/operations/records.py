@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from django.contrib import admin
@@ -17,6 +17,11 @@ from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
 from booking_platform.messaging.models import ProcessedEvent
+
+if TYPE_CHECKING:
+    AnyModelAdmin = admin.ModelAdmin[Any]
+else:
+    AnyModelAdmin = admin.ModelAdmin
 
 # Each app adds its own: a registered model, and its field of the booking id.
 BOOKING_RECORDS: dict[type[models.Model], str] = {}
@@ -85,7 +90,7 @@ def foreign(
     return column
 
 
-class RecordsOfFact:
+class RecordsOfFact(AnyModelAdmin):
     """What the workers stored: people can read it, and nobody can change it."""
 
     change_list_template: ClassVar[Any] = "admin/operations/change_list.html"
