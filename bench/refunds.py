@@ -10,7 +10,7 @@ import sys
 import amqp
 
 from bench.throughput import connect, console, database, worker
-from booking_platform.development.processes import running
+from booking_platform.development.processes import PythonProcess, running
 from booking_platform.development.stripe_sandbox import Remote
 from tests.events import body, cancelled
 from tests.servers import free_port, wait_until
@@ -34,7 +34,7 @@ def main() -> None:
     os.environ |= {"STRIPE_API_BASE": f"http://127.0.0.1:{port}"}
     stripe = Remote(os.environ["STRIPE_API_BASE"])
     command = ("manage.py", "stripe_sandbox", "--port", str(port), "--latency", str(LATENCY))
-    with database() as connection, running(*command):
+    with database() as connection, running(PythonProcess(*command)):
         payments = [f"pi_sandbox_15000_eur_{number}" for number in range(REFUNDS)]
         publish(payments)
         with worker("booking_platform", "-P", "threads", "-c", str(THREADS), "-Q", "payments"):

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from booking_platform.contract.examples import body, booking_created
-from booking_platform.development.processes import CeleryProcess
+from booking_platform.development.processes import CeleryProcess, running
 from booking_platform.messaging.broker import declare
 from tests.servers import wait_until
 
@@ -61,12 +61,8 @@ def database():
 @contextmanager
 def worker(app: str, *options: str) -> Iterator[None]:
     log = Path(os.environ["VAR_DIR"]) / "worker.log"
-    process = CeleryProcess(log, "worker", "-c", "2", *options, app=app)
-    process.start()
-    try:
+    with running(CeleryProcess(log, "worker", "-c", "2", *options, app=app)):
         yield
-    finally:
-        process.stop()
 
 
 def connect() -> amqp.Connection:

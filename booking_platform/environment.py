@@ -17,6 +17,11 @@ def text(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
 
 
+def production() -> bool:
+    """Return whether this is a production environment, in which nothing falls back."""
+    return choice("DJANGO_ENV", ("development", "production"), "development") == "production"
+
+
 def choice(name: str, options: Collection[str], default: str) -> str:
     value = text(name, default)
     if value not in options:

@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from booking_platform import environment as env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-PRODUCTION = env.choice("DJANGO_ENV", ("development", "production"), "development") == "production"
+PRODUCTION = env.production()
 
 # Where the embedded database and broker, the metrics' shared files and beat's schedule live.
 VAR_DIR = Path(env.text("VAR_DIR", str(BASE_DIR / "var"))).absolute()

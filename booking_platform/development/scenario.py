@@ -23,7 +23,7 @@ class Scenario:
 
     title: str
     publish: Callable[[], None]
-    settled: Callable[[], bool]
+    finished: Callable[[], bool]
     checks: list[tuple[str, object, Callable[[], object]]] = field(default_factory=list)
 
 

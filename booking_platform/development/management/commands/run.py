@@ -5,9 +5,9 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from booking_platform.development.processes import migrate, run_together
+from booking_platform.development.processes import PythonProcess, migrate, run_together
 
 NAME = PASSWORD = "admin"  # noqa: S105  (of the development database only)
 
@@ -19,8 +19,6 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=8000)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if settings.PRODUCTION:
-            raise CommandError("DJANGO_ENV is 'production': start each part by itself there.")
         migrate()
         users = get_user_model().objects
         if not users.filter(username=NAME).exists():
@@ -43,4 +41,4 @@ class Command(BaseCommand):
             secret = ("--webhook-secret", settings.STRIPE_WEBHOOK_SECRET)
             port = ("--port", str(settings.STRIPE_SANDBOX_PORT))
             commands.append(("manage.py", "stripe_sandbox", *port, *webhooks, *secret))
-        run_together(commands)
+        run_together([PythonProcess(*command) for command in commands])
