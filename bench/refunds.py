@@ -11,9 +11,9 @@ import amqp
 
 from bench.throughput import connect, console, database, worker
 from booking_platform.development.processes import PythonProcess, running
-from booking_platform.development.stripe_sandbox import Remote
 from tests.events import body, cancelled
 from tests.servers import free_port, wait_until
+from tests.stripe_remote import Remote
 
 REFUNDS = int(os.environ.get("BENCH_REFUNDS", "1500"))
 LATENCY = 0.2  # seconds

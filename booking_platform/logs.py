@@ -17,69 +17,71 @@ import structlog
 _ROW = re.compile(r"\nDETAIL: .*?(?=\n\n|\Z)", re.DOTALL)
 
 
+# One line a request or a group is the servers' own noise; theirs start at WARNING.
+_LOGGERS = {
+    "celery.worker.strategy": {"level": "WARNING"},
+    "celery.app.trace": {"level": "WARNING"},
+    # At DEBUG these write down what is sent, and customers with it.
+    "celery.pool": {"level": "INFO"},
+    "stripe": {"level": "WARNING"},
+    "urllib3": {"level": "WARNING"},
+    "mail.log": {"level": "ERROR"},  # the demo's mail server, with whom it is to
+}
+
+_SHARED: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
 def configure(config: dict[str, Any]) -> None:
     """Send the logs of structlog, Django and Celery to standard error, in one form."""
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: list[Any]
-    if config["json"]:
-        plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        renderer = [
-            structlog.processors.ExceptionRenderer(lambda error: _without_rows(plain(error))),
-            _without_row,
-            structlog.processors.JSONRenderer(),
-        ]
-    else:
-        renderer = [
-            _without_row,
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                pad_event_to=0,
-                exception_formatter=_plain_traceback,
-            ),
-        ]
+    formatter = {
+        "()": structlog.stdlib.ProcessorFormatter,
+        "processors": [
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *(_json() if config["json"] else _readable()),
+        ],
+        "foreign_pre_chain": [*_SHARED, structlog.stdlib.ExtraAdder()],
+    }
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {
-                "structured": {
-                    "()": structlog.stdlib.ProcessorFormatter,
-                    "processors": [
-                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                        *renderer,
-                    ],
-                    "foreign_pre_chain": [*shared, structlog.stdlib.ExtraAdder()],
-                }
-            },
+            "formatters": {"structured": formatter},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": config["level"]},
-            # One line a request or a group is the servers' own noise; theirs start at WARNING.
-            "loggers": {
-                "celery.worker.strategy": {"level": "WARNING"},
-                "celery.app.trace": {"level": "WARNING"},
-                # At DEBUG these write down what is sent, and customers with it.
-                "celery.pool": {"level": "INFO"},
-                "stripe": {"level": "WARNING"},
-                "urllib3": {"level": "WARNING"},
-                "mail.log": {"level": "ERROR"},  # the demo's mail server, with whom it is to
-            },
+            "loggers": _LOGGERS,
         }
     )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *_SHARED,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _json() -> list[Any]:
+    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(lambda error: _without_rows(plain(error))),
+        _without_row,
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def _readable() -> list[Any]:
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=_plain_traceback
+    )
+    return [_without_row, renderer]
 
 
 def _without_row(_logger: Any, _method: str, event: Any) -> Any:

@@ -1,6 +1,6 @@
 """The admin of cancellation e-mails: what the customers are told, and what came of it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.contrib import admin
@@ -25,10 +25,7 @@ from booking_platform.operations.leased import (
 from booking_platform.operations.records import BOOKING_RECORDS, foreign, moment, visible
 from notifications.models import CancellationEmail
 
-if TYPE_CHECKING:
-    Emails = models.QuerySet[CancellationEmail]
-else:
-    Emails = models.QuerySet
+Emails = models.QuerySet[CancellationEmail]
 
 BOOKING_RECORDS[CancellationEmail] = "booking_id"
 

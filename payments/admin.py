@@ -1,7 +1,7 @@
 """The admin of refunds: what becomes of each by itself, and what people decide about them."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from django import forms
@@ -29,8 +29,8 @@ from booking_platform.operations.leased import (
 )
 from booking_platform.operations.records import (
     BOOKING_RECORDS,
-    ColumnFilter,
     as_text,
+    column_filter,
     foreign,
     moment,
     visible,
@@ -38,10 +38,7 @@ from booking_platform.operations.records import (
 from payments import attempts
 from payments.models import Refund
 
-if TYPE_CHECKING:
-    Refunds = models.QuerySet[Refund]
-else:
-    Refunds = models.QuerySet
+Refunds = models.QuerySet[Refund]
 
 BOOKING_RECORDS[Refund] = "booking_id"
 
@@ -86,20 +83,6 @@ class ReissueForm(SeenForm):
     field_order = ("looked", "why")
 
 
-class StatusFilter(ColumnFilter):
-    title = parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(value), str(meaning)) for value, meaning in Status.choices]
-
-
-class StripeStatusFilter(ColumnFilter):
-    title, parameter_name = "Stripe's status", "stripe_status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(value), str(meaning)) for value, meaning in StripeStatus.choices]
-
-
 @admin.register(Refund)
 class RefundAdmin(LeasedAdmin):
     stands, briefly = standing("status"), standing("status", short=True)
@@ -120,7 +103,12 @@ class RefundAdmin(LeasedAdmin):
         "updated",
     )
     sortable_by = ("booking", "payment")  # by an index; the others would sort the whole table
-    list_filter = (PersonFilter, StatusFilter, StripeStatusFilter, DueFilter)
+    list_filter = (
+        PersonFilter,
+        column_filter("status", lambda: Status.choices),
+        column_filter("stripe_status", lambda: StripeStatus.choices, title="Stripe's status"),
+        DueFilter,
+    )
     search_fields = ("booking_id", "payment_id", "stripe_refund_id", "idempotency_key")
     search_help_text = "A whole booking id, payment id, refund id or key"
     decisions = (TRY_NOW, SETTLE, REISSUE)

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from celery import current_app
 from django.db import connection
 
@@ -17,12 +18,21 @@ from tests.events import body
 from tests.servers import wait_until
 
 
+class Worker(CeleryProcess):
+    """A worker, and the processes of its pool."""
+
+    def pool(self) -> list[psutil.Process]:
+        """Return the processes of the pool; a worker has no other children."""
+        children: list[psutil.Process] = psutil.Process(self.process.pid).children()
+        return children
+
+
 class Platform:
     """The database under test, the broker under test, and workers on both."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.workers: list[CeleryProcess] = []
+        self.workers: list[Worker] = []
         self.environment = {"DATABASE_URL": self._database_url(), "OUTAGE_MAX_SECONDS": "0.5"}
 
     @staticmethod
@@ -35,7 +45,7 @@ class Platform:
 
     def start(
         self, *options: str, app: str = "booking_platform", wait: bool = True, **env: str
-    ) -> CeleryProcess:
+    ) -> Worker:
         name = f"w{len(self.workers)}@%h"
         worker = self._celery("worker", "-n", name, *(options or ("-c", "2")), app=app, env=env)
         if wait:
@@ -46,9 +56,9 @@ class Platform:
         schedule = str(self.folder / "schedule")
         self._celery("beat", "-s", schedule, app="booking_platform", env=env)
 
-    def _celery(self, *command: str, app: str, env: dict[str, str]) -> CeleryProcess:
+    def _celery(self, *command: str, app: str, env: dict[str, str]) -> Worker:
         log = self.folder / f"process-{len(self.workers)}.log"
-        process = CeleryProcess(log, *command, app=app, env=self.environment | env)
+        process = Worker(log, *command, app=app, env=self.environment | env)
         self.workers.append(process)
         process.start()
         return process

@@ -8,13 +8,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
-
-if TYPE_CHECKING:
-    import psutil
 
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -103,13 +99,6 @@ class CeleryProcess(PythonProcess):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise ProcessFailed(f"The worker did not start:\n{self.log[-3000:]}")
             time.sleep(0.05)
-
-    def pool(self) -> "list[psutil.Process]":
-        """Return the processes of the pool; a worker has no other children."""
-        import psutil  # only where requirements-dev.txt is installed
-
-        children: list[psutil.Process] = psutil.Process(self.process.pid).children()
-        return children
 
 
 @contextmanager

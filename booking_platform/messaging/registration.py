@@ -42,28 +42,31 @@ def consumes(
     """
 
     def registered(rule: Rule) -> Any:
-        task_queue = _app_label(rule)
+        app = _app_label(rule)
         consumer = Consumer(
             queue=queue,
             routing_key=routing_key,
             payload=payload,
             batch=batch,
             rule=rule,
-            task=f"{task_queue}.{getattr(rule, '__name__', 'rule')}",
-            task_queue=task_queue,
+            task=f"{app}.{getattr(rule, '__name__', 'rule')}",
+            task_queue=app,
             usual_outcome=usual_outcome,
             requires=requires or {},
         )
         register(consumer)
-
-        @shared_task(name=consumer.task, base=GroupTask)
-        def task(deliveries: Sequence[Delivery]) -> None:
-            inbox.process(consumer, [Delivery(*delivery) for delivery in deliveries])
-
-        task.__doc__ = rule.__doc__
-        return task
+        return _task(consumer)
 
     return registered
+
+
+def _task(consumer: Consumer) -> Any:
+    @shared_task(name=consumer.task, base=GroupTask)
+    def task(deliveries: Sequence[Delivery]) -> None:
+        inbox.process(consumer, [Delivery(*delivery) for delivery in deliveries])
+
+    task.__doc__ = consumer.rule.__doc__
+    return task
 
 
 def leased(

@@ -20,8 +20,8 @@ from booking_platform.operations.decisions import Decision, DecisionsAdmin, Inte
 from booking_platform.operations.records import (
     LISTED,
     SHOWN,
-    ColumnFilter,
     as_text,
+    column_filter,
     lines,
     link,
     moment,
@@ -95,13 +95,6 @@ class QueueFilter(admin.SimpleListFilter):
         return queryset if queue is None else queryset.filter(queue=queue)
 
 
-class ReasonFilter(ColumnFilter):
-    title = parameter_name = "reason"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(reason.code, reason.meaning) for reason in REASONS.values()]
-
-
 @admin.register(DeadLetter)
 class DeadLetterAdmin(DecisionsAdmin):
     first_parked = moment("parked_at", "first parked")
@@ -118,7 +111,11 @@ class DeadLetterAdmin(DecisionsAdmin):
         "last_parked",
         "short_state",
     )
-    list_filter = (StateFilter, ReasonFilter, QueueFilter)
+    list_filter = (
+        StateFilter,
+        column_filter("reason", lambda: [(each.code, each.meaning) for each in REASONS.values()]),
+        QueueFilter,
+    )
     search_fields = ("event_id", "detail")
     search_help_text = "A part of the event id or of the detail"
     decisions = (REPLAY, DISCARD)

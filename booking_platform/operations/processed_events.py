@@ -8,7 +8,13 @@ from django.utils.safestring import SafeString
 
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS, event_types
-from booking_platform.operations.records import ColumnFilter, RecordsOfFact, moment, records_of
+from booking_platform.operations.records import (
+    ColumnFilter,
+    RecordsOfFact,
+    column_filter,
+    moment,
+    records_of,
+)
 
 
 def meanings() -> dict[str, str]:
@@ -20,26 +26,13 @@ def meanings() -> dict[str, str]:
     }
 
 
-class ConsumerFilter(ColumnFilter):
-    title, parameter_name = "consumer", "consumer"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(queue, queue) for queue in CONSUMERS]
+def _outcomes() -> list[tuple[str, str]]:
+    return [(outcome, f"{outcome}: {meaning}") for outcome, meaning in meanings().items()]
 
 
-class EventTypeFilter(ColumnFilter):
-    title, parameter_name = "event type", "event_type"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = dict.fromkeys(payload.__name__ for payload in event_types().values())
-        return [(name, name) for name in names]
-
-
-class OutcomeFilter(ColumnFilter):
-    title = parameter_name = "outcome"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(outcome, f"{outcome}: {meaning}") for outcome, meaning in meanings().items()]
+def _event_types() -> list[tuple[str, str]]:
+    names = dict.fromkeys(payload.__name__ for payload in event_types().values())
+    return [(name, name) for name in names]
 
 
 class BookingFilter(ColumnFilter):
@@ -59,9 +52,9 @@ class ProcessedEventAdmin(RecordsOfFact):
 
     list_display = ("event", "event_type", "booking", "consumer", "outcome", "processed")
     list_filter = (
-        ConsumerFilter,
-        EventTypeFilter,
-        OutcomeFilter,
+        column_filter("consumer", lambda: zip(CONSUMERS, CONSUMERS, strict=True)),
+        column_filter("event_type", _event_types, title="event type"),
+        column_filter("outcome", _outcomes),
         ("processed_at", admin.DateFieldListFilter),
         BookingFilter,
     )

@@ -111,13 +111,26 @@ class RecordsOfFact(AnyModelAdmin):
 
 
 class ColumnFilter(admin.SimpleListFilter):
-    """A filter of one column whose choices are known without grouping the table by it."""
+    """A filter of one column by its value, where a choice was made."""
 
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Any]
     ) -> models.QuerySet[Any]:
         value = self.value()
         return queryset if value is None else queryset.filter(**{str(self.parameter_name): value})
+
+
+def column_filter(
+    column: str, choices: Callable[[], Iterable[tuple[Any, Any]]], *, title: str = ""
+) -> type[ColumnFilter]:
+    """Return a filter of one column. Its choices are known without grouping the table by it."""
+
+    class Filter(ColumnFilter):
+        def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+            return [(str(value), str(meaning)) for value, meaning in choices()]
+
+    Filter.parameter_name, Filter.title = column, title or column
+    return Filter
 
 
 def as_text(opening: bytes, *, complete: bool) -> str:

@@ -20,9 +20,10 @@ import stripe
 from django.core.management import CommandError, call_command
 from structlog.testing import capture_logs
 
-from booking_platform.development.stripe_sandbox import Remote, Sandbox, Unknown, running
+from booking_platform.development.stripe_sandbox import Sandbox, Unknown, running
 from tests.servers import wait_until
 from tests.stripe_clients import client, in_flight, refund, replayed
+from tests.stripe_remote import Remote
 
 DAY = 24 * 60 * 60
 SECRET = "whsec_sandbox"

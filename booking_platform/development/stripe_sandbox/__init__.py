@@ -6,8 +6,7 @@ the process. Each rule names the page of Stripe's documentation, or the observat
 """
 
 from booking_platform.development.stripe_sandbox.account import Record
-from booking_platform.development.stripe_sandbox.control import Remote
 from booking_platform.development.stripe_sandbox.sandbox import Sandbox, Unknown
 from booking_platform.development.stripe_sandbox.server import running
 
-__all__ = ["Record", "Remote", "Sandbox", "Unknown", "running"]
+__all__ = ["Record", "Sandbox", "Unknown", "running"]
