@@ -13,7 +13,7 @@ from email_validator import EmailNotValidError, validate_email
 
 
 def text(name: str, default: str = "") -> str:
-    """Read a string; a variable set to nothing counts as not set."""
+    """Return a string; a variable set to nothing counts as not set."""
     return os.environ.get(name, "").strip() or default
 
 
@@ -38,7 +38,7 @@ def seconds(name: str, default: float, *, minimum: float = 0.0) -> float:
 
 
 def sender(name: str, default: str) -> str:
-    """Read one e-mail address, which may have a name before it."""
+    """Return one e-mail address, which may have a name before it."""
     value = text(name, default)
     plainly_named = re.fullmatch(r'[^\x00-\x1f<>@,:;\\"()\[\]]*<([^<>]*)>', value)
     address = plainly_named[1] if plainly_named else value  # names in all scripts, too
@@ -70,7 +70,7 @@ def _number(name: str, default: float, minimum: float, maximum: float, *, whole:
 
 
 def required(name: str, purpose: str) -> str:
-    """Read a string without which the process must not start.
+    """Return a string without which the process must not start.
 
     Raises:
         ImproperlyConfigured: the variable is not set; the message says what it is for.

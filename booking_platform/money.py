@@ -40,7 +40,7 @@ class UnusableAmount(ValueError):
 
 
 def minor_units(amount: Decimal, currency: str) -> int:
-    """Convert an amount in major units, exactly.
+    """Return an amount of major units in minor units, exactly.
 
     Raises:
         UnusableAmount: Stripe has no such currency, or the amount is not a positive number of its
@@ -66,7 +66,7 @@ def minor_units(amount: Decimal, currency: str) -> int:
 
 
 def major_units(units: int, currency: str) -> str:
-    """Write an amount as people do, with the decimals of its currency."""
+    """Return an amount as people write it, with the decimals of its currency."""
     exponent = _exponent(currency)
     amount = Decimal(units).scaleb(-exponent)
     whole = currency in WHOLE_SENT_AS_HUNDREDTHS and units % 100 == 0
@@ -74,7 +74,7 @@ def major_units(units: int, currency: str) -> str:
 
 
 def format_money(units: int, currency: str) -> str:
-    """Write an amount with its currency, for staff; also one in a currency that is not known."""
+    """Return an amount with its currency, for staff; the currency need not be known."""
     if currency not in CURRENCIES:
         return f"{units} minor units of {currency.upper() or 'no currency'}"
     return f"{major_units(units, currency)} {currency.upper()}"

@@ -43,7 +43,7 @@ OVERBOOKED = Greatest(
 
 
 class TourForm(TourModelForm):
-    """Takes over only what this person changed: a page left open for an hour must not undo what
+    """Stores only what this person changed: a page left open for an hour must not undo what
     a colleague has changed since."""
 
     price = forms.DecimalField(min_value=0, max_digits=10, decimal_places=2)
@@ -186,7 +186,7 @@ class TourAdmin(TourModelAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def has_delete_permission(self, request: HttpRequest, obj: Tour | None = None) -> bool:
-        """Keep a tour that has sold a seat, now or ever: its history hangs on it."""
+        """Return false for a tour that has ever sold a seat: its history hangs on it."""
         if not super().has_delete_permission(request, obj):
             return False
         return obj is None or not (obj.unledgered_seats > 0 or obj.reservations.exists())
@@ -203,7 +203,7 @@ class TourAdmin(TourModelAdmin):
 
 
 class TourFilter(ColumnFilter):
-    """Says which tour a link has filtered by; offers none itself."""
+    """Shows which tour a link has filtered by; offers none itself."""
 
     title = parameter_name = "tour"
 

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 def apply(events: Sequence[Event], *, lock: bool) -> list[Result]:
-    """Read, decide and write, in the transaction of the caller.
+    """Apply events to the seats of their tours, in the transaction of the caller.
 
     The number of statements is the same for one event as for hundreds. Every tour that an event
     speaks of gets a new version, even if its numbers stay: who decides by a reservation must notice

@@ -8,7 +8,7 @@ from django.db.models.functions import Greatest, Now
 
 
 def seats_left(capacity: Any) -> Greatest:
-    """Give the SQL of the seats that can still be sold, from the columns of a tour's row.
+    """Return the SQL of the seats that can still be sold, from the columns of a tour's row.
 
     Seats cancelled for bookings that the platform doesn't know yet make ``unledgered_seats``
     negative; that balance waits for their creation and frees no seat twice.
@@ -71,7 +71,7 @@ class Tour(models.Model):
         return max(0, self.reserved_seats + max(0, self.unledgered_seats) - self.capacity)
 
     def explain_seats(self) -> str:
-        """Say in a sentence how the available seats come about."""
+        """Return in a sentence how the available seats come about."""
         parts = [f"{self.capacity} seats", f"− {self.reserved_seats} reserved"]
         if self.unledgered_seats > 0:
             parts.append(f"− {self.unledgered_seats} sold outside the ledger")

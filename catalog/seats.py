@@ -147,7 +147,7 @@ def _create(tour: Seats, booking: Booking | None, event_id: str, payload: Bookin
 
 
 def _create_unledgered(tour: Seats, seats: int) -> Change:
-    """Take seats for an event that names no booking, so that none can be looked up later."""
+    """Decide a creation that names no booking, so that none can be looked up later."""
     after = tour._replace(unledgered=tour.unledgered + seats)
     takes = max(0, after.unledgered) - max(0, tour.unledgered)
     if takes <= tour.available:

@@ -10,7 +10,7 @@ class UnusableAddress(ValueError):
 
 
 def mailbox(text: str) -> str:
-    """Give a producer's text as one address in ASCII, its domain by IDNA 2008.
+    """Return a producer's text as one address in ASCII, its domain by IDNA 2008.
 
     Raises:
         UnusableAddress: it is not exactly one address; or one whose local part is quoted or not

@@ -48,7 +48,7 @@ def request(events: Sequence[Event]) -> list[Result]:
 
 def attempt(mail: CancellationEmail) -> Conclusion:
     """Hand over an e-mail that this worker has under lease."""
-    if mail.state != State.PENDING:  # settled since it became due
+    if mail.state != State.PENDING:  # sent, or decided about, since it became due
         return Conclusion()
     return _judged(mail, _handed_over(mail), timezone.now())
 

@@ -13,7 +13,7 @@ REQUIRED = {
 
 @register(deploy=True)
 def mail_is_set_up(**_: Any) -> list[CheckMessage]:
-    """Name what production lacks in order to send mail."""
+    """Return what production lacks in order to send mail."""
     return [
         Error(
             f"{name} is not set: no worker takes up e-mails without it.",
@@ -27,7 +27,7 @@ def mail_is_set_up(**_: Any) -> list[CheckMessage]:
 
 @register(deploy=True)
 def leases_outlast_the_mail_server(**_: Any) -> list[CheckMessage]:
-    """Hold the lease against how long the message and its answer may take."""
+    """Check that a lease outlasts the message and its answer."""
     longest = 2 * settings.SMTP_TIMEOUT_SECONDS
     if longest < settings.LEASE_SECONDS:
         return []

@@ -54,7 +54,7 @@ class Letter(NamedTuple):
 
 
 def compose(payload: BookingCancelled) -> Letter:
-    """Write what a customer is told, in their language, with amounts as their region writes them.
+    """Return what a customer is told, in their language, with amounts as their region writes them.
 
     Whatever an event says can be shown: it is shown on one line, cut where it is too long, and
     never as markup. Of money the letter speaks only if a refund can be expected.
@@ -77,14 +77,14 @@ def compose(payload: BookingCancelled) -> Letter:
 
 
 def languages() -> frozenset[str]:
-    """Give the languages on offer, as language tags in lower case."""
+    """Return the languages on offer, as language tags in lower case."""
     folders = (CATALOGS, *map(Path, settings.LOCALE_PATHS))
     files = (file for folder in folders for file in folder.glob("*/LC_MESSAGES/django.mo"))
     return frozenset((SOURCE, *(translation.to_language(file.parts[-3]) for file in files)))
 
 
 def offered(locale: str) -> str | None:
-    """Find the language on offer for a locale such as fr-CA or en_GB, itself or its region's."""
+    """Return the language on offer for a locale such as fr-CA or en_GB; None if there is none."""
     on_offer = languages()
     return next((tag for tag in _shorter_and_shorter(locale) if tag in on_offer), None)
 
@@ -95,7 +95,7 @@ def _chosen(wanted: str) -> tuple[str, Locale]:
 
 
 def _locale(wanted: str) -> Locale:
-    """Find how numbers are written, and in which direction text goes."""
+    """Return how numbers are written, and in which direction text goes."""
     for tag in _shorter_and_shorter(wanted):
         with suppress(ValueError, UnknownLocaleError):
             return Locale.parse(tag, sep="-")
@@ -103,14 +103,14 @@ def _locale(wanted: str) -> Locale:
 
 
 def _shorter_and_shorter(locale: str) -> Iterator[str]:
-    """Give a locale as a tag, then without its last part, and so on (RFC 4647, 3.4)."""
+    """Yield a locale as a tag, then without its last part, and so on (RFC 4647, 3.4)."""
     parts = re.split("[-_]", re.split("[.@]", locale.strip().lower())[0])  # fr_CA.UTF-8 is fr-ca
     for length in range(len(parts), 0, -1):
         yield "-".join(parts[:length])
 
 
 def _refund(payload: BookingCancelled, locale: Locale) -> str:
-    """Write the amount that is refunded, to the last digit; empty if none can be promised.
+    """Return the amount that is refunded, to the last digit; empty if none can be promised.
 
     What can't be refunded exactly as it is asked for waits for a person: nothing is promised then.
     """
@@ -126,7 +126,7 @@ def _refund(payload: BookingCancelled, locale: Locale) -> str:
 
 
 def _displayed(text: str, longest: int) -> str:
-    """Give foreign text as one line of bounded length that can't reorder what is around it."""
+    """Return foreign text as one line of bounded length that can't reorder what is around it."""
     line = _SPACE.sub(" ", _DROPPED.sub("", text)).strip()
     return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
 

@@ -219,7 +219,7 @@ class RefundAdmin(LeasedAdmin):
         return super().decide(request, listed, how)
 
     def _reissue(self, request: HttpRequest, listed: Refunds) -> HttpResponse | None:
-        """Ask Stripe before the form is shown, and again before what it says is done.
+        """Check with Stripe before the form is shown, and again before the refund is re-issued.
 
         The row is read before Stripe is asked, and written only as it was read. No transaction is
         open meanwhile: the admin's lists run in none.

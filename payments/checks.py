@@ -13,7 +13,7 @@ SECRETS = {
 
 @register(deploy=True)
 def stripe_is_set_up(**_: Any) -> list[CheckMessage]:
-    """Name what production lacks in order to refund."""
+    """Return what production lacks in order to refund."""
     return [
         Error(
             f"{name} is not set: {consequence}.",

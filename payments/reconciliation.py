@@ -82,7 +82,7 @@ class Related:
                 self._rows[tie].add(row)
 
     def to(self, one: StripeRefund) -> list[Refund]:
-        """Give the rows that may have to do with a refund, oldest first."""
+        """Return the rows that may have to do with a refund, oldest first."""
         ties = (one.refund_id, _first_key(one), one.payment_id)
         rows = set().union(*(self._rows.get(tie, ()) for tie in ties))
         return sorted(rows, key=attrgetter("pk"))
@@ -126,7 +126,7 @@ def compare(one: StripeRefund, rows: Sequence[Refund], now: datetime) -> list[Fi
 
 
 def under_way(row: Refund, now: datetime) -> bool:
-    """Tell whether a worker has the row, or takes it up by itself within the longest pause."""
+    """Return whether a worker has the row, or takes it up by itself within the longest pause."""
     soon = now + timedelta(seconds=settings.RETRY_MAX_SECONDS)
     due = row.next_attempt_at is not None and row.next_attempt_at <= soon
     return row.lease_until is not None or due
@@ -140,7 +140,7 @@ def printable(text: str) -> str:
 
 
 def missing(row: Refund, why: str) -> Difference:
-    """Say that Stripe does not have the refund that the store names."""
+    """Return the difference for a refund that the store names and Stripe does not have."""
     words = (
         f"booking {row.booking_id!r}: by the store, {row.amount} of payment {row.payment_id!r} were "
         f"refunded as {row.stripe_refund_id}, but Stripe does not have that refund: {why}"
@@ -149,9 +149,9 @@ def missing(row: Refund, why: str) -> Difference:
 
 
 def mend(differences: Iterable[Difference]) -> tuple[int, int]:
-    """Have differences put right: by attempts that ask Stripe, or by a person.
+    """Schedule what puts differences right: attempts that ask Stripe, or a person's review.
 
-    Gives how many refunds were marked due, and how many were put up for a person. One that changed
+    Return how many refunds were marked due, and how many were put up for a person. One that changed
     meanwhile is left to the next comparison. What a person settled stays so: an attempt may look at
     it, and itself decides whether there is news.
     """
@@ -176,7 +176,7 @@ def mend(differences: Iterable[Difference]) -> tuple[int, int]:
 
 
 def _put_up(row: Refund, its: Sequence[Difference], **columns: Any) -> int:
-    """Put a row up for a person, who finds in it what was found here; give how many: 1 or 0."""
+    """Schedule a row for a person, with what was found here; return how many: 1 or 0."""
     said = [row.last_error] if row.needs_review and row.last_error else []
     news = [each.words for each in its if not any(each.words in error for error in said)]
     if not news and not columns:
@@ -226,7 +226,7 @@ def _ties(chunk: list[StripeRefund]) -> Q:
 
 
 def _first_key(one: StripeRefund) -> str:
-    """Give the key of ours without its issue; nothing where it is not ours."""
+    """Return a key of ours without its issue; empty where the key is not ours."""
     first = one.key[: len(idempotency_key(""))]
     return first if first.startswith(NAMESPACE) else ""
 
@@ -249,7 +249,7 @@ def _contents(row: Refund, one: StripeRefund) -> Iterator[Difference]:
 
 
 def _not_recorded(row: Refund, one: StripeRefund) -> Difference:
-    """Say that Stripe has a refund for a booking whose row does not name it."""
+    """Return the difference for a refund at Stripe that the row of its booking does not name."""
     known = f"says that its refund of {row.amount} is {row.status.replace('_', ' ')}"
     mending = Mending.ATTEMPT if row.settled else Mending.LOOK  # no attempt sends what is settled
     if row.stripe_refund_id:
@@ -261,7 +261,7 @@ def _not_recorded(row: Refund, one: StripeRefund) -> Difference:
 
 
 def _stray(one: StripeRefund, of_payment: Sequence[Refund], now: datetime) -> list[Finding]:
-    """Judge a refund that is of no row: of one of our payments, under a key of ours, or neither."""
+    """Return what is to be said of a refund at Stripe that belongs to no row."""
     at_rest = [row for row in of_payment if not under_way(row, now)]
     row = min(at_rest, key=lambda row: row.settled, default=None)  # the oldest still open
     if one.key.startswith(NAMESPACE):
@@ -287,7 +287,7 @@ def _settled(row: Refund) -> str:
 
 
 def _unsent(row: Refund, now: datetime) -> bool:
-    """Tell whether the store says that no worker has ever sent the request, and none just does.
+    """Return whether, by the store, no worker has ever sent the request, and none just does.
 
     Where Stripe has its refund nevertheless, the store is older than that, as after a restore. To
     leave it to the next attempt would be dangerous: that one would send.

@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 
 def send(request: dict[str, Any], key: str) -> Answer:
-    """Ask Stripe for a refund under an idempotency key.
+    """Send Stripe a request for a refund under an idempotency key, and return the answer.
 
     https://docs.stripe.com/api/refunds/create, https://docs.stripe.com/api/idempotent_requests
     """

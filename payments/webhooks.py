@@ -24,7 +24,7 @@ EVENT_TYPES = ("refund.created", "refund.updated", "refund.failed", "charge.refu
 @csrf_exempt  # no browser, no session: the signature says who sent it
 @require_POST
 def receive(request: HttpRequest) -> HttpResponse:
-    """Take a webhook; 400 for what Stripe did not sign just now, so that nobody else is heard."""
+    """Schedule the refunds that a webhook speaks of; answer 400 to what Stripe did not sign just now."""
     if not settings.STRIPE_WEBHOOK_SECRET:
         log.error("A webhook can't be verified: set STRIPE_WEBHOOK_SECRET (whsec_…)")
         return HttpResponse("webhooks can't be verified here yet", status=503)

@@ -53,7 +53,7 @@ class Event(NamedTuple):
 
 
 class InvalidEvent(Exception):
-    """The bytes hold no event that this queue takes; the message names the field and the value."""
+    """The bytes are no event of the expected type; the message names the field and the value."""
 
 
 class MalformedEvent(InvalidEvent):
@@ -68,7 +68,7 @@ class _Envelope(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def decode(body: bytes, payload_type: type, *, now: datetime) -> Event:
-    """Read one event of the type whose payload is ``payload_type``.
+    """Return the event in a body, of the type whose payload is ``payload_type``.
 
     Raises:
         MalformedEvent: not UTF-8, not JSON, not an object, or nested without end.
@@ -97,7 +97,7 @@ def decode(body: bytes, payload_type: type, *, now: datetime) -> Event:
 
 
 def identify(body: bytes) -> tuple[str, str]:
-    """Give the event id and type of a refused body, each empty unless it can be read."""
+    """Return the event id and type of a refused body; each is empty unless it can be read."""
     try:
         plain = _plain_decoder().decode(body)
         event_id, event_type = plain.get("eventId"), plain.get("eventType")
@@ -107,7 +107,7 @@ def identify(body: bytes) -> tuple[str, str]:
 
 
 def raw_fingerprint(body: bytes) -> str:
-    """Fingerprint bytes that are no valid event."""
+    """Return the fingerprint of bytes that are no valid event."""
     return hashlib.sha256(body).hexdigest()
 
 
@@ -121,7 +121,7 @@ def _read_envelope(body: bytes) -> _Envelope:
 
 
 def _read_payload(payload_type: type, body: bytes, text: msgspec.Raw) -> tuple[Any, Any]:
-    """Read a payload as its type and as plain values."""
+    """Return a payload as its type, and as plain values."""
     amount = "payload.amount"
     try:
         payload = _decoder(payload_type).decode(text)
@@ -170,7 +170,7 @@ def _canonical_encoder() -> msgspec.json.Encoder:
 
 
 def _number_by_value(text: str) -> int | Decimal:
-    """Read a JSON number exactly, so that 150, 150.0 and 1.5e2 become one value."""
+    """Return a JSON number exactly, so that 150, 150.0 and 1.5e2 become one value."""
     try:
         number = Decimal(text if len(text) <= MAX_NUMBER_LENGTH else "Infinity")
     except decimal.InvalidOperation:  # an exponent of twenty digits
@@ -220,7 +220,7 @@ def _refuse_nul(event_id: str, payload: msgspec.Struct) -> None:
 
 
 def _described(error: msgspec.ValidationError, body: bytes, *, inside: str = "") -> str:
-    """Word a validation error so that it names the field and the value."""
+    """Return a validation error in words that name the field and the value."""
     match = _WHERE.match(str(error))
     assert match is not None  # the pattern matches any text
     path = ".".join(filter(None, (inside, match["path"])))
@@ -231,7 +231,7 @@ def _described(error: msgspec.ValidationError, body: bytes, *, inside: str = "")
 
 
 def _written(body: bytes, path: str) -> str:
-    """Give a field's value as its JSON text, or nothing where there is no such field."""
+    """Return the JSON text of a field; empty where there is no such field."""
     text = msgspec.Raw(body)
     for step in path.split("."):
         fields = _fields_decoder().decode(text)

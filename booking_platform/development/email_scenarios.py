@@ -15,7 +15,7 @@ State = CancellationEmail.State
 
 
 def email_scenarios(server: MailServer, worker: CeleryProcess) -> Iterator[Scenario]:
-    """Give the scenarios; the worker is started anew with the mail server in between."""
+    """Yield the scenarios; the worker is started again with the mail server in between."""
     tour = new_tour("Giverny", capacity=20)
     yield _five_times(tour)
     worker.stop()

@@ -55,13 +55,13 @@ class MailServer:
     released: threading.Event = field(default_factory=threading.Event)
 
     def fail(self, step: str, answer: str, *, to: str = "", times: int = -1) -> None:
-        """Answer a step with a line of one's own, or with one of the faults above."""
+        """Answer a step with a line of your own, or with one of the faults above."""
         assert step in STEPS
         with self.lock:
             self.faults.append(Fault(step, answer, to, times))
 
     def release(self) -> None:
-        """Let go what is held."""
+        """Release what is held."""
         self.released.set()
 
     def mend(self) -> None:
@@ -69,13 +69,13 @@ class MailServer:
             self.faults.clear()
 
     def received(self, recipient: str = "") -> list[EmailMessage]:
-        """Give what was accepted, for one recipient or all."""
+        """Return the accepted messages, of one recipient or of all."""
         with self.lock:
             found = [raw for to, raw in self.messages if recipient in ("", to)]
         return [message_from_bytes(raw, policy=default) for raw in found]
 
     def fault(self, step: str, recipient: str = "") -> str:
-        """Give what goes wrong now; nothing if all is well."""
+        """Return what goes wrong at this step now; empty if nothing does."""
         with self.lock:
             self.seen.append(step)
             for fault in self.faults:
@@ -93,7 +93,7 @@ class _Connection(SMTP):
         self._faults = server
 
     async def _suffers(self, step: str, recipient: str = "") -> bool:
-        """Do what goes wrong at a step, if anything does."""
+        """Do what goes wrong at a step, and return whether anything did."""
         fault = self._faults.fault(step, recipient)
         writer: Any = self._writer
         transport: Any = self.transport
@@ -196,7 +196,7 @@ def running(**options: Any) -> Iterator[MailServer]:
 
 
 async def _end(listening: asyncio.Server) -> None:
-    """Break off what still goes on."""
+    """End all conversations."""
     listening.close()
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:

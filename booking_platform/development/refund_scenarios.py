@@ -21,7 +21,7 @@ PAID = 15_000  # cents; the refunds are of 60 euros, which Stripe would execute 
 
 
 def refund_scenarios(stripe: Sandbox, worker: CeleryProcess) -> Iterator[Scenario]:
-    """Make payments at the sandbox and give the scenarios that refund them."""
+    """Create payments at the sandbox, and yield the scenarios that refund them."""
     tour = new_tour("Giverny", capacity=20)
     yield _five_times(stripe, tour)
     yield _dropped(stripe, tour)
@@ -119,7 +119,7 @@ _TOO_MUCH = (
 
 
 def _cut_off_whoever_waits() -> None:
-    """Have PostgreSQL drop what a dead worker still asks it to write, as it does sooner or later."""
+    """End what a dead worker still waits to write, as PostgreSQL does sooner or later."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(

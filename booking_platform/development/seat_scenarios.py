@@ -20,7 +20,7 @@ from catalog.models import Reservation, Tour
 
 
 def seat_scenarios() -> Iterator[Scenario]:
-    """Make the tours and give the scenarios that use them."""
+    """Create the tours, and yield the scenarios that use them."""
     yield _five_in_a_row()
     yield _rush()
     yield _five_cancellations()

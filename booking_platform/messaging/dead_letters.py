@@ -100,7 +100,7 @@ def tell(parkings: Sequence[Parking]) -> None:
 
 
 def from_broker(delivery: Delivery) -> Parking:
-    """Read a message that the broker gave up on. RabbitMQ puts the newest death first:
+    """Return a message that the broker gave up on, to be parked. RabbitMQ puts the newest death first:
     https://www.rabbitmq.com/docs/dlx#effects
     """
     deaths: Any = delivery.headers.get("x-death")
@@ -123,7 +123,7 @@ def _storable(text: object) -> str:
 
 
 def _as_event(queue: str, body: bytes) -> Event | None:
-    """Decode a body as its consumer would, so that it counts as the same dead letter."""
+    """Return a body as the consumer of its queue reads it, so that it counts as the same dead letter."""
     consumer = CONSUMERS.get(queue)
     if consumer is None:
         return None

@@ -59,12 +59,12 @@ class Source:
         self.consumer.consume()
 
     def receive(self, message: Message) -> None:
-        """Take a message in, until it is answered."""
+        """Add a message to those that wait."""
         self._unanswered[message.delivery_tag] = None
         self.waiting.append(message)
 
     def next_group(self) -> list[Message]:
-        """Take what goes together: up to a batch, but a redelivered message always alone."""
+        """Return what goes together: up to a batch, but a redelivered message always alone."""
         group = [self.waiting.popleft()]
         while (
             self.waiting
@@ -166,7 +166,7 @@ class Intake:
         return self._in_pool > 0
 
     def stop(self, ignore: Callable[..., Any]) -> None:
-        """Take no more: cancel the consumers and return what is waiting to its queue."""
+        """Stop consuming, and return what is waiting to its queue."""
         with self._lock:
             self._open = False
         for source in self._sources:

@@ -28,12 +28,12 @@ class LenientMessage(method_framing.Message):
 
 
 def install() -> None:
-    """Make every AMQP connection of this process read its messages as ``LenientMessage``."""
+    """Replace py-amqp's message, for every connection of this process, by ``LenientMessage``."""
     method_framing.Message = LenientMessage  # type: ignore[misc]
 
 
 def take_raw_bodies(channel: Any) -> Any:
-    """Make a channel hand over bodies as they came; return the channel.
+    """Set a channel to hand over bodies as they came, and return it.
 
     The headers of a producer must not make the main process decode a body, nor inflate it: a small
     compressed body could fill the memory. Channels of other transports are left as they are.

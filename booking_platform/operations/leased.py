@@ -238,7 +238,7 @@ class LeasedAdmin(DecisionsAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:
-        """Look for the words as one id: a booking's may hold spaces and quotes."""
+        """Search for the words as one id: a booking's may hold spaces and quotes."""
         words = search_term.strip()
         ids: list[Any] = [(field, words) for field in self.get_search_fields(request)]
         return queryset.filter(Q.create(ids, connector=Q.OR)) if words else queryset, False

@@ -104,7 +104,7 @@ def new_refund(
 
 
 def money(units: int, currency: str) -> str:
-    """Write an amount as in Stripe's messages; $ and € are known, the other signs are guessed."""
+    """Return an amount as Stripe's messages have it; $ and € are known, the other signs are guessed."""
     sign = SYMBOLS.get(currency, f"{currency.upper()} ")
     return f"{sign}{major_units(units, currency)}"
 

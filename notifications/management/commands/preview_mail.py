@@ -66,7 +66,7 @@ def _sample(locale: str, *, refunded: bool) -> CancellationEmail:
 
 
 def _write(path: Path, mail: CancellationEmail) -> tuple[Path, Path]:
-    """Write a mail as it is sent, and its HTML alone."""
+    """Store a mail as it is sent, and its HTML alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole, page = path.with_name(f"{path.name}.eml"), path.with_name(f"{path.name}.html")
     message: Any = as_message(mail).message()  # Django's stubs are of its next version

@@ -87,7 +87,7 @@ class Command(BaseCommand):
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """Read what ``--since`` says; times without a zone are in that of the settings.
+    """Return the time that ``--since`` means; without a zone it is in that of the settings.
 
     Raises:
         CommandError: it is no such time, or one at which there was nothing.
