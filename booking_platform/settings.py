@@ -206,7 +206,6 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 # --- Events ----------------------------------------------------------------------------------
 
 EVENTS_EXCHANGE = "booking-events"
-
 # How often the broker hands over an event whose worker keeps dying before it calls it poison.
 EVENT_DELIVERY_LIMIT = env.integer("EVENT_DELIVERY_LIMIT", 20, minimum=1)
 EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 256 * 1024, minimum=1024)
