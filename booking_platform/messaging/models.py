@@ -3,14 +3,16 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from booking_platform.messaging.rules import REASONS, Reason
+from booking_platform.messaging.rules import LONGEST_QUEUE, LONGEST_REASON, REASONS, Reason
 
 
 class ProcessedEvent(models.Model):
     """One event that one consumer has applied: the memory that makes a repeat harmless."""
 
     event_id = models.CharField(max_length=255)
-    consumer = models.CharField(max_length=100, help_text="The queue that the event came from.")
+    consumer = models.CharField(
+        max_length=LONGEST_QUEUE, help_text="The queue that the event came from."
+    )
     event_type = models.CharField(max_length=100)
     aggregate_id = models.CharField(
         max_length=255, blank=True, help_text="What the event speaks of, where it names it."
@@ -53,7 +55,9 @@ class DeadLetter(models.Model):
     event_type = models.CharField(max_length=100, blank=True)
     fingerprint = models.CharField(max_length=64)
     body = models.BinaryField()
-    reason = models.CharField(max_length=30, help_text="The code of a registered reason.")
+    reason = models.CharField(
+        max_length=LONGEST_REASON, help_text="The code of a registered reason."
+    )
     detail = models.TextField(help_text="What is wrong, in a sentence.")
     attempts = models.PositiveIntegerField(default=1, help_text="How often it came.")
     state = models.CharField(max_length=10, choices=State, default=State.PARKED)

@@ -13,6 +13,8 @@ from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Event, Payload
 
+LONGEST_REASON, LONGEST_QUEUE = 30, 100  # letters that the columns hold
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -33,10 +35,12 @@ def reason(code: str, meaning: str, advice: str = "") -> Reason:
     """Register a reason for parking events, beside the code that refuses them.
 
     Raises:
-        ImproperlyConfigured: another reason has the code.
+        ImproperlyConfigured: another reason has the code, or it is too long to be stored.
     """
     if code in REASONS:
         raise ImproperlyConfigured(f"The reason {code!r} is registered twice.")
+    if len(code) > LONGEST_REASON:
+        raise ImproperlyConfigured(f"The reason {code!r} has more than {LONGEST_REASON} letters.")
     REASONS[code] = Reason(code, meaning, advice)
     return REASONS[code]
 
@@ -127,8 +131,13 @@ def register(consumer: Consumer) -> None:
     """Add a consumer to the registry.
 
     Raises:
-        ImproperlyConfigured: its queue has a consumer, or its routing key carries another event.
+        ImproperlyConfigured: its queue has a consumer, or a name that is too long to be stored; or
+            its routing key carries another event.
     """
+    if len(consumer.queue) > LONGEST_QUEUE:
+        raise ImproperlyConfigured(
+            f"{consumer.task}: {consumer.queue!r} has more than {LONGEST_QUEUE} letters."
+        )
     if taken := CONSUMERS.get(consumer.queue):
         raise ImproperlyConfigured(
             f"{consumer.task}: the queue {consumer.queue!r} has the consumer {taken.task} already."

@@ -68,6 +68,10 @@ class TestAConsumer:
             register(payload=BookingCancelled)
         assert "new.booking-created" not in CONSUMERS
 
+    def test_the_name_of_a_queue_fits_its_column(self) -> None:
+        with pytest.raises(ImproperlyConfigured, match="more than 100 letters"):
+            register(queue="q" * 101)
+
     def test_it_belongs_to_an_installed_app(self) -> None:
         with pytest.raises(ImproperlyConfigured, match=r"nowhere.tasks is in no app"):
             register(module="nowhere.tasks")
@@ -96,11 +100,14 @@ class TestReasons:
         with pytest.raises(ImproperlyConfigured, match="'poison' is registered twice"):
             rules.reason("poison", "something else")
 
+    def test_a_code_fits_its_column(self) -> None:
+        with pytest.raises(ImproperlyConfigured, match="more than 30 letters"):
+            rules.reason("x" * 31, "too long")
+
     @pytest.mark.parametrize("code", sorted(REASONS))
     def test_each_says_what_a_person_can_do(self, code: str) -> None:
         assert REASONS[code].meaning
         assert REASONS[code].advice.endswith(".")
-        assert len(code) <= 30  # as the column is long
 
 
 class TestRouting:
