@@ -105,7 +105,7 @@ class DeadLetterAdmin(DecisionsAdmin):
         "event",
         "event_type",
         "queue",
-        "reason",
+        "parked_because",
         "what_is_wrong",
         "attempts",
         "last_parked",
@@ -151,7 +151,7 @@ class DeadLetterAdmin(DecisionsAdmin):
     def what_is_wrong(self, letter: DeadLetter) -> str:
         return Truncator(letter.detail).chars(100)
 
-    @admin.display(description="reason")
+    @admin.display(description="reason", ordering="reason")
     def parked_because(self, letter: DeadLetter) -> str:
         return letter.why.meaning
 
