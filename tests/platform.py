@@ -75,9 +75,12 @@ class Platform:
     def delete_queues(self) -> None:
         names = [*CONSUMERS, broker.dead_letter_queue().name]
         for name in (*names, *broker.task_queues()):
-            # A channel each: an error closes it.
-            with suppress(Exception), self.channel() as channel:
-                channel.queue_delete(name)
+            self.delete_queue(name)
+
+    def delete_queue(self, name: str) -> None:
+        # A channel each: an error closes it.
+        with suppress(Exception), self.channel() as channel:
+            channel.queue_delete(name)
 
     def publish(
         self,
