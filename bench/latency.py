@@ -10,6 +10,7 @@ import time
 from uuid import uuid4
 
 import amqp
+import psycopg
 
 from bench.throughput import connect, console, database, event, make_tours, worker
 from booking_platform.contract.examples import body
@@ -32,8 +33,8 @@ def publish(run: str, tours: list[int], count: int) -> None:
             )
 
 
-def measure(connection, count: int) -> list[float]:
-    """Give the latencies of one run, in milliseconds, sorted."""
+def measure(connection: psycopg.Connection, count: int) -> list[float]:
+    """Return the latencies of one run, in milliseconds, sorted."""
     run = uuid4().hex[:8]
     publish(run, make_tours(connection, TOURS), count)
     latencies = (

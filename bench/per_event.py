@@ -6,6 +6,7 @@ event as the platform (claim, compare-and-set of the tour, reservation) through 
 """
 
 import os
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
@@ -32,7 +33,7 @@ def _keep_our_logging(**_: object) -> None: ...
     default_retry_delay=0,
     max_retries=None,
 )
-def booking_created(event: dict) -> None:
+def booking_created(event: dict[str, Any]) -> None:
     from django.db import IntegrityError, transaction
     from django.db.models import F
     from django.utils import timezone

@@ -41,11 +41,13 @@ def main() -> None:
 
             def done() -> bool:
                 count = "SELECT count(*) FROM idempotency_store WHERE status = 'completed'"
-                return connection.execute(count).fetchone()[0] == REFUNDS
+                return connection.execute(count).fetchone() == (REFUNDS,)
 
             wait_until(done, seconds=300, what="all refunds are completed")
         span = "SELECT extract(epoch FROM max(updated_at) - min(created_at)) FROM idempotency_store"
-        [seconds] = connection.execute(span).fetchone()
+        row = connection.execute(span).fetchone()
+        assert row is not None
+        [seconds] = row
         made = len(stripe.refunds)
     console.print(
         f"{REFUNDS} refunds in {seconds:.1f} s: {REFUNDS / float(seconds):.0f} a second with "

@@ -33,7 +33,7 @@ console = Console()
 
 
 @contextmanager
-def database():
+def database() -> Iterator[psycopg.Connection]:
     """A database of our own, migrated, and the environment that names it."""
     admin = os.environ["TEST_DATABASE_URL"]
     name = f"bench_{uuid4().hex[:8]}"
@@ -103,8 +103,8 @@ def publish_tasks(run: str, tours: list[int], count: int) -> None:
             )
 
 
-def measure(connection, run: str, count: int) -> float:
-    """Wait until all bookings of a run are there; give events a second."""
+def measure(connection: psycopg.Connection, run: str, count: int) -> float:
+    """Wait until all bookings of a run are there; return events a second."""
 
     def done() -> bool:
         where = "SELECT count(*) FROM reservations WHERE booking_id LIKE %s"
@@ -115,10 +115,12 @@ def measure(connection, run: str, count: int) -> float:
         "SELECT extract(epoch FROM max(processed_at) - min(processed_at)) FROM processed_events "
         "WHERE aggregate_id LIKE %s"
     )
-    return count / float(connection.execute(span, [f"{run}-%"]).fetchone()[0])
+    row = connection.execute(span, [f"{run}-%"]).fetchone()
+    assert row is not None
+    return count / float(row[0])
 
 
-def make_tours(connection, count: int) -> list[int]:
+def make_tours(connection: psycopg.Connection, count: int) -> list[int]:
     insert = (
         "INSERT INTO tours (name, description, price, capacity, available_seats, reserved_seats,"
         " unledgered_seats, optimistic_lock_version, created_at, updated_at) SELECT 'Bench', '', 1,"
@@ -127,14 +129,14 @@ def make_tours(connection, count: int) -> list[int]:
     return [tour for (tour,) in connection.execute(insert, [count]).fetchall()]
 
 
-def platform(connection, tours: list[int]) -> float:
+def platform(connection: psycopg.Connection, tours: list[int]) -> float:
     run = uuid4().hex[:8]
     publish_plain(run, tours, EVENTS)
     with worker("booking_platform"):
         return measure(connection, run, EVENTS)
 
 
-def per_event(connection, tours: list[int], *, keep: bool) -> float:
+def per_event(connection: psycopg.Connection, tours: list[int], *, keep: bool) -> float:
     run = uuid4().hex[:8]
     publish_tasks(run, tours, PER_EVENT)
     os.environ["KEEP_CONNECTIONS"] = "1" if keep else ""

@@ -17,6 +17,7 @@ from booking_platform.development import mail_server as mail_servers
 from booking_platform.development.mail_server import MailServer
 from booking_platform.development.stripe_sandbox import Sandbox, running
 from booking_platform.messaging.rules import CONSUMERS, Consumer
+from catalog.models import Tour
 from notifications import smtp
 from tests.factories import TourFactory
 from tests.platform import Platform
@@ -27,7 +28,7 @@ NOBODY = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
-    """Give each run a database of its own, and SQLite's a file, which workers can open too."""
+    """Name the test database after this process. SQLite's is a file, which workers can open too."""
     name = f"test_booking_{os.getpid()}"
     test = connection.settings_dict["TEST"]
     test["NAME"] = str(settings.VAR_DIR / name) if connection.vendor == "sqlite" else name
@@ -86,5 +87,5 @@ def platform(transactional_db: None, tmp_path: Path) -> Iterator[Platform]:
 
 
 @pytest.fixture
-def tour(transactional_db: None) -> object:
-    return TourFactory(capacity=100_000)
+def tour(transactional_db: None) -> Tour:
+    return TourFactory.create(capacity=100_000)

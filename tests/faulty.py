@@ -8,11 +8,13 @@ a payment or booking.
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from booking_platform.celery import app
 from booking_platform.contract.envelope import Event
+from booking_platform.messaging.rules import Result
 
 __all__ = ["app"]
 
@@ -54,10 +56,10 @@ def _die_once(name: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _dying(function, name, when):
-    """Give a function whose process is killed before it or after it, once for each name."""
+def _dying(function: Callable[..., Any], name: Callable[..., str], when: str) -> Callable[..., Any]:
+    """Wrap a function: its process is killed before or after the call, once for each name."""
 
-    def dying(*given, **columns):
+    def dying(*given: Any, **columns: Any) -> Any:
         if when == "before":
             _die_once(name(*given))
         answer = function(*given, **columns)
@@ -76,13 +78,13 @@ def _plant_deaths(**_: object) -> None:
     from notifications import mailer
     from payments import stripe_gateway
 
-    def row(row, *_rest):
-        return getattr(row, "payment_id", row.booking_id)
+    def row(row: Any, *_rest: object) -> str:
+        return str(getattr(row, "payment_id", row.booking_id))
 
-    def request(request, _key):
-        return request["payment_intent"]
+    def request(request: dict[str, Any], _key: str) -> str:
+        return str(request["payment_intent"])
 
-    points = {
+    points: dict[str, tuple[Any, str, Callable[..., str], str]] = {
         "after the intent": (payments.attempts, "attempt", row, "before"),
         "after the mail's intent": (notifications.attempts, "attempt", row, "before"),
         "before it is marked sent": (leases, "write", row, "before"),
@@ -104,7 +106,7 @@ def _plant(**_: object) -> None:
 
     apply = ledger.apply
 
-    def faulty(events, *, lock):
+    def faulty(events: Sequence[Event], *, lock: bool) -> list[Result]:
         for event in events:
             fault = FAULTS.get((event.payload.booking_id or "").partition("-")[0])
             if fault:

@@ -136,7 +136,7 @@ def processed(queue: str = "") -> int:
 
 
 def parked() -> list[tuple[str, str]]:
-    """Give reason and event id of every open dead letter."""
+    """Return reason and event id of every open dead letter."""
     return sorted(DeadLetter.objects.filter(state="parked").values_list("reason", "event_id"))
 
 
@@ -155,7 +155,8 @@ def counter(environment: dict[str, str], name: str) -> float:
     from prometheus_client.multiprocess import MultiProcessCollector
 
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=environment["PROMETHEUS_MULTIPROC_DIR"])
+    folder = environment["PROMETHEUS_MULTIPROC_DIR"]
+    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]  # it has no types
     return sum(
         sample.value
         for metric in registry.collect()

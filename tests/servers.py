@@ -53,7 +53,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float, what: str) ->
 
 
 def _unprivileged() -> list[str]:
-    """Give the prefix that runs a command as a user that PostgreSQL accepts: not root."""
+    """Return the prefix that runs a command as a user that PostgreSQL accepts: not root."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
@@ -164,7 +164,7 @@ def _rabbitmqctl(*arguments: str) -> bool:
 
 
 def _install(package: str, binaries: str) -> bool:
-    """Tell whether the binaries are there, installing Debian's package where that may be."""
+    """Return whether the binaries are there; install Debian's package first where that may be."""
     if glob(binaries):
         return True
     if os.geteuid() != 0 or not shutil.which("apt-get"):
@@ -181,7 +181,7 @@ def can_start_postgresql() -> bool:
 
 
 def database_url(cleanup: ExitStack) -> str | None:
-    """Give the URL of a PostgreSQL server on which databases may be created."""
+    """Return the URL of a PostgreSQL server on which databases may be created."""
     if (named := os.environ.get("DATABASE_URL", "")).startswith("postgres"):
         return named
     standard = f"postgres://postgres@127.0.0.1:{POSTGRES_PORT}/postgres"
@@ -204,7 +204,7 @@ def _accepts(url: str) -> bool:
 
 
 def rabbitmq_url(cleanup: ExitStack) -> str | None:
-    """Give the URL of a RabbitMQ virtual host of our own, or the one that the environment names."""
+    """Return the URL of a RabbitMQ virtual host of our own, or the one that the environment names."""
     if (named := os.environ.get("RABBITMQ_URL", "")).startswith("amqp"):
         return named
     if listens(RABBITMQ_PORT):
@@ -221,7 +221,7 @@ def rabbitmq_url(cleanup: ExitStack) -> str | None:
 
 
 def main(command: list[str]) -> int:
-    """Run a command with servers at hand; give its exit status."""
+    """Run a command with servers at hand; return its exit status."""
     with ExitStack() as cleanup:
         atexit.register(cleanup.close)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

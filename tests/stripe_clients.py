@@ -1,8 +1,9 @@
 """Clients of the Stripe sandbox, with Stripe's own library."""
 
-from typing import Any
+from typing import Any, cast
 
 import stripe
+from stripe.params import RefundCreateParams
 
 from booking_platform.development.stripe_sandbox import Sandbox
 from tests.servers import wait_until
@@ -16,11 +17,11 @@ def refund(
     api: stripe.StripeClient, payment: str, amount: int = 5000, key: str = "key", **more: Any
 ) -> stripe.Refund:
     asked = {"payment_intent": payment, "amount": amount, **more}
-    return api.v1.refunds.create(asked, {"idempotency_key": key})
+    return api.v1.refunds.create(cast(RefundCreateParams, asked), {"idempotency_key": key})
 
 
 def replayed(answered: Any) -> bool:
-    return answered.last_response.headers.get("Idempotent-Replayed") == "true"
+    return bool(answered.last_response.headers.get("Idempotent-Replayed") == "true")
 
 
 def in_flight(sandbox: Sandbox, fault: str) -> None:

@@ -1,5 +1,6 @@
 """What the laws of a consumer need to know of each consumer that is registered."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from catalog.models import Tour
@@ -13,24 +14,24 @@ class Subject(Protocol):
     refusal: str  # the reason for which `refused` is parked
 
     def event(self, booking: str = "B", **over: Any) -> dict[str, Any]:
-        """Make an event that the consumer takes."""
+        """Return an event that the consumer takes."""
 
     def effects(self) -> int:
         """Count the events that had an effect."""
 
     def refused(self, **over: Any) -> dict[str, Any]:
-        """Make an event that its rule refuses."""
+        """Return an event that the consumer's rule refuses."""
 
     def mend(self) -> None:
-        """Make what it refused acceptable."""
+        """Change the database so that the refused event is acceptable."""
 
 
 class BookingsCreated:
     refusal = "unknown_tour"
-    make = staticmethod(created)
+    make: Callable[..., dict[str, Any]] = staticmethod(created)
 
     def __init__(self) -> None:
-        self.tour: Tour = TourFactory(capacity=100, available_seats=50)
+        self.tour: Tour = TourFactory.create(capacity=100, available_seats=50)
 
     def event(self, booking: str = "B", **over: Any) -> dict[str, Any]:
         return self.make(self.tour.pk, booking, **over)
@@ -43,7 +44,7 @@ class BookingsCreated:
         return self.make(4242, "refused", **over)
 
     def mend(self) -> None:
-        TourFactory(pk=4242)
+        TourFactory.create(pk=4242)
 
 
 class BookingsCancelled(BookingsCreated):
@@ -61,7 +62,7 @@ class Refunds:
 
     def refused(self, **over: Any) -> dict[str, Any]:
         if not IdempotencyStore.objects.filter(booking_id="refused").exists():
-            RefundFactory(booking_id="refused", payment_id="pi_other")
+            RefundFactory.create(booking_id="refused", payment_id="pi_other")
         return self.event("refused", **over)
 
     def mend(self) -> None:
@@ -80,7 +81,7 @@ class Emails:
 
     def refused(self, **over: Any) -> dict[str, Any]:
         if not CancellationEmail.objects.filter(booking_id="refused").exists():
-            EmailFactory(booking_id="refused", recipient="bob@example.com")
+            EmailFactory.create(booking_id="refused", recipient="bob@example.com")
         return self.event("refused", **over)
 
     def mend(self) -> None:

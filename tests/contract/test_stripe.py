@@ -6,11 +6,12 @@ Stripe's own test mode takes part once ``STRIPE_CONTRACT_KEY`` holds a key of it
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 import stripe
+from stripe.params import RefundCreateParams
 
 from booking_platform.development.stripe_sandbox import running
 
@@ -26,7 +27,7 @@ def parties() -> list[Any]:
 
 
 def client(api_key: str, base: str | None) -> stripe.StripeClient:
-    return stripe.StripeClient(api_key, **({"base_addresses": {"api": base}} if base else {}))
+    return stripe.StripeClient(api_key, base_addresses={"api": base} if base else None)
 
 
 def new_key() -> str:
@@ -70,11 +71,29 @@ def intent(api: stripe.StripeClient) -> stripe.PaymentIntent:
 
 
 def refund(api: stripe.StripeClient, key: str | None = None, /, **asked: Any) -> stripe.Refund:
-    return api.v1.refunds.create(asked, {"idempotency_key": key or new_key()})
+    """Ask for a refund, be it one that Stripe's types would not let us ask for."""
+    return api.v1.refunds.create(
+        cast(RefundCreateParams, asked), {"idempotency_key": key or new_key()}
+    )
+
+
+def header(answered: stripe.Refund, name: str) -> str | None:
+    assert answered.last_response is not None
+    return answered.last_response.headers.get(name)
 
 
 def replayed(answered: stripe.Refund) -> str | None:
-    return answered.last_response.headers.get("Idempotent-Replayed")
+    return header(answered, "Idempotent-Replayed")
+
+
+def answer(refused: pytest.ExceptionInfo[stripe.StripeError]) -> stripe.ErrorObject:
+    """Return the error as Stripe describes it."""
+    assert refused.value.error is not None
+    return refused.value.error
+
+
+def message(refused: pytest.ExceptionInfo[stripe.StripeError]) -> str:
+    return answer(refused).message or ""
 
 
 @pytest.mark.parametrize("api_key", ["", "sk_live_1", "rk_live_1", "pk_test_1"])
@@ -94,7 +113,7 @@ class TestRefunds:
         assert (made.payment_intent, made.charge) == (intent.id, intent.latest_charge)
         assert made.metadata is not None
         assert made.metadata.to_dict() == {"booking": "BK-1"}
-        assert made.last_response.headers["request-id"].startswith("req_")
+        assert (header(made, "request-id") or "").startswith("req_")
         assert api.v1.refunds.retrieve(made.id).to_dict()["id"] == made.id
 
     def test_two_parts_of_less_than_half_are_two_refunds(
@@ -118,10 +137,10 @@ class TestRefunds:
         ]
         listed = api.v1.refunds.list({"payment_intent": intent.id, "limit": 2})
         assert [each.id for each in listed.data] == [made[2].id, made[1].id]
-        assert [each.metadata["number"] for each in listed.data] == ["2", "1"]
+        assert [each.metadata and each.metadata["number"] for each in listed.data] == ["2", "1"]
         assert listed.has_more
-        rest = {"payment_intent": intent.id, "starting_after": made[1].id}
-        assert [each.id for each in api.v1.refunds.list(rest).data] == [made[0].id]
+        rest = api.v1.refunds.list({"payment_intent": intent.id, "starting_after": made[1].id})
+        assert [each.id for each in rest.data] == [made[0].id]
 
 
 class TestRefusals:
@@ -132,10 +151,10 @@ class TestRefusals:
         with pytest.raises(stripe.InvalidRequestError) as refused:
             refund(api, payment_intent=intent.id, amount=AMOUNT)
         assert refused.value.http_status == 400
-        assert refused.value.error.message == (
+        assert message(refused) == (
             "Refund amount (€150.00) is greater than unrefunded amount on charge (€100.00)"
         )
-        assert (refused.value.error.code, refused.value.error.param) == (None, "amount")
+        assert (answer(refused).code, answer(refused).param) == (None, "amount")
 
     def test_a_charge_that_is_refunded_already(
         self, api: stripe.StripeClient, intent: stripe.PaymentIntent
@@ -144,25 +163,23 @@ class TestRefusals:
         with pytest.raises(stripe.InvalidRequestError) as refused:
             refund(api, payment_intent=intent.id, amount=1)
         assert refused.value.http_status == 400
-        assert refused.value.error.code == "charge_already_refunded"
-        assert refused.value.error.message == (
-            f"Charge {intent.latest_charge} has already been refunded."
-        )
+        assert answer(refused).code == "charge_already_refunded"
+        assert message(refused) == (f"Charge {intent.latest_charge} has already been refunded.")
 
     def test_an_unknown_payment(self, api: stripe.StripeClient) -> None:
         with pytest.raises(stripe.InvalidRequestError) as refused:
             refund(api, payment_intent="pi_x", amount=1)
-        assert refused.value.error.code == "resource_missing"
-        assert refused.value.error.message.startswith("No such payment_intent: 'pi_x'")
-        assert refused.value.error.param == "payment_intent"
+        assert answer(refused).code == "resource_missing"
+        assert message(refused).startswith("No such payment_intent: 'pi_x'")
+        assert answer(refused).param == "payment_intent"
 
     def test_a_wrong_api_key(self, base: str | None) -> None:
         with pytest.raises(stripe.AuthenticationError) as refused:
             client("sk_wrong_1234567890", base).v1.refunds.list()
         assert refused.value.http_status == 401
-        assert refused.value.error.type == "invalid_request_error"
-        assert refused.value.error.message.startswith("Invalid API Key provided: ")
-        assert "123456" not in refused.value.error.message
+        assert answer(refused).type == "invalid_request_error"
+        assert message(refused).startswith("Invalid API Key provided: ")
+        assert "123456" not in message(refused)
 
 
 class TestIdempotencyKeys:
@@ -184,9 +201,9 @@ class TestIdempotencyKeys:
         with pytest.raises(stripe.IdempotencyError) as refused:
             refund(api, key, payment_intent=intent.id, amount=4000)
         assert refused.value.http_status == 400
-        assert refused.value.error.type == "idempotency_error"
-        assert "same parameters they were first used with" in refused.value.error.message
-        assert key in refused.value.error.message
+        assert answer(refused).type == "idempotency_error"
+        assert "same parameters they were first used with" in message(refused)
+        assert key in message(refused)
 
     def test_another_endpoint_is_refused(
         self, api: stripe.StripeClient, intent: stripe.PaymentIntent
@@ -198,7 +215,7 @@ class TestIdempotencyKeys:
                 {"amount": AMOUNT, "currency": "eur"}, {"idempotency_key": key}
             )
         assert refused.value.http_status == 400
-        assert "('/v1/payment_intents' vs '/v1/refunds')" in refused.value.error.message
+        assert "('/v1/payment_intents' vs '/v1/refunds')" in message(refused)
 
     def test_a_request_that_was_not_valid_leaves_the_key_free(
         self, api: stripe.StripeClient, intent: stripe.PaymentIntent
@@ -206,7 +223,7 @@ class TestIdempotencyKeys:
         key = new_key()
         with pytest.raises(stripe.InvalidRequestError) as refused:
             refund(api, key, payment_intent=intent.id, amount="many")
-        assert refused.value.error.code == "parameter_invalid_integer"
+        assert answer(refused).code == "parameter_invalid_integer"
         assert refund(api, key, payment_intent=intent.id, amount=1000).amount == 1000
 
     def test_a_refusal_of_business_is_answered_as_before(
@@ -216,5 +233,6 @@ class TestIdempotencyKeys:
         for attempt in ("first", "again"):
             with pytest.raises(stripe.InvalidRequestError) as refused:
                 refund(api, key, payment_intent=intent.id, amount=AMOUNT + 1)
-            header = refused.value.headers.get("Idempotent-Replayed")
-            assert header == (None if attempt == "first" else "true")
+            assert refused.value.headers is not None
+            again = refused.value.headers.get("Idempotent-Replayed")
+            assert again == (None if attempt == "first" else "true")

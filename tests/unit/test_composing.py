@@ -32,7 +32,7 @@ BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2
 
 def letter(**fields: Any) -> Letter:
     """Compose for a booking with a refund of 150 euros, in English, but for what is given."""
-    usual = {
+    usual: dict[str, Any] = {
         "booking_id": "BK-42",
         "tour_id": 101,
         "seats_released": 2,
@@ -86,7 +86,7 @@ def details(letter: Letter) -> dict[str, str]:
 
 
 def marked() -> Iterator[tuple[str | None, str | tuple[str, ...]]]:
-    """Give what the templates mark for translation, each with its context."""
+    """Yield every message that the templates mark for translation, with its context."""
     for file in TEMPLATES.iterdir():
         code = templatize(file.read_text(), origin=str(file))
         lines = "\n".join(line.strip() for line in code.splitlines())
@@ -101,9 +101,10 @@ def catalog_of(file: Path) -> Catalog:
 
 
 def said(compiled: IO[bytes]) -> tuple[dict[Any, str], str]:
-    """Give what a compiled catalog says, and its rule for plurals; its header holds times too."""
+    """Return the texts of a compiled catalog, and its rule for plurals; its header holds times too."""
     read = GNUTranslations(compiled)
-    return {key: text for key, text in read._catalog.items() if key}, read.info()["plural-forms"]
+    texts = read._catalog.items()  # type: ignore[attr-defined]  # no public way lists them all
+    return {key: text for key, text in texts if key}, read.info()["plural-forms"]
 
 
 def messages(catalog: Catalog) -> list[Message]:
@@ -111,7 +112,7 @@ def messages(catalog: Catalog) -> list[Message]:
 
 
 def strings(message: Message) -> tuple[str, ...]:
-    return (message.string,) if isinstance(message.string, str) else tuple(message.string)
+    return (message.string,) if isinstance(message.string, str) else tuple(message.string or ())
 
 
 @pytest.fixture
@@ -159,8 +160,9 @@ class TestCatalog:
     def test_no_other_app_has_other_words_for_it(self, file: Path) -> None:
         with translation.override(translation.to_language(file.parts[-3])):
             for message in messages(catalog_of(file)):
-                if message.pluralizable:
-                    used = translation.npgettext(message.context, *message.id, 1)
+                if not isinstance(message.id, str):
+                    one, many = message.id
+                    used = translation.npgettext(message.context or "", one, many, 1)
                 elif message.context:
                     used = translation.pgettext(message.context, message.id)
                 else:

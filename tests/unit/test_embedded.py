@@ -30,7 +30,7 @@ def connect(folder: Path, transport: str = EMBEDDED) -> Connection:
 
 
 def unique(name: str) -> str:
-    """Give a name of its own: Kombu remembers bindings by process, whatever the folder."""
+    """Return a name that no other test has: Kombu remembers bindings by process, not by folder."""
     return f"{name}-{uuid4().hex}"
 
 
@@ -53,7 +53,7 @@ def events() -> Exchange:
 
 
 def declared(connection: Connection, queue: Queue) -> Any:
-    """Declare a queue; give it, bound to a channel."""
+    """Declare a queue; return it, bound to a channel."""
     bound = queue(connection.default_channel)
     bound.declare()
     return bound
@@ -65,7 +65,8 @@ def publish(connection: Connection, body: bytes = b"event", exchange: str = "", 
     )
 
 
-def taken(queue: Any) -> Message:
+def taken(queue: Any) -> Any:
+    """Take a message, of no type: for kombu-types its body and headers can be text only."""
     message = queue.get()
     assert message is not None, "the queue is empty"
     return message
@@ -74,7 +75,7 @@ def taken(queue: Any) -> Message:
 def sizes(connection: Connection, *queues: Queue) -> list[int]:
     """Count what is waiting, as a process would that has seen none of it."""
     with connection.clone() as other:
-        channel = other.channel()
+        channel: Any = other.channel()
         return [channel.queue_declare(queue.name, passive=True).message_count for queue in queues]
 
 
@@ -96,7 +97,7 @@ def read(folder: Path, transport: str, queue: str) -> list[str]:
     """Read and ack until the last message, or until none comes."""
     bodies: list[str] = []
 
-    def take(message: Message) -> None:
+    def take(message: Any) -> None:
         bodies.append(message.body.decode())
         message.ack()
 
@@ -115,7 +116,7 @@ def read(folder: Path, transport: str, queue: str) -> list[str]:
 
 
 def load(folder: Path, transport: str, *, messages: int) -> tuple[list[str], list[str]]:
-    """Write and read with several processes at once; give what was written and what was read."""
+    """Write and read with several processes at once; return what was written and what was read."""
     queue = unique("load")
     written = [f"{number}".ljust(LENGTH, ".") for number in range(messages)]
     with ProcessPoolExecutor(WRITERS + READERS, FORK) as processes:
@@ -133,13 +134,13 @@ def bind(folder: Path, exchange: Exchange, queue: str) -> None:
 
 
 class TestSeveralProcesses:
-    def test_they_lose_and_repeat_nothing(self, folder):
+    def test_they_lose_and_repeat_nothing(self, folder: Path) -> None:
         written, read = load(folder, EMBEDDED, messages=3_000)
 
         assert sorted(read) == sorted(written)
         assert not list(folder.rglob("messages/*/*"))
 
-    def test_they_lose_messages_through_kombus_own_transport(self, folder):
+    def test_they_lose_messages_through_kombus_own_transport(self, folder: Path) -> None:
         """The negative control: the load above is one that shows the race."""
         for _ in range(20):
             written, read = load(folder, "filesystem", messages=600)
@@ -147,7 +148,9 @@ class TestSeveralProcesses:
                 return
         pytest.fail("Kombu's own transport lost nothing: the load proves nothing")
 
-    def test_they_can_bind_at_once(self, folder, connection, events):
+    def test_they_can_bind_at_once(
+        self, folder: Path, connection: Connection, events: Exchange
+    ) -> None:
         queues = [f"{events.name}-{number}" for number in range(40)]
         with ProcessPoolExecutor(4, FORK) as processes:
             for done in [processes.submit(bind, folder, events, queue) for queue in queues]:
@@ -160,7 +163,9 @@ class TestSeveralProcesses:
 
 
 class TestRouting:
-    def test_a_topic_goes_to_every_queue_bound_to_it_once(self, connection, events):
+    def test_a_topic_goes_to_every_queue_bound_to_it_once(
+        self, connection: Connection, events: Exchange
+    ) -> None:
         keys = ["booking.created", "booking.*", "#", "booking.cancelled"]
         queues = [Queue(unique(key), events, routing_key=key) for key in keys]
         for queue in queues:
@@ -170,7 +175,9 @@ class TestRouting:
 
         assert sizes(connection, *queues) == [1, 1, 1, 0]
 
-    def test_a_queue_name_reaches_that_queue_alone(self, connection, events):
+    def test_a_queue_name_reaches_that_queue_alone(
+        self, connection: Connection, events: Exchange
+    ) -> None:
         one, other = (Queue(unique(name), events, routing_key="key") for name in ("one", "other"))
         declared(connection, one)
         declared(connection, other)
@@ -179,7 +186,7 @@ class TestRouting:
 
         assert sizes(connection, one, other) == [1, 0]
 
-    def test_messages_keep_their_order(self, connection):
+    def test_messages_keep_their_order(self, connection: Connection) -> None:
         queue = declared(connection, Queue(unique("order")))
         for number in range(50):
             publish(connection, b"%d" % number, routing_key=queue.name)
@@ -189,7 +196,7 @@ class TestRouting:
     @pytest.mark.parametrize(
         "body", [b"", b"\0\xff", b'{"__type__": "bytes"}', "é😀".encode(), b"x" * 1_000_000]
     )
-    def test_a_body_arrives_as_it_was_sent(self, connection, body):
+    def test_a_body_arrives_as_it_was_sent(self, connection: Connection, body: bytes) -> None:
         queue = declared(connection, Queue(unique("bodies")))
         publish(connection, body, routing_key=queue.name, headers={"x-replay-of": 5})
 
@@ -200,7 +207,9 @@ class TestRouting:
     @pytest.mark.parametrize(
         "name", ["a/b", "../up", "..", ".", "/etc/passwd", "a%2Fb", "a b\n", "é😀", ".hidden", "*"]
     )
-    def test_a_queue_of_any_name_is_a_folder_of_its_own(self, folder, connection, name):
+    def test_a_queue_of_any_name_is_a_folder_of_its_own(
+        self, folder: Path, connection: Connection, name: str
+    ) -> None:
         plain = declared(connection, Queue("plain"))
         hostile = declared(connection, Queue(name))
         publish(connection, b"to plain", routing_key="plain")
@@ -213,7 +222,9 @@ class TestRouting:
         assert folders == {folder / "messages"}
 
     @pytest.mark.parametrize("name", ["a/b", "../up", "..", ".", "/etc/passwd"])
-    def test_an_exchange_of_any_name_is_a_folder_too(self, folder, connection, name):
+    def test_an_exchange_of_any_name_is_a_folder_too(
+        self, folder: Path, connection: Connection, name: str
+    ) -> None:
         queue = declared(connection, Queue(unique("queue"), Exchange(name, "topic"), "key"))
 
         publish(connection, exchange=name, routing_key="key")
@@ -222,13 +233,13 @@ class TestRouting:
         folders = {path.parent.parent for path in folder.rglob("*") if path.is_file()}
         assert folders == {folder / "messages", folder / "exchanges"}
 
-    def test_the_empty_name_is_no_other_name(self, connection):
+    def test_the_empty_name_is_no_other_name(self, connection: Connection) -> None:
         queue = declared(connection, Queue("default"))
         publish(connection, routing_key="")
 
         assert sizes(connection, queue) == [0]
 
-    def test_a_slash_and_its_quotation_are_two_names(self, connection):
+    def test_a_slash_and_its_quotation_are_two_names(self, connection: Connection) -> None:
         queues = [declared(connection, Queue(name)) for name in ("a/b", "a%2Fb", "a%252Fb")]
         publish(connection, routing_key="a/b")
 
@@ -237,22 +248,22 @@ class TestRouting:
 
 class TestAnUnacknowledgedMessage:
     @pytest.fixture
-    def queues(self, connection, events) -> list[Any]:
+    def queues(self, connection: Connection, events: Exchange) -> list[Any]:
         """Two queues that get the same events."""
         names = unique("catalog"), unique("payments")
         queues = [declared(connection, Queue(name, events, routing_key="key")) for name in names]
         publish(connection, exchange=events.name, routing_key="key")
         return queues
 
-    def test_it_is_new_at_first(self, queues):
+    def test_it_is_new_at_first(self, queues: list[Any]) -> None:
         message = taken(queues[0])
 
         assert not message.delivery_info["redelivered"]
         assert DELIVERY_COUNT not in message.headers
 
     def test_it_returns_to_the_one_queue_that_it_came_from_marked_redelivered(
-        self, connection, queues
-    ):
+        self, connection: Connection, queues: list[Any]
+    ) -> None:
         message = taken(queues[0])
         for count in (1, 2, 3):
             message.requeue()
@@ -264,9 +275,11 @@ class TestAnUnacknowledgedMessage:
             assert message.headers[DELIVERY_COUNT] == count
 
     @pytest.mark.parametrize("close", ["close", "release"])
-    def test_it_returns_when_its_consumer_goes(self, folder, connection, queues, close):
+    def test_it_returns_when_its_consumer_goes(
+        self, folder: Path, connection: Connection, queues: list[Any], close: str
+    ) -> None:
         with connect(folder) as other:
-            channel = other.channel()
+            channel: Any = other.channel()
             taken(Queue(queues[0].name)(channel))
             assert sizes(connection, *queues) == [0, 1]
 
@@ -275,13 +288,15 @@ class TestAnUnacknowledgedMessage:
         assert sizes(connection, *queues) == [1, 1]
         assert taken(queues[0]).delivery_info["redelivered"] is True
 
-    def test_it_is_gone_once_acknowledged(self, folder, connection, queues):
+    def test_it_is_gone_once_acknowledged(
+        self, folder: Path, connection: Connection, queues: list[Any]
+    ) -> None:
         with connect(folder) as other:
             taken(Queue(queues[0].name)(other.channel())).ack()
 
         assert sizes(connection, *queues) == [0, 1]
 
-    def test_a_consumer_sees_it_marked_too(self, connection, queues):
+    def test_a_consumer_sees_it_marked_too(self, connection: Connection, queues: list[Any]) -> None:
         taken(queues[0]).requeue()
         seen: list[Message] = []
         consumer = Consumer(connection, [queues[0]], on_message=seen.append, auto_declare=False)
@@ -296,14 +311,16 @@ class TestTheDeliveryLimit:
     LIMIT = 2
 
     @pytest.fixture
-    def queues(self, connection) -> tuple[Any, Any]:
+    def queues(self, connection: Connection) -> tuple[Any, Any]:
         """A queue with a limit, and the queue of its dead letters."""
         dead = Exchange(unique("dead"), type="fanout")
         arguments = {"x-delivery-limit": self.LIMIT, "x-dead-letter-exchange": dead.name}
         limited = Queue(unique("limited"), queue_arguments=arguments)
         return declared(connection, limited), declared(connection, Queue(unique("dead"), dead))
 
-    def test_it_ends_in_the_dead_letters(self, connection, queues):
+    def test_it_ends_in_the_dead_letters(
+        self, connection: Connection, queues: tuple[Any, Any]
+    ) -> None:
         limited, dead = queues
         publish(connection, b"poison", routing_key=limited.name, headers={"x-replay-of": 5})
 
@@ -318,7 +335,9 @@ class TestTheDeliveryLimit:
         assert letter.headers["x-replay-of"] == 5
         assert letter.headers["x-death"] == [{"queue": limited.name, "reason": "delivery_limit"}]
 
-    def test_a_dead_letter_has_no_limit(self, connection, queues):
+    def test_a_dead_letter_has_no_limit(
+        self, connection: Connection, queues: tuple[Any, Any]
+    ) -> None:
         limited, dead = queues
         publish(connection, b"poison", routing_key=limited.name)
         for _ in range(self.LIMIT + 1):
@@ -330,17 +349,20 @@ class TestTheDeliveryLimit:
         assert sizes(connection, limited, dead) == [0, 1]
         assert taken(dead).headers["x-death"][0]["queue"] == limited.name
 
-    def test_it_outlives_a_look_at_the_queue(self, connection, queues):
+    def test_it_outlives_a_look_at_the_queue(
+        self, connection: Connection, queues: tuple[Any, Any]
+    ) -> None:
         limited, dead = queues
         publish(connection, b"poison", routing_key=limited.name)
 
         for _ in range(self.LIMIT + 1):
             taken(limited).requeue()
-            connection.channel().queue_declare(limited.name, passive=True)
+            channel: Any = connection.channel()
+            channel.queue_declare(limited.name, passive=True)
 
         assert sizes(connection, limited, dead) == [0, 1]
 
-    def test_a_queue_without_one_returns_for_ever(self, connection):
+    def test_a_queue_without_one_returns_for_ever(self, connection: Connection) -> None:
         queue = declared(connection, Queue(unique("patient")))
         publish(connection, routing_key=queue.name)
 
@@ -351,7 +373,7 @@ class TestTheDeliveryLimit:
 
 
 class TestPurging:
-    def test_it_empties_one_queue_and_says_of_how_many(self, connection):
+    def test_it_empties_one_queue_and_says_of_how_many(self, connection: Connection) -> None:
         queues = [declared(connection, Queue(unique(name))) for name in ("full", "other")]
         for queue in queues * 3:
             publish(connection, routing_key=queue.name)
@@ -361,7 +383,7 @@ class TestPurging:
         assert sizes(connection, *queues) == [0, 3]
         assert queues[0].purge() == 0
 
-    def test_it_leaves_a_reader_with_nothing(self, folder, connection):
+    def test_it_leaves_a_reader_with_nothing(self, folder: Path, connection: Connection) -> None:
         queue = declared(connection, Queue(unique("queue")))
         for _ in range(3):
             publish(connection, routing_key=queue.name)
@@ -372,7 +394,9 @@ class TestPurging:
 
         assert queue.get() is None
 
-    def test_a_deleted_queue_is_bound_no_more(self, connection, events):
+    def test_a_deleted_queue_is_bound_no_more(
+        self, connection: Connection, events: Exchange
+    ) -> None:
         gone, kept = (
             declared(connection, Queue(unique(name), events, routing_key="key"))
             for name in ("gone", "kept")

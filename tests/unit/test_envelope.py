@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -87,7 +88,7 @@ def refusal(fields: dict[str, str] | bytes, payload_type: type | None = None) ->
 
 
 def names(message: str, field: str, text: str, problem: str = "") -> bool:
-    """Tell whether a message names field and value, in JSON's spelling or in Python's."""
+    """Return whether a message names field and value, in JSON's spelling or in Python's."""
     values = text, repr(json.loads(text))
     return any(message.startswith(f"{field} is {value}: {problem}") for value in values)
 
@@ -98,7 +99,7 @@ def spelled(field: Any) -> Any:
 
 
 class TestAValidEvent:
-    def test_it_becomes_a_value(self):
+    def test_it_becomes_a_value(self) -> None:
         event = read(CANCELLED)
 
         assert event[:4] == (
@@ -118,7 +119,7 @@ class TestAValidEvent:
             ),
         )
 
-    def test_it_needs_its_required_fields_only(self):
+    def test_it_needs_its_required_fields_only(self) -> None:
         required = {field for event, field in REQUIRED if event is CANCELLED}
         bare = {f: t for f, t in CANCELLED.items() if "." not in f or f in required}
 
@@ -128,21 +129,21 @@ class TestAValidEvent:
             booking_id="BK-1", tour_id=42, seats_released=2, currency="eur", locale="fr"
         )
 
-    def test_a_creation_may_name_no_booking(self):
+    def test_a_creation_may_name_no_booking(self) -> None:
         assert read(without(CREATED, "payload.bookingId")).payload.booking_id is None
 
     @pytest.mark.parametrize("field", ["paymentId", "amount", "userEmail", "tourName"])
-    def test_null_says_that_an_optional_field_is_missing(self, field):
+    def test_null_says_that_an_optional_field_is_missing(self, field: str) -> None:
         payload = read(CANCELLED | {f"payload.{field}": "null"}).payload
 
         assert payload == read(without(CANCELLED, f"payload.{field}")).payload
 
-    def test_it_ignores_unknown_fields(self):
+    def test_it_ignores_unknown_fields(self) -> None:
         event = read(CREATED | {"payload.unknown": "[1, {}]", "unknown": "null"})
 
         assert event.payload == read(CREATED).payload
 
-    def test_it_reads_an_amount_exactly(self):
+    def test_it_reads_an_amount_exactly(self) -> None:
         amount = read(
             CANCELLED | {"payload.amount": "0.1000000000000000055511151231"}
         ).payload.amount
@@ -151,14 +152,17 @@ class TestAValidEvent:
 
     @pytest.mark.parametrize(("event", "field"), IDENTIFIERS, ids=spelled)
     @pytest.mark.parametrize("text", ["é" * 255, "😀" * 255, " ", "' OR 1=1 --", "\\u00e9\\n"])
-    def test_an_identifier_is_any_text_of_255_characters(self, event, field, text):
-        event = read(event | {field: f'"{text}"'})
+    def test_an_identifier_is_any_text_of_255_characters(
+        self, event: dict[str, str], field: str, text: str
+    ) -> None:
+        read_event = read(event | {field: f'"{text}"'})
 
         attribute = {"payload.paymentId": "payment_id"}.get(field, "booking_id")
-        stored = event.event_id if field == "eventId" else getattr(event.payload, attribute)
+        payload = read_event.payload
+        stored = read_event.event_id if field == "eventId" else getattr(payload, attribute)
         assert stored == json.loads(f'"{text}"')
 
-    def test_the_last_of_duplicate_keys_counts(self):
+    def test_the_last_of_duplicate_keys_counts(self) -> None:
         twice = b'{"eventId":"e-0",' + written(CREATED)[1:].replace(
             b'"seatsBooked":2', b'"seatsBooked":1,"seatsBooked":2'
         )
@@ -190,7 +194,7 @@ class TestAnEventThatIsNoJSONObject:
         ],
         ids=lambda given: repr(given[:12]) if isinstance(given, bytes) else "",
     )
-    def test_it_is_malformed(self, body, why):
+    def test_it_is_malformed(self, body: bytes, why: str) -> None:
         with pytest.raises(MalformedEvent, match=why):
             read(body)
 
@@ -200,19 +204,19 @@ class TestAnEventThatIsNoJSONObject:
          '"\\udc00x"', '"\\x00"', '"\0"', '"\n"', "'2'", "/**/2", "undefined"],
     )  # fmt: skip
     @pytest.mark.parametrize("field", ["payload.seatsBooked", "payload.unknown"])
-    def test_it_is_malformed_by_any_value(self, field, text):
+    def test_it_is_malformed_by_any_value(self, field: str, text: str) -> None:
         with pytest.raises(MalformedEvent, match="not JSON"):
             read(CREATED | {field: text})
 
     @pytest.mark.parametrize("level", ["[", '{"a":'])
     @pytest.mark.parametrize("field", ["eventId", "payload", "payload.tourId", "payload.x", "x"])
-    def test_nesting_without_end_is_refused(self, field, level):
+    def test_nesting_without_end_is_refused(self, field: str, level: str) -> None:
         nested = level * DEEP + "1" + {"[": "]"}.get(level, "}") * DEEP
 
         refusal(CREATED | {field: nested})
 
     @pytest.mark.parametrize("level", [b"[", b'{"a":'])
-    def test_nothing_but_nesting_is_malformed(self, level):
+    def test_nothing_but_nesting_is_malformed(self, level: bytes) -> None:
         with pytest.raises(MalformedEvent, match=r"^not (read: nested too deeply|a JSON object)"):
             read(level * DEEP)
 
@@ -222,24 +226,24 @@ class TestAnEventThatIsNoJSONObject:
          "1e400}", "1e99999999999999999999}"],
         ids=lambda rest: rest[:24] or "nothing",
     )  # fmt: skip
-    def test_what_follows_a_refused_field_may_be_anything(self, rest):
+    def test_what_follows_a_refused_field_may_be_anything(self, rest: str) -> None:
         refusal(f'{{"eventId":5,"x":{rest}'.encode())
 
 
 class TestARefusedField:
     @pytest.mark.parametrize(("event", "field"), REQUIRED, ids=spelled)
-    def test_it_is_named_where_it_is_missing(self, event, field):
+    def test_it_is_named_where_it_is_missing(self, event: dict[str, str], field: str) -> None:
         message = refusal(without(event, field), TYPES[event["eventType"]])
 
         assert f"missing required field `{field.removeprefix('payload.')}`" in message
 
-    def test_the_whole_payload_is_named_where_it_is_missing(self):
+    def test_the_whole_payload_is_named_where_it_is_missing(self) -> None:
         body = written(CREATED).replace(b'"payload"', b'"load"')
 
         assert "missing required field `payload`" in refusal(body)
 
     @pytest.mark.parametrize(("event", "field"), REQUIRED, ids=spelled)
-    def test_null_is_no_value_for_what_is_required(self, event, field):
+    def test_null_is_no_value_for_what_is_required(self, event: dict[str, str], field: str) -> None:
         kind = "str" if event[field].startswith('"') else "int"
 
         message = refusal(event | {field: "null"}, TYPES[event["eventType"]])
@@ -271,18 +275,20 @@ class TestARefusedField:
         [(CREATED, "payload.seatsBooked"), (CANCELLED, "payload.seatsReleased")],
         ids=spelled,
     )
-    def test_seats_are_integers_from_1_to_a_million(self, event, field, text, problem):
+    def test_seats_are_integers_from_1_to_a_million(
+        self, event: dict[str, str], field: str, text: str, problem: str
+    ) -> None:
         assert names(refusal(event | {field: text}), field, text, problem)
 
     @pytest.mark.parametrize("text", ["0", "-1", "1.0", '"42"', "true", str(2**63), str(2**64)])
-    def test_a_tour_is_a_number_that_a_column_holds(self, text):
+    def test_a_tour_is_a_number_that_a_column_holds(self, text: str) -> None:
         message = refusal(CREATED | {"payload.tourId": text})
 
         assert names(message, "payload.tourId", text, "Expected `int`")
         assert read(CREATED | {"payload.tourId": str(2**63 - 1)}).payload.tour_id == 2**63 - 1
 
     @pytest.mark.parametrize("field", ["tourId", "seatsBooked"])
-    def test_an_integer_of_5000_digits_is_no_integer(self, field):
+    def test_an_integer_of_5000_digits_is_no_integer(self, field: str) -> None:
         message = refusal(CREATED | {f"payload.{field}": "9" * 5_000})
 
         assert message.startswith(f"payload.{field} is 99999")
@@ -294,19 +300,19 @@ class TestARefusedField:
          "1e-99999999999999999999", "1" * 101, "1" * 5_000, "0." + "1" * 99],
         ids=lambda text: text[:24],
     )  # fmt: skip
-    def test_an_amount_has_no_endless_digits(self, text):
+    def test_an_amount_has_no_endless_digits(self, text: str) -> None:
         message = refusal(CANCELLED | {"payload.amount": text})
 
         assert message.startswith(f"payload.amount is {text[:70]}")
 
     @pytest.mark.parametrize("text", ['"12.50"', '"NaN"', '"Infinity"', '"x"', '""', "true", "[]"])
-    def test_an_amount_is_a_number(self, text):
+    def test_an_amount_is_a_number(self, text: str) -> None:
         assert names(refusal(CANCELLED | {"payload.amount": text}), "payload.amount", text)
 
     @pytest.mark.parametrize(
         "text", ["1e400", "1e99999999999999999999", "9" * 5_000], ids=lambda text: text[:24]
     )
-    def test_numbers_without_end_are_refused_in_unknown_fields_too(self, text):
+    def test_numbers_without_end_are_refused_in_unknown_fields_too(self, text: str) -> None:
         refusal(CREATED | {"payload.unknown": f"[{text}]"})
 
     @pytest.mark.parametrize(("event", "field"), IDENTIFIERS, ids=spelled)
@@ -321,22 +327,24 @@ class TestARefusedField:
         ],
         ids=["empty", "256", "NUL", "number", "array"],
     )
-    def test_an_identifier_has_1_to_255_characters(self, event, field, text, why):
+    def test_an_identifier_has_1_to_255_characters(
+        self, event: dict[str, str], field: str, text: str, why: str
+    ) -> None:
         assert re.match(f"{re.escape(field)} {why}", refusal(event | {field: text}))
 
     @pytest.mark.parametrize("field", ["currency", "userEmail", "tourName", "locale"])
     @pytest.mark.parametrize("text", ["5", f'"{10_001 * "x"}"', '"\\u0000en"'], ids=lambda t: t[:4])
-    def test_any_other_text_is_bounded_too(self, field, text):
+    def test_any_other_text_is_bounded_too(self, field: str, text: str) -> None:
         assert refusal(CANCELLED | {f"payload.{field}": text}).startswith(f"payload.{field}")
 
     @pytest.mark.parametrize("text", ["5", "null", "[1]", '"text"'])
-    def test_the_payload_is_an_object(self, text):
+    def test_the_payload_is_an_object(self, text: str) -> None:
         message = refusal({k: t for k, t in CREATED.items() if "." not in k} | {"payload": text})
 
         assert message.startswith("payload")
         assert "Expected `object`" in message
 
-    def test_a_message_stays_short(self):
+    def test_a_message_stays_short(self) -> None:
         assert len(refusal(CREATED | {"payload.seatsBooked": f'"{100_000 * "x"}"'})) < 200
 
 
@@ -346,14 +354,14 @@ class TestAPrivateField:
         [f'["{ADDRESS}"]', f'{{"a":"{ADDRESS}"}}', f'"{ADDRESS * 100}"', f'"{ADDRESS}\\u0000"'],
         ids=["array", "object", "long", "NUL"],
     )
-    def test_it_is_named_without_its_value(self, text):
+    def test_it_is_named_without_its_value(self, text: str) -> None:
         message = refusal(CANCELLED | {"payload.userEmail": text})
 
         assert message.startswith("payload.userEmail")
         assert ADDRESS not in message
 
     @pytest.mark.parametrize("encode", [json.dumps, lambda text: f"[{text}]"], ids=["text", "list"])
-    def test_it_is_private_inside_a_refused_payload_too(self, encode):
+    def test_it_is_private_inside_a_refused_payload_too(self, encode: Callable[[str], str]) -> None:
         """A producer that encodes its payload twice is a common mistake."""
         payload = encode(f'{{"userEmail":"{ADDRESS}"}}')
         outer = {k: t for k, t in CANCELLED.items() if "." not in k}
@@ -365,16 +373,16 @@ class TestAPrivateField:
 
 
 class TestTheTypeOfAnEvent:
-    def test_it_is_that_of_the_queue(self):
+    def test_it_is_that_of_the_queue(self) -> None:
         message = refusal(written(CANCELLED), BookingCreated)
 
         assert message == "eventType is 'BookingCancelled': expected 'BookingCreated'"
 
     @pytest.mark.parametrize("text", ['"bookingcreated"', '""', '"BookingCreated\\u0000"'])
-    def test_it_is_spelled_exactly(self, text):
+    def test_it_is_spelled_exactly(self, text: str) -> None:
         assert refusal(written(CREATED | {"eventType": text})).startswith("eventType is ")
 
-    def test_a_number_is_no_type(self):
+    def test_a_number_is_no_type(self) -> None:
         message = refusal(written(CREATED | {"eventType": "5"}))
 
         assert message == "eventType is 5: Expected `str`, got `int`"
@@ -392,7 +400,9 @@ class TestATimestamp:
             ("1999-12-31T23:59:59.999999Z", datetime(1999, 12, 31, 23, 59, 59, 999999, UTC)),
         ],
     )
-    def test_it_is_iso_8601_in_utc_unless_it_says_otherwise(self, text, moment):
+    def test_it_is_iso_8601_in_utc_unless_it_says_otherwise(
+        self, text: str, moment: datetime
+    ) -> None:
         assert read(CREATED | {"timestamp": f'"{text}"'}).occurred_at == moment
 
     @pytest.mark.parametrize(
@@ -400,23 +410,23 @@ class TestATimestamp:
         ["garbage", "", " ", "now", "1700000000", "22/11/2026", "2026-11-31T10:00:00Z",
          "2026-11-22T25:00:00Z", "2026-11-22T10:00:00+24:00", " 2026-11-22T10:00:00Z"],
     )  # fmt: skip
-    def test_garbage_is_refused(self, text):
+    def test_garbage_is_refused(self, text: str) -> None:
         message = refusal(CREATED | {"timestamp": f'"{text}"'})
 
         assert message.startswith(f"timestamp is {text!r}: expected ISO 8601")
 
-    def test_it_holds_no_nul(self):
+    def test_it_holds_no_nul(self) -> None:
         assert refusal(CREATED | {"timestamp": '"2026-11-22T10:00:00Z\\u0000"'}).startswith(
             "timestamp is "
         )
 
-    def test_a_number_is_refused(self):
+    def test_a_number_is_refused(self) -> None:
         message = refusal(CREATED | {"timestamp": "1700000000"})
 
         assert message == "timestamp is 1700000000: Expected `str`, got `int`"
 
     @pytest.mark.parametrize("text", ["2026-11-23T10:00:00.000001Z", "9999-12-31T23:59:59-23:59"])
-    def test_more_than_a_day_ahead_is_refused(self, text):
+    def test_more_than_a_day_ahead_is_refused(self, text: str) -> None:
         message = refusal(CREATED | {"timestamp": f'"{text}"'})
 
         assert message == f"timestamp is {text!r}: more than a day in the future"
@@ -427,7 +437,9 @@ class TestATimestamp:
         st.timedeltas(timedelta(hours=-23), timedelta(hours=23)),
     )
     @example(datetime(1, 1, 1), timedelta(hours=5))  # noqa: DTZ001
-    def test_what_is_accepted_can_be_stored_in_utc(self, local, offset):
+    def test_what_is_accepted_can_be_stored_in_utc(
+        self, local: datetime, offset: timedelta
+    ) -> None:
         sign, hours = "-" if offset < timedelta(0) else "+", abs(offset) // timedelta(hours=1)
         fields = CREATED | {"timestamp": f'"{local.isoformat()}{sign}{hours:02}:00"'}
         with suppress(InvalidEvent):
@@ -438,7 +450,7 @@ class TestATimestamp:
 
 class TestAFingerprint:
     @pytest.mark.parametrize("text", ["150", "150.00", "1.5e2", "1.5E+2", "15000e-2", "0.15e3"])
-    def test_it_takes_numbers_by_value(self, text):
+    def test_it_takes_numbers_by_value(self, text: str) -> None:
         fields = {"payload.amount": text, "payload.unknown": f"[{text}]"}
         as_float = {"payload.amount": "150.0", "payload.unknown": "[150.0]"}
 
@@ -450,7 +462,7 @@ class TestAFingerprint:
          b'{"n":0,"l":[0],"tour\\u004eame":"\\u0050aris"}'],
         ids=["spaces", "order", "escapes"],
     )  # fmt: skip
-    def test_it_takes_no_notice_of_formatting(self, text):
+    def test_it_takes_no_notice_of_formatting(self, text: bytes) -> None:
         plain = b'{"tourName":"Paris","n":0,"l":[0]}'
 
         def fingerprint(text: bytes) -> str:
@@ -460,12 +472,12 @@ class TestAFingerprint:
         assert fingerprint(text) == fingerprint(plain)
 
     @pytest.mark.parametrize("field", ["eventId", "timestamp", "unknown"])
-    def test_it_covers_no_field_of_the_envelope(self, field):
+    def test_it_covers_no_field_of_the_envelope(self, field: str) -> None:
         other = CREATED | {field: '"2026-11-22T09:59:00Z"'}
 
         assert read(other).fingerprint == read(CREATED).fingerprint
 
-    def test_it_covers_the_type(self):
+    def test_it_covers_the_type(self) -> None:
         payload = CREATED | CANCELLED
         created = read(payload | {"eventType": '"BookingCreated"'})
         cancelled = read(payload | {"eventType": '"BookingCancelled"'})
@@ -483,7 +495,7 @@ class TestAFingerprint:
             ("payload.unknown", "null"),
         ],
     )
-    def test_it_covers_every_field_of_the_payload(self, field, text):
+    def test_it_covers_every_field_of_the_payload(self, field: str, text: str) -> None:
         other = read(CANCELLED | {field: text})
 
         assert other.fingerprint != read(CANCELLED).fingerprint
@@ -491,7 +503,7 @@ class TestAFingerprint:
     UNKNOWN = ["null", "0", "1", "1.1", '"1"', "true", "false", '""', "[]", "[1,2]", "[2,1]", "{}",
                '{"a":1}', '{"b":1}', '{"a":{"a":1}}', "[[]]", "1e30", "1e-30", "1.1000000000000000000001", "1" + "0" * 31]  # fmt: skip
 
-    def test_it_tells_unknown_fields_apart(self):
+    def test_it_tells_unknown_fields_apart(self) -> None:
         events = [read(CREATED | {"payload.unknown": text}) for text in self.UNKNOWN]
 
         assert len({event.fingerprint for event in events}) == len(self.UNKNOWN)
@@ -543,7 +555,7 @@ class TestAnyBody:
     @given(st.one_of(st.binary(), json_values().map(str.encode), bodies()))
     @example(b'{"eventId":5,"x":')
     @example(b'{"eventId":5,"x":1e99999999999999999999}')
-    def test_it_is_read_or_refused(self, body):
+    def test_it_is_read_or_refused(self, body: bytes) -> None:
         for payload_type in (BookingCreated, BookingCancelled):
             with suppress(InvalidEvent):  # anything else would return the whole group, for ever
                 event = decode(body, payload_type, now=NOW)
@@ -553,7 +565,7 @@ class TestAnyBody:
     @patiently
     @given(st.one_of(st.binary(), json_values().map(str.encode), bodies()))
     @example(b'{"eventId":"e","x":1e99999999999999999999}')
-    def test_it_can_be_identified(self, body):
+    def test_it_can_be_identified(self, body: bytes) -> None:
         event_id, event_type = identify(body)
 
         assert len(event_id) <= 255
@@ -565,7 +577,7 @@ class TestAnyBody:
         [('"e-1"', "e-1"), ("5", ""), ("null", ""), (f'"{256 * "x"}"', ""), ('"\\u0000"', "")],
         ids=["text", "number", "null", "long", "NUL"],
     )
-    def test_it_is_identified_where_its_id_could_be_stored(self, text, known):
+    def test_it_is_identified_where_its_id_could_be_stored(self, text: str, known: str) -> None:
         assert identify(b'{"eventId":%s,"eventType":"X"}' % text.encode()) == (known, "X")
 
 
@@ -590,7 +602,7 @@ def shuffled(value: Any, order: random.Random) -> Any:
 
 
 def exact(value: Any) -> Any:
-    """Give what equals another only if both mean the same in JSON: in Python, True is 1."""
+    """Convert a value so that two are equal only if JSON's are: in Python, True equals 1."""
     if isinstance(value, list):
         return [exact(item) for item in value]
     if isinstance(value, dict):
@@ -613,7 +625,9 @@ class TestAnyPayload:
         st.booleans(),
         st.sampled_from([None, 0, 3]),
     )
-    def test_encoding_it_otherwise_keeps_its_fingerprint(self, unknown, order, ascii_only, indent):
+    def test_encoding_it_otherwise_keeps_its_fingerprint(
+        self, unknown: dict[str, Any], order: random.Random, ascii_only: bool, indent: int | None
+    ) -> None:
         payload = unknown | self.KNOWN
 
         again = self.fingerprint(shuffled(payload, order), ensure_ascii=ascii_only, indent=indent)
@@ -625,7 +639,9 @@ class TestAnyPayload:
     @example(1, True)
     @example([0.0], [0])
     @example({"a": None}, {})
-    def test_it_has_the_fingerprint_of_another_if_they_are_equal(self, one, other):
+    def test_it_has_the_fingerprint_of_another_if_they_are_equal(
+        self, one: Any, other: Any
+    ) -> None:
         fingerprints = [self.fingerprint(self.KNOWN | {"x": value}) for value in (one, other)]
 
         assert (fingerprints[0] == fingerprints[1]) == (exact(one) == exact(other))

@@ -29,12 +29,14 @@ class TestText:
     @pytest.mark.parametrize(
         ("value", "read"), [("a b", "a b"), (" a ", "a"), ("", "default"), (" \t", "default")]
     )
-    def test_it_counts_nothing_as_not_set(self, monkeypatch, value, read):
+    def test_it_counts_nothing_as_not_set(
+        self, monkeypatch: pytest.MonkeyPatch, value: str, read: str
+    ) -> None:
         monkeypatch.setenv("X", value)
 
         assert env.text("X", "default") == read
 
-    def test_it_has_a_default(self, monkeypatch):
+    def test_it_has_a_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("X", raising=False)
 
         assert (env.text("X"), env.text("X", "default")) == ("", "default")
@@ -42,13 +44,15 @@ class TestText:
 
 class TestAChoice:
     @pytest.mark.parametrize(("value", "read"), [("tls", "tls"), (" none ", "none"), ("", "none")])
-    def test_it_is_one_of_its_options(self, monkeypatch, value, read):
+    def test_it_is_one_of_its_options(
+        self, monkeypatch: pytest.MonkeyPatch, value: str, read: str
+    ) -> None:
         monkeypatch.setenv("X", value)
 
         assert env.choice("X", ("none", "tls"), "none") == read
 
     @pytest.mark.parametrize("value", ["ssl", "TLS", "none,tls"])
-    def test_anything_else_is_refused(self, monkeypatch, value):
+    def test_anything_else_is_refused(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         monkeypatch.setenv("X", value)
 
         with pytest.raises(ImproperlyConfigured) as refused:
@@ -60,7 +64,9 @@ class TestANumber:
     @pytest.mark.parametrize(
         ("value", "read"), [("5", 5), (" 7 ", 7), ("", 3), ("999999999", 10**9 - 1)]
     )
-    def test_an_integer_is_read(self, monkeypatch, value, read):
+    def test_an_integer_is_read(
+        self, monkeypatch: pytest.MonkeyPatch, value: str, read: int
+    ) -> None:
         monkeypatch.setenv("X", value)
 
         assert env.integer("X", 3, minimum=2) == read
@@ -69,14 +75,16 @@ class TestANumber:
     @pytest.mark.parametrize(
         ("value", "read"), [("5", 5.0), ("0.25", 0.25), ("1e-3", 0.001), ("", 3.5)]
     )
-    def test_seconds_may_have_a_fraction(self, monkeypatch, value, read):
+    def test_seconds_may_have_a_fraction(
+        self, monkeypatch: pytest.MonkeyPatch, value: str, read: float
+    ) -> None:
         monkeypatch.setenv("X", value)
 
         assert env.seconds("X", 3.5) == read
         assert isinstance(env.seconds("X", 3.5), float)
 
     @pytest.mark.parametrize("value", ["1", "0", "-5", "1000000000", "9" * 30])
-    def test_it_is_refused_out_of_bounds(self, monkeypatch, value):
+    def test_it_is_refused_out_of_bounds(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         monkeypatch.setenv("X", value)
 
         for read, kind in ((env.integer, "whole number"), (env.seconds, "number")):
@@ -85,7 +93,7 @@ class TestANumber:
             assert str(refused.value).startswith(f"X is {value!r}: set it to a {kind}, 2 or more")
 
     @pytest.mark.parametrize("value", ["five", "5s", "1,5", "0x10", "--5", "5 6", "None"])
-    def test_it_is_refused_if_it_is_none(self, monkeypatch, value):
+    def test_it_is_refused_if_it_is_none(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         monkeypatch.setenv("X", value)
 
         for read, kind in ((env.integer, "whole number"), (env.seconds, "number")):
@@ -94,13 +102,13 @@ class TestANumber:
             assert str(refused.value) == f"X is {value!r}: set it to a {kind}, 0 or more."
 
     @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
-    def test_seconds_end(self, monkeypatch, value):
+    def test_seconds_end(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         monkeypatch.setenv("X", value)
 
         with pytest.raises(ImproperlyConfigured, match=f"^X is '{value}': set it to a number"):
             env.seconds("X", 3)
 
-    def test_an_integer_has_no_fraction(self, monkeypatch):
+    def test_an_integer_has_no_fraction(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("X", "1.5")
 
         with pytest.raises(ImproperlyConfigured, match=r"^X is '1.5': set it to a whole number"):
@@ -108,13 +116,15 @@ class TestANumber:
 
 
 class TestWhatIsRequired:
-    def test_it_is_read(self, monkeypatch):
+    def test_it_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("X", "value")
 
         assert env.required("X", "set it") == "value"
 
     @pytest.mark.parametrize("value", ["", " "])
-    def test_it_is_refused_where_it_is_missing(self, monkeypatch, value):
+    def test_it_is_refused_where_it_is_missing(
+        self, monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
         monkeypatch.setenv("X", value)
 
         with pytest.raises(ImproperlyConfigured) as refused:
@@ -125,7 +135,7 @@ class TestWhatIsRequired:
 
 
 @pytest.fixture
-def read_settings(monkeypatch, tmp_path) -> Callable[..., dict[str, Any]]:
+def read_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Read the settings anew, with no environment variables but those given."""
 
     def read(**variables: str) -> dict[str, Any]:
@@ -139,7 +149,7 @@ def read_settings(monkeypatch, tmp_path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def python(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run Python in a process that has no environment variables but those given."""
 
     def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -161,7 +171,9 @@ def python(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 class TestDevelopment:
-    def test_everything_falls_back_on_the_embedded(self, read_settings, tmp_path):
+    def test_everything_falls_back_on_the_embedded(
+        self, read_settings: Callable[..., dict[str, Any]], tmp_path: Path
+    ) -> None:
         settings = read_settings()
 
         assert settings["DATABASES"]["default"]["NAME"] == f"{tmp_path}/db.sqlite3"
@@ -171,7 +183,9 @@ class TestDevelopment:
         assert folders["data_folder_in"] == folders["data_folder_out"]
         assert folders["data_folder_in"].startswith(str(tmp_path))
 
-    def test_each_part_falls_back_on_its_own(self, read_settings):
+    def test_each_part_falls_back_on_its_own(
+        self, read_settings: Callable[..., dict[str, Any]]
+    ) -> None:
         with_database = read_settings(DATABASE_URL=PRODUCTION["DATABASE_URL"])
         with_broker = read_settings(RABBITMQ_URL=PRODUCTION["RABBITMQ_URL"], DATABASE_URL=" ")
 
@@ -180,7 +194,9 @@ class TestDevelopment:
         assert with_broker["DATABASES"]["default"]["ENGINE"].endswith("sqlite3")
         assert with_broker["CELERY_BROKER_URL"] == PRODUCTION["RABBITMQ_URL"]
 
-    def test_stripe_falls_back_on_the_sandbox_unless_there_is_a_key(self, read_settings):
+    def test_stripe_falls_back_on_the_sandbox_unless_there_is_a_key(
+        self, read_settings: Callable[..., dict[str, Any]]
+    ) -> None:
         assert read_settings()["STRIPE_API_BASE"] == "http://127.0.0.1:12111"
         with_key = read_settings(STRIPE_SECRET_KEY="sk_test_x")
         assert with_key["STRIPE_API_BASE"] == "https://api.stripe.com"
@@ -188,7 +204,9 @@ class TestDevelopment:
         assert with_base["STRIPE_API_BASE"] == "http://localhost:1"
         assert with_base["STRIPE_SECRET_KEY"] == "sk_test_sandbox"
 
-    def test_mails_become_files_unless_there_is_a_server(self, read_settings, tmp_path):
+    def test_mails_become_files_unless_there_is_a_server(
+        self, read_settings: Callable[..., dict[str, Any]], tmp_path: Path
+    ) -> None:
         settings = read_settings()
         assert settings["SMTP_HOST"] == settings["MAIL_FILES"]
         assert tmp_path / "mail" == settings["MAIL_DIR"]
@@ -206,8 +224,12 @@ class TestDevelopment:
         ],
     )
     def test_mail_is_encrypted_unless_it_stays_on_this_machine(
-        self, read_settings, variables, security, port
-    ):
+        self,
+        read_settings: Callable[..., dict[str, Any]],
+        variables: dict[str, str],
+        security: str,
+        port: int,
+    ) -> None:
         settings = read_settings(**variables)
         assert (settings["SMTP_SECURITY"], settings["SMTP_PORT"]) == (security, port)
 
@@ -220,11 +242,15 @@ class TestDevelopment:
             "Été <a@été.fr>",
         ],
     )
-    def test_the_sender_may_have_a_name(self, read_settings, sender):
+    def test_the_sender_may_have_a_name(
+        self, read_settings: Callable[..., dict[str, Any]], sender: str
+    ) -> None:
         assert read_settings(EMAIL_FROM=sender)["EMAIL_FROM"] == sender
 
     @pytest.mark.parametrize("hosts", ["a.example,b.example", " a.example , b.example,"])
-    def test_hosts_are_listed_with_commas(self, read_settings, hosts):
+    def test_hosts_are_listed_with_commas(
+        self, read_settings: Callable[..., dict[str, Any]], hosts: str
+    ) -> None:
         assert read_settings(DJANGO_ALLOWED_HOSTS=hosts)["ALLOWED_HOSTS"] == [
             "a.example",
             "b.example",
@@ -276,7 +302,9 @@ class TestDevelopment:
             ("TIME_ZONE", "Nowhere/City"),
         ],
     )
-    def test_a_wrong_value_is_refused_in_a_sentence(self, read_settings, name, value):
+    def test_a_wrong_value_is_refused_in_a_sentence(
+        self, read_settings: Callable[..., dict[str, Any]], name: str, value: str
+    ) -> None:
         with pytest.raises(ImproperlyConfigured) as refused:
             read_settings(**{name: value})
 
@@ -303,15 +331,17 @@ class TestDevelopment:
         ],
     )
     def test_a_password_is_never_half_set_nor_sent_in_the_clear(
-        self, read_settings, variables, named
-    ):
+        self, read_settings: Callable[..., dict[str, Any]], variables: dict[str, str], named: str
+    ) -> None:
         with pytest.raises(ImproperlyConfigured) as refused:
             read_settings(**variables)
 
         assert str(refused.value).startswith(named)
         assert "hidden-word" not in str(refused.value)
 
-    def test_a_process_with_a_wrong_value_does_not_start(self, python):
+    def test_a_process_with_a_wrong_value_does_not_start(
+        self, python: Callable[..., subprocess.CompletedProcess[str]]
+    ) -> None:
         done = python("-c", "import django; django.setup()", EVENT_DELIVERY_LIMIT="none")
 
         assert done.returncode != 0
@@ -321,11 +351,15 @@ class TestDevelopment:
 class TestProduction:
     SECRETS = [name for name in PRODUCTION if name != "DJANGO_ENV"]
 
-    def test_it_starts_with_all_that_it_needs(self, read_settings):
+    def test_it_starts_with_all_that_it_needs(
+        self, read_settings: Callable[..., dict[str, Any]]
+    ) -> None:
         assert read_settings(**PRODUCTION)["PRODUCTION"] is True
 
     @pytest.mark.parametrize("name", SECRETS)
-    def test_nothing_falls_back(self, python, name):
+    def test_nothing_falls_back(
+        self, python: Callable[..., subprocess.CompletedProcess[str]], name: str
+    ) -> None:
         rest = {other: value for other, value in PRODUCTION.items() if other != name}
 
         done = python("-c", "import django; django.setup()", **rest)
@@ -334,13 +368,17 @@ class TestProduction:
         assert f"ImproperlyConfigured: {name} is not set, and nothing falls back" in done.stderr
 
     @pytest.mark.parametrize("name", SECRETS)
-    def test_a_blank_is_nothing(self, read_settings, name):
+    def test_a_blank_is_nothing(
+        self, read_settings: Callable[..., dict[str, Any]], name: str
+    ) -> None:
         with pytest.raises(
             ImproperlyConfigured, match=f"^{name} is not set, and nothing falls back"
         ):
             read_settings(**PRODUCTION | {name: " "})
 
-    def test_django_finds_nothing_unsafe(self, python):
+    def test_django_finds_nothing_unsafe(
+        self, python: Callable[..., subprocess.CompletedProcess[str]]
+    ) -> None:
         command = ["manage.py", "check", "--deploy", "--fail-level", "WARNING"]
 
         done = python(*command, **PRODUCTION, **STRIPE, **MAIL)
@@ -348,7 +386,9 @@ class TestProduction:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == "System check identified no issues (0 silenced).\n"
 
-    def test_django_finds_a_short_secret(self, python):
+    def test_django_finds_a_short_secret(
+        self, python: Callable[..., subprocess.CompletedProcess[str]]
+    ) -> None:
         """The control: that check would fail."""
         command = ["manage.py", "check", "--deploy", "--fail-level", "WARNING"]
 
@@ -358,34 +398,44 @@ class TestProduction:
         assert "security.W009" in done.stderr
 
     @pytest.mark.parametrize("name", STRIPE)
-    def test_a_deployment_without_stripes_secrets_is_found(self, python, name):
+    def test_a_deployment_without_stripes_secrets_is_found(
+        self, python: Callable[..., subprocess.CompletedProcess[str]], name: str
+    ) -> None:
         done = python("manage.py", "check", "--deploy", **PRODUCTION, **STRIPE | {name: ""})
 
         assert done.returncode == 1
         assert f"(payments.E001) {name} is not set" in done.stderr
 
     @pytest.mark.parametrize("name", MAIL)
-    def test_a_deployment_without_a_mail_server_or_a_sender_is_found(self, python, name):
+    def test_a_deployment_without_a_mail_server_or_a_sender_is_found(
+        self, python: Callable[..., subprocess.CompletedProcess[str]], name: str
+    ) -> None:
         done = python("manage.py", "check", "--deploy", **PRODUCTION, **STRIPE, **MAIL | {name: ""})
 
         assert done.returncode == 1
         assert f"(notifications.E001) {name} is not set" in done.stderr
 
-    def test_the_cleanup_is_whole_in_every_process(self, python):
+    def test_the_cleanup_is_whole_in_every_process(
+        self, python: Callable[..., subprocess.CompletedProcess[str]]
+    ) -> None:
         whole = "from booking_platform.messaging.retention import CLEANUP"
         done = python("-c", f"import django; django.setup(); {whole}; print(*CLEANUP)")
 
         assert "forget_processed_events" in done.stdout
         assert "forget_recipients" in done.stdout
 
-    def test_a_lease_that_is_shorter_than_a_mail_server_may_take_is_found(self, python):
+    def test_a_lease_that_is_shorter_than_a_mail_server_may_take_is_found(
+        self, python: Callable[..., subprocess.CompletedProcess[str]]
+    ) -> None:
         short = PRODUCTION | STRIPE | MAIL | {"LEASE_SECONDS": "120", "SMTP_TIMEOUT_SECONDS": "60"}
         done = python("manage.py", "check", "--deploy", "--fail-level", "WARNING", **short)
 
         assert done.returncode == 1
         assert "(notifications.W001) LEASE_SECONDS is 120, but" in done.stderr
 
-    def test_stripe_itself_is_asked_in_production(self, read_settings):
+    def test_stripe_itself_is_asked_in_production(
+        self, read_settings: Callable[..., dict[str, Any]]
+    ) -> None:
         settings = read_settings(**PRODUCTION, **STRIPE)
 
         assert settings["STRIPE_API_BASE"] == "https://api.stripe.com"
@@ -397,8 +447,12 @@ class TestTheRetention:
         ("days", "window", "needed"), [("3", "7", 8), ("7", "7", 8), ("30", "30", 31)]
     )
     def test_it_outlives_the_longest_retry_and_the_replay_window(
-        self, python, days, window, needed
-    ):
+        self,
+        python: Callable[..., subprocess.CompletedProcess[str]],
+        days: str,
+        window: str,
+        needed: int,
+    ) -> None:
         limits = {"RETENTION_DAYS": days, "REPLAY_WINDOW_DAYS": window}
 
         done = python("manage.py", "check", **limits)
@@ -410,7 +464,9 @@ class TestTheRetention:
         ) in done.stderr
         assert "HINT: Raise RETENTION_DAYS or lower REPLAY_WINDOW_DAYS." in done.stderr
 
-    def test_it_may_be_just_as_long(self, python):
+    def test_it_may_be_just_as_long(
+        self, python: Callable[..., subprocess.CompletedProcess[str]]
+    ) -> None:
         done = python("manage.py", "check", RETENTION_DAYS="8")
 
         assert done.returncode == 0, done.stderr

@@ -15,8 +15,9 @@ from celery.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
+from celery.worker import request as celery_requests
 from celery.worker import state
-from celery.worker.request import Request, create_request_cls
+from celery.worker.request import Request
 from kombu.message import Message
 
 import booking_platform.messaging.tasks  # noqa: F401  (registers its Celery tasks)
@@ -32,6 +33,9 @@ from booking_platform.messaging.groups import (
 
 TASK = "catalog.booking_created"
 QUEUE = "tour-catalog.booking-created"
+PID: Any = 4711  # celery-types take a process id for text
+
+End = Callable[[Request], object]
 
 
 class Pool(BasePool):
@@ -64,10 +68,11 @@ class Group:
         self.request = self._request()
 
     def _request(self) -> Request:
-        """Make the request as Celery's worker does (celery.worker.strategy)."""
+        """Build the request as Celery's worker does (celery.worker.strategy)."""
         task = app.tasks[TASK]
-        made = create_request_cls(task.Request, task, self.pool, "host", None, app=app)
-        return made(
+        create = celery_requests.create_request_cls  # type: ignore[attr-defined]  # celery-types leave it out
+        made = create(task.Request, task, self.pool, "host", None, app=app)
+        request: Request = made(
             self.message,
             on_ack=self.message.ack_log_error,
             on_reject=self.message.reject_log_error,
@@ -78,6 +83,7 @@ class Group:
             body=self.message.body,
             headers=self.message.headers,
         )
+        return request
 
 
 @pytest.fixture(autouse=True)
@@ -102,12 +108,12 @@ def succeed(request: Request) -> None:
     request.on_success((False, None, 0.1))
 
 
-def fail_with(error: BaseException) -> Callable[[Request], None]:
+def fail_with(error: BaseException) -> End:
     """End it as the pool reports an error that the task raised."""
     return lambda request: request.on_success((True, raised(error), 0.1))
 
 
-def die_with(error: BaseException) -> Callable[[Request], None]:
+def die_with(error: BaseException) -> End:
     """End it as the pool reports an error of its own."""
     return lambda request: request.on_failure(raised(error))
 
@@ -119,7 +125,7 @@ def revoke(request: Request) -> None:
 
 def revoke_by_stamp(request: Request) -> None:
     request.request_dict.update(stamped_headers=["tenant"], stamps={"tenant": "a"})
-    state.revoked_stamps["tenant"] = ["a"]
+    state.revoked_stamps["tenant"] = ["a"]  # type: ignore[assignment]  # Celery stores lists
     assert request.revoked()
 
 
@@ -129,20 +135,26 @@ def expire(request: Request) -> None:
 
 
 def terminate(request: Request) -> None:
-    request.on_accepted(4711, 0.0)
+    request.on_accepted(PID, 0.0)
     pool = Pool()
     request.terminate(pool)
-    assert pool.killed == [4711]
+    assert pool.killed == [PID]
     request.on_failure(raised(Terminated("SIGTERM")))
 
 
 def terminate_before_it_starts(request: Request) -> None:
     request.terminate(Pool())
-    request.on_accepted(4711, 0.0)
+    request.on_accepted(PID, 0.0)
     request.on_failure(raised(Terminated("SIGTERM")))
 
 
-ENDS_WITHOUT_SUCCESS = {
+def time_out_twice(request: Request) -> None:
+    """End it as the pool does that reports a hard time limit by both of its ways."""
+    request.on_timeout(False, 10)
+    request.on_failure(raised(TimeLimitExceeded(10)))
+
+
+ENDS_WITHOUT_SUCCESS: dict[str, End] = {
     "a bug": fail_with(ValueError("bug")),
     "a soft time limit": fail_with(SoftTimeLimitExceeded()),
     "a retry": fail_with(Retry("later")),
@@ -152,10 +164,7 @@ ENDS_WITHOUT_SUCCESS = {
     "a lost process": die_with(WorkerLostError("SIGKILL")),
     "a process that exits": die_with(SystemExit(1)),
     "a hard time limit": lambda request: request.on_timeout(False, 10),
-    "a hard time limit, told twice": lambda request: (
-        request.on_timeout(False, 10),
-        request.on_failure(raised(TimeLimitExceeded(10))),
-    ),
+    "a hard time limit, told twice": time_out_twice,
     "a killed process": die_with(Terminated("SIGKILL")),
     "terminated": terminate,
     "terminated early": terminate_before_it_starts,
@@ -168,37 +177,37 @@ ENDS_WITHOUT_SUCCESS = {
 
 
 class TestAGroupsEnd:
-    def test_success_acknowledges_it(self, group):
+    def test_success_acknowledges_it(self, group: Group) -> None:
         succeed(group.request)
 
         assert group.answers == ["ack"]
 
     @pytest.mark.parametrize("end", ENDS_WITHOUT_SUCCESS.values(), ids=ENDS_WITHOUT_SUCCESS)
-    def test_anything_else_returns_it(self, group, end):
+    def test_anything_else_returns_it(self, group: Group, end: End) -> None:
         end(group.request)
 
         assert group.answers == ["reject"]
 
     @pytest.mark.parametrize("end", ENDS_WITHOUT_SUCCESS.values(), ids=ENDS_WITHOUT_SUCCESS)
-    def test_a_late_success_changes_no_answer(self, group, end):
+    def test_a_late_success_changes_no_answer(self, group: Group, end: End) -> None:
         end(group.request)
         succeed(group.request)
 
         assert group.answers == ["reject"]
 
     @pytest.mark.parametrize("end", ENDS_WITHOUT_SUCCESS.values(), ids=ENDS_WITHOUT_SUCCESS)
-    def test_success_is_final(self, group, end):
+    def test_success_is_final(self, group: Group, end: End) -> None:
         succeed(group.request)
         end(group.request)
 
         assert group.answers == ["ack"]
 
-    def test_a_soft_time_limit_alone_is_no_end(self, group):
+    def test_a_soft_time_limit_alone_is_no_end(self, group: Group) -> None:
         group.request.on_timeout(True, 10)
 
         assert group.answers == []
 
-    def test_one_group_says_nothing_of_another(self, group):
+    def test_one_group_says_nothing_of_another(self, group: Group) -> None:
         other = Group()
         succeed(group.request)
 
@@ -206,7 +215,7 @@ class TestAGroupsEnd:
 
         assert other.answers == ["reject"]
 
-    def test_a_revoked_group_does_not_run(self, group):
+    def test_a_revoked_group_does_not_run(self, group: Group) -> None:
         state.revoked.add(group.request.id)
 
         with pytest.raises(TaskRevokedError):
@@ -217,14 +226,14 @@ class TestAGroupsEnd:
 
 
 class TestAGroupsMessage:
-    def test_celery_is_told_of_a_task_and_not_of_customers(self, group):
+    def test_celery_is_told_of_a_task_and_not_of_customers(self, group: Group) -> None:
         info = group.request.info(safe=False)
 
         assert (info["name"], info["args"]) == (TASK, f"<3 of {QUEUE}>")
         assert group.message.headers["id"] == group.message.properties["correlation_id"]
         assert Group().message.headers["id"] != group.message.headers["id"]
 
-    def test_its_body_goes_to_the_pool_as_it_is(self, group):
+    def test_its_body_goes_to_the_pool_as_it_is(self, group: Group) -> None:
         group.request.execute_using_pool(group.pool)
 
         [((_trace, (name, _id, _request, body, *encoding), *_), _)] = group.pool.given
@@ -242,12 +251,14 @@ class TestAGroupsMessage:
             (b"", b""),
         ],
     )
-    def test_a_body_is_bytes_whatever_the_transport_makes_of_it(self, body, raw):
+    def test_a_body_is_bytes_whatever_the_transport_makes_of_it(
+        self, body: str | bytes | memoryview, raw: bytes
+    ) -> None:
         [[deliveries], *_] = Group(body=body).message.body
 
         assert deliveries == [Delivery(raw, {})] * 3
 
-    def test_it_keeps_the_headers_that_mean_something(self):
+    def test_it_keeps_the_headers_that_mean_something(self) -> None:
         kept = {"task": "os.system", "x-death": [{"queue": "q"}], REPLAY_HEADER: 5}
         other = {"id": "x", "compression": None, "x-delivery-count": 3, "eta": "2999-01-01"}
 
@@ -261,7 +272,9 @@ class TestAGroupsMessage:
         ("info", "redelivered"),
         [({"redelivered": True}, True), ({"redelivered": False}, False), ({}, False)],
     )
-    def test_it_says_whether_it_is_a_redelivery(self, info, redelivered):
+    def test_it_says_whether_it_is_a_redelivery(
+        self, info: dict[str, bool], redelivered: bool
+    ) -> None:
         group = Group(delivery_info=info)
 
         assert group.request.delivery_info == {
@@ -273,7 +286,7 @@ class TestAGroupTask:
     @pytest.mark.parametrize(
         "name", [TASK, "catalog.booking_cancelled", "messaging.record_dead_letters"]
     )
-    def test_it_is_acknowledged_late_and_by_success_only(self, name):
+    def test_it_is_acknowledged_late_and_by_success_only(self, name: str) -> None:
         task = app.tasks[name]
 
         assert isinstance(task, GroupTask)

@@ -73,7 +73,9 @@ class Worker:
         self.drain()
         self.publish(body)
         with self.connection.clone() as other:
-            self.queues[0](other.channel()).get().requeue()
+            message = self.queues[0](other.channel()).get()
+            assert message is not None
+            message.requeue()
 
     def drain(self) -> None:
         """Take in all that the broker gives."""
@@ -84,7 +86,7 @@ class Worker:
                 return
 
     def run(self) -> list[list[str]]:
-        """Take in all that the broker gives, run the event loop; give the groups handed over."""
+        """Take in all that the broker gives, run the event loop; return the groups handed over."""
         before = len(self.groups)
         self.drain()
         while self.soon:
@@ -99,9 +101,8 @@ class Worker:
     def waiting(self, queue: int = 0) -> int:
         """Count what the broker would give to another worker."""
         with self.connection.clone() as other:
-            return (
-                other.channel().queue_declare(self.queues[queue].name, passive=True).message_count
-            )
+            channel: Any = other.channel()
+            return int(channel.queue_declare(self.queues[queue].name, passive=True).message_count)
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
 
 
 class TestAFreePool:
-    def test_it_gets_what_waits_at_once(self, worker):
+    def test_it_gets_what_waits_at_once(self, worker: Callable[..., Worker]) -> None:
         free = worker(batches=(100,))
 
         free.publish("a")
@@ -128,14 +129,16 @@ class TestAFreePool:
         free.publish("b", "c")
         assert free.run() == [["b", "c"]]
 
-    def test_it_gets_a_group_for_every_place(self, worker):
+    def test_it_gets_a_group_for_every_place(self, worker: Callable[..., Worker]) -> None:
         free = worker(batches=(2,), places=3)
 
         free.publish(*"abcdefgh")
 
         assert free.run() == [["a", "b"], ["c", "d"], ["e", "f"]]
 
-    def test_it_gets_a_message_that_says_whose_task_it_is(self, worker):
+    def test_it_gets_a_message_that_says_whose_task_it_is(
+        self, worker: Callable[..., Worker]
+    ) -> None:
         free = worker(batches=(2, 2), places=2)
         free.publish("a", queue=1)
 
@@ -145,7 +148,9 @@ class TestAFreePool:
         assert group.headers["task"] == "task-1"
         assert group.delivery_info["routing_key"] == free.queues[1].name
 
-    def test_what_kombu_cannot_decode_comes_by_its_bytes(self, worker):
+    def test_what_kombu_cannot_decode_comes_by_its_bytes(
+        self, worker: Callable[..., Worker]
+    ) -> None:
         free = worker(batches=(1,), places=2)
 
         free.publish("not zlib", headers={"compression": "application/x-gzip"})
@@ -155,7 +160,7 @@ class TestAFreePool:
 
 
 class TestABusyPool:
-    def test_it_lets_deliveries_gather_up_to_the_batch(self, worker):
+    def test_it_lets_deliveries_gather_up_to_the_batch(self, worker: Callable[..., Worker]) -> None:
         busy = worker(batches=(3,))
         busy.publish("a")
         busy.run()
@@ -169,7 +174,9 @@ class TestABusyPool:
         assert busy.run() == [["e", "f"]]
 
     @pytest.mark.parametrize("settle", [ack, reject])
-    def test_a_settled_group_frees_one_place(self, worker, settle):
+    def test_a_settled_group_frees_one_place(
+        self, worker: Callable[..., Worker], settle: Callable[[GroupMessage], None]
+    ) -> None:
         busy = worker(batches=(1,), places=2)
         busy.publish(*"abcd")
         busy.run()
@@ -178,7 +185,7 @@ class TestABusyPool:
 
         assert busy.run() == [["c"]]
 
-    def test_its_places_are_counted_each_time(self, worker):
+    def test_its_places_are_counted_each_time(self, worker: Callable[..., Worker]) -> None:
         busy = worker(batches=(1,), places=2)
         busy.places = 1
         busy.publish("a", "b")
@@ -188,7 +195,9 @@ class TestABusyPool:
         busy.publish("c")
         assert busy.run() == [["b"]]
 
-    def test_it_holds_back_two_batches_a_place_and_one_more(self, worker):
+    def test_it_holds_back_two_batches_a_place_and_one_more(
+        self, worker: Callable[..., Worker]
+    ) -> None:
         busy = worker(batches=(2,), places=2)
 
         busy.publish(*(str(number) for number in range(20)))
@@ -196,7 +205,7 @@ class TestABusyPool:
 
         assert busy.waiting() == 20 - 2 * (2 * 2 + 1)
 
-    def test_it_acknowledges_nothing_early(self, worker):
+    def test_it_acknowledges_nothing_early(self, worker: Callable[..., Worker]) -> None:
         busy = worker(batches=(3,))
         busy.publish(*"abcdef")
         busy.run()
@@ -208,7 +217,7 @@ class TestABusyPool:
 
 
 class TestARedeliveredMessage:
-    def test_it_always_travels_alone(self, worker):
+    def test_it_always_travels_alone(self, worker: Callable[..., Worker]) -> None:
         free = worker(places=9)
         for bodies, redelivered in (("ab", "c"), ("", "d"), ("ef", "g")):
             free.publish(*bodies)
@@ -217,7 +226,7 @@ class TestARedeliveredMessage:
 
         assert sorted(free.run()) == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"], ["h"]]
 
-    def test_its_group_says_so(self, worker):
+    def test_its_group_says_so(self, worker: Callable[..., Worker]) -> None:
         free = worker(places=2)
         free.publish("a")
         free.publish_redelivered("b")
@@ -225,7 +234,9 @@ class TestARedeliveredMessage:
 
         assert [group.delivery_info["redelivered"] for group in free.groups] == [False, True]
 
-    def test_a_group_that_is_returned_comes_back_one_by_one(self, worker):
+    def test_a_group_that_is_returned_comes_back_one_by_one(
+        self, worker: Callable[..., Worker]
+    ) -> None:
         free = worker(places=3)
         free.publish(*"abc")
         assert free.run() == [["a", "b", "c"]]
@@ -236,7 +247,7 @@ class TestARedeliveredMessage:
 
 
 class TestSeveralQueues:
-    def test_they_take_turns(self, worker):
+    def test_they_take_turns(self, worker: Callable[..., Worker]) -> None:
         busy = worker(batches=(1, 1, 1))
         for queue, bodies in enumerate(("abc", "de", "f")):
             busy.publish(*bodies, queue=queue)
@@ -251,7 +262,7 @@ class TestSeveralQueues:
             [0, 1, 2, 0, 1, 0], [1, 2, 0, 1, 0, 0], [2, 0, 1, 0, 1, 0]
         )  # fmt: skip
 
-    def test_a_flood_in_one_holds_up_no_other(self, worker):
+    def test_a_flood_in_one_holds_up_no_other(self, worker: Callable[..., Worker]) -> None:
         busy = worker(batches=(5, 1))
         busy.publish(*(str(number) for number in range(100)))
         busy.run()
@@ -264,7 +275,7 @@ class TestSeveralQueues:
 
         assert ["urgent"] in [busy.bodies(group) for group in busy.groups]
 
-    def test_they_never_share_a_group(self, worker):
+    def test_they_never_share_a_group(self, worker: Callable[..., Worker]) -> None:
         free = worker(batches=(5, 5), places=2)
         free.publish("a", "b", queue=0)
         free.publish("c", queue=1)
@@ -273,7 +284,7 @@ class TestSeveralQueues:
 
 
 class TestStopping:
-    def test_it_returns_what_waits_and_takes_no_more(self, worker):
+    def test_it_returns_what_waits_and_takes_no_more(self, worker: Callable[..., Worker]) -> None:
         stopping = worker(batches=(2,))
         stopping.publish(*"abcd")
         stopping.run()
@@ -286,7 +297,9 @@ class TestStopping:
         assert stopping.waiting() == 3
 
     @pytest.mark.parametrize("first", [0, 1], ids=["in order", "newest first"])
-    def test_what_runs_still_ends_and_is_acknowledged(self, worker, first):
+    def test_what_runs_still_ends_and_is_acknowledged(
+        self, worker: Callable[..., Worker], first: int
+    ) -> None:
         stopping = worker(batches=(3,), places=2)
         stopping.publish(*"abcdef")
         stopping.run()
@@ -299,7 +312,7 @@ class TestStopping:
 
         assert stopping.waiting() == 0
 
-    def test_what_fails_meanwhile_returns(self, worker):
+    def test_what_fails_meanwhile_returns(self, worker: Callable[..., Worker]) -> None:
         stopping = worker(batches=(3,), places=2)
         stopping.publish(*"abcdef")
         stopping.run()
@@ -311,7 +324,7 @@ class TestStopping:
 
         assert stopping.waiting() == 3
 
-    def test_what_does_not_end_returns(self, worker):
+    def test_what_does_not_end_returns(self, worker: Callable[..., Worker]) -> None:
         stopping = worker(batches=(3,), places=2)
         stopping.publish(*"abcdef")
         stopping.run()
@@ -325,7 +338,9 @@ class TestStopping:
 
 class TestForgetting:
     @pytest.mark.parametrize("settle", [ack, reject])
-    def test_old_answers_touch_nothing(self, worker, settle):
+    def test_old_answers_touch_nothing(
+        self, worker: Callable[..., Worker], settle: Callable[[GroupMessage], None]
+    ) -> None:
         lost = worker(batches=(3,))
         lost.publish(*"abcd")
         lost.run()
@@ -337,7 +352,7 @@ class TestForgetting:
         lost.connection.release()
         assert lost.waiting() == 4
 
-    def test_nothing_more_is_handed_over(self, worker):
+    def test_nothing_more_is_handed_over(self, worker: Callable[..., Worker]) -> None:
         lost = worker(batches=(1,), places=2)
         lost.publish("a", "b")
         lost.drain()
@@ -351,7 +366,7 @@ class TestForgetting:
 class TestWithoutAnEventLoop:
     """As with Kombu's virtual transports: groups are acked from the threads of the pool."""
 
-    def test_it_hands_over_from_a_thread_of_its_own(self, tmp_path):
+    def test_it_hands_over_from_a_thread_of_its_own(self, tmp_path: Path) -> None:
         worker = Worker(tmp_path, batches=(10,), places=4)
         handed, caller = [], threading.current_thread()
         seen: list[str] = []
@@ -384,6 +399,12 @@ class TestWithoutAnEventLoop:
         assert worker.waiting() == 0
 
 
+def message(body: bytes, tag: int, channel: object) -> Message:
+    """Return a message as AMQP delivers it; for kombu-types its parts can be text only."""
+    parts: dict[str, Any] = {"body": body, "delivery_tag": tag, "channel": channel}
+    return Message(**parts)
+
+
 class Broker:
     """A model of RabbitMQ's side of one channel: deliveries, and what was said of each."""
 
@@ -397,7 +418,7 @@ class Broker:
 
     def deliver(self) -> Message:
         tag = 1 + len(self.outstanding) + len(self.acked) + len(self.returned)
-        self.outstanding[tag] = Message(b"", tag, channel=self)
+        self.outstanding[tag] = message(b"", tag, self)
         return self.outstanding[tag]
 
     def basic_ack(self, tag: int, multiple: bool = False) -> None:
@@ -420,8 +441,11 @@ class Broker:
             kind.add(tag)
 
 
+Endings = tuple[list[int], list[tuple[int, bool, bool]]]
+
+
 @st.composite
-def endings(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, bool, bool]]]:
+def endings(draw: st.DrawFn) -> Endings:
     """Draw groups by their sizes, and how some end: which, well or not, after a stop or before."""
     sizes = draw(st.lists(st.integers(1, 3), max_size=6))
     order = draw(st.permutations(range(len(sizes))))[: draw(st.integers(0, len(sizes)))]
@@ -435,8 +459,10 @@ class TestAcknowledgements:
 
     @given(endings(), st.integers(0, 2))
     @settings(deadline=None, max_examples=300)
-    def test_they_say_of_every_delivery_what_became_of_its_group(self, ends, waiting):
-        sizes, ends = ends
+    def test_they_say_of_every_delivery_what_became_of_its_group(
+        self, drawn: Endings, waiting: int
+    ) -> None:
+        sizes, ends = drawn
         broker, source = Broker(), Source(Queue("queue"), "task", batch=3)
         source.channel = broker
         groups: list[list[Message]] = []
@@ -462,7 +488,7 @@ class TestAcknowledgements:
         assert broker.acked == succeeded
         assert not broker.outstanding
 
-    def test_after_a_stop_they_wait_for_what_is_older(self):
+    def test_after_a_stop_they_wait_for_what_is_older(self) -> None:
         broker, source = Broker(), Source(Queue("queue"), "task", batch=1)
         source.channel = broker
         groups: list[GroupMessage] = []
@@ -478,7 +504,7 @@ class TestAcknowledgements:
         intake.close(at_once)
         assert broker.acked == {1, 2}
 
-    def test_a_group_takes_one_command_where_nothing_older_is_open(self):
+    def test_a_group_takes_one_command_where_nothing_older_is_open(self) -> None:
         broker, source = Broker(), Source(Queue("queue"), "task", batch=100)
         for _ in range(100):
             source.receive(broker.deliver())
@@ -489,10 +515,13 @@ class TestAcknowledgements:
         assert broker.acked == set(range(1, 101))
 
     @pytest.mark.parametrize("answer", ["ack", "reject"])
-    def test_an_answer_that_does_not_reach_the_broker_is_logged(self, answer, caplog):
+    def test_an_answer_that_does_not_reach_the_broker_is_logged(
+        self, answer: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         source = Source(Queue("queue"), "task", batch=1)
-        source.consume(BrokenConnection(), 1, source.receive)
-        source.receive(Message(b"{}", delivery_tag=1, channel=BrokenChannel()))
+        connection: Any = BrokenConnection()
+        source.consume(connection, 1, source.receive)
+        source.receive(message(b"{}", 1, BrokenChannel()))
         group = source.next_group()
 
         source.ack(group, closing=False) if answer == "ack" else source.reject(group)

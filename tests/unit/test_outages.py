@@ -10,7 +10,7 @@ from booking_platform.messaging.outages import passes
 
 
 def raised(cause: Exception) -> Error:
-    """Give the error as Django raises it."""
+    """Return the error as Django raises it."""
     error = DatabaseError(str(cause))
     error.__cause__ = cause
     return error

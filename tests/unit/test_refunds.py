@@ -18,7 +18,7 @@ KEY = idempotency_key("BK-1")
 
 
 def row(**columns: Any) -> IdempotencyStore:
-    """Give a refund of 150 euros that was sent a minute ago and not heard of since."""
+    """Return a refund of 150 euros that was sent a minute ago and not heard of since."""
     known: dict[str, Any] = {
         "booking_id": "BK-1",
         "payment_id": "pi_1",

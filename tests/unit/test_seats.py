@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count, permutations, product
@@ -19,7 +19,7 @@ _numbers = count()
 
 
 def event(payload: Payload) -> Event:
-    """Give an event with an id of its own, as a producer that repeats itself may."""
+    """Return an event with a new id, as a producer that repeats itself may."""
     return Event(f"e-{next(_numbers)}", type(payload).__name__, NOW, payload, "")
 
 
@@ -78,11 +78,11 @@ class Ledger:
         return self
 
     def _waiting(self) -> int:
-        """Give the seats of cancellations whose creation has not come."""
+        """Count the seats of cancellations whose creation has not come."""
         return sum(b.seats for b in self.bookings.values() if b.state == State.CANCELLED)
 
 
-def known(state: str, seats: int = 3, tour_id: int = TOUR) -> Booking:
+def known(state: State, seats: int = 3, tour_id: int = TOUR) -> Booking:
     return Booking("BK-1", tour_id, seats, state)
 
 
@@ -93,7 +93,7 @@ class TestACreation:
     """The rows of the table in docs: created (b, n)."""
 
     @pytest.mark.parametrize("seats", [1, 10], ids=["some", "the last"])
-    def test_it_takes_seats_that_are_available(self, seats):
+    def test_it_takes_seats_that_are_available(self, seats: int) -> None:
         ledger = Ledger(tour(20, unledgered=10))
 
         decision = ledger.take(first := created("BK-1", seats))
@@ -104,7 +104,7 @@ class TestACreation:
         }
 
     @pytest.mark.parametrize("start", [tour(20, unledgered=18), tour(2), tour(0)])
-    def test_it_is_rejected_where_too_few_are_available(self, start):
+    def test_it_is_rejected_where_too_few_are_available(self, start: Seats) -> None:
         ledger = Ledger(start)
 
         decision = ledger.take(first := created("BK-1", 3))
@@ -116,7 +116,9 @@ class TestACreation:
 
     @pytest.mark.parametrize("seats", [3, 5], ids=["same seats", "other seats"])
     @pytest.mark.parametrize("unledgered", [0, 10])
-    def test_it_nets_to_zero_with_a_cancellation_that_came_first(self, unledgered, seats):
+    def test_it_nets_to_zero_with_a_cancellation_that_came_first(
+        self, unledgered: int, seats: int
+    ) -> None:
         ledger = Ledger(tour(20, unledgered=unledgered))
         early = cancelled("BK-1", 3)
         ledger.take(early)
@@ -131,7 +133,9 @@ class TestACreation:
 
     @pytest.mark.parametrize("state", [State.RESERVED, *SETTLED])
     @pytest.mark.parametrize("seats", [3, 5], ids=["same seats", "other seats"])
-    def test_it_changes_nothing_about_a_booking_that_was_created_before(self, state, seats):
+    def test_it_changes_nothing_about_a_booking_that_was_created_before(
+        self, state: State, seats: int
+    ) -> None:
         booking = known(state)
         start = tour(20, reserved=3 if state == State.RESERVED else 0)
         ledger = Ledger(start, bookings=(booking,))
@@ -151,7 +155,9 @@ class TestACreationWithoutABooking:
         ],
         ids=["takes the last", "takes all", "takes what is not owed", "takes none"],
     )
-    def test_it_counts_outside_the_ledger_where_what_it_takes_is_there(self, start, unledgered):
+    def test_it_counts_outside_the_ledger_where_what_it_takes_is_there(
+        self, start: Seats, unledgered: int
+    ) -> None:
         ledger = Ledger(start)
 
         decision = ledger.take(created(None, 10))
@@ -162,7 +168,7 @@ class TestACreationWithoutABooking:
     @pytest.mark.parametrize(
         "start", [tour(20, unledgered=11), tour(9), tour(5, unledgered=-4)], ids=["11", "9", "-4"]
     )
-    def test_it_is_rejected_where_that_is_not_there(self, start):
+    def test_it_is_rejected_where_that_is_not_there(self, start: Seats) -> None:
         ledger = Ledger(start)
 
         assert ledger.take(created(None, 10)) == (Outcome.REJECTED, start, start)
@@ -173,7 +179,7 @@ class TestACancellation:
     """The rows of the table in docs: cancelled (b, n)."""
 
     @pytest.mark.parametrize("seats", [3, 2, 5], ids=["same", "fewer", "more"])
-    def test_it_releases_the_seats_that_were_reserved_whatever_it_says(self, seats):
+    def test_it_releases_the_seats_that_were_reserved_whatever_it_says(self, seats: int) -> None:
         ledger = Ledger(tour(20, reserved=3), bookings=(known(State.RESERVED),))
 
         decision = ledger.take(event := cancelled("BK-1", seats))
@@ -183,7 +189,7 @@ class TestACancellation:
             "BK-1": Booking("BK-1", TOUR, 3, State.RELEASED, seats, "", event.event_id)
         }
 
-    def test_it_gives_back_seats_sold_outside_the_ledger(self):
+    def test_it_gives_back_seats_sold_outside_the_ledger(self) -> None:
         """The lesson's own test: from 10 to 12."""
         ledger = Ledger(tour(20, unledgered=10))
         assert ledger.tour.available == 10
@@ -197,7 +203,7 @@ class TestACancellation:
             "BK-1": Booking("BK-1", TOUR, 2, State.CANCELLED, 2, "", event.event_id)
         }
 
-    def test_it_waits_below_zero_for_its_creation(self):
+    def test_it_waits_below_zero_for_its_creation(self) -> None:
         ledger = Ledger(tour(20))
 
         ledger.take(cancelled("BK-1", 2))
@@ -207,25 +213,27 @@ class TestACancellation:
 
     @pytest.mark.parametrize("state", [*SETTLED, State.CANCELLED])
     @pytest.mark.parametrize("seats", [3, 5], ids=["same seats", "other seats"])
-    def test_it_changes_nothing_about_a_booking_that_holds_no_seats(self, state, seats):
+    def test_it_changes_nothing_about_a_booking_that_holds_no_seats(
+        self, state: State, seats: int
+    ) -> None:
         start, booking = tour(20, unledgered=4), known(state)
         ledger = Ledger(start, bookings=(booking,))
 
         assert ledger.take(cancelled("BK-1", seats)) == (Outcome.UNCHANGED, start, start)
         assert ledger.bookings == {"BK-1": booking}
 
-    def test_it_reduces_what_is_overbooked_before_it_frees_a_seat(self):
+    def test_it_reduces_what_is_overbooked_before_it_frees_a_seat(self) -> None:
         bookings = [Booking(f"BK-{seats}", TOUR, seats, State.RESERVED) for seats in (2, 3)]
         ledger = Ledger(tour(2, reserved=5), bookings=tuple(bookings))
 
-        available = [ledger.take(cancelled(f"BK-{n}", n)).after.available for n in (2, 3)]
+        numbers = [ledger.take(cancelled(f"BK-{n}", n)).after for n in (2, 3)]
 
-        assert available == [0, 2]
+        assert [each and each.available for each in numbers] == [0, 2]
 
 
 class TestAnEventThatFitsNothing:
     @pytest.mark.parametrize("make", [created, cancelled])
-    def test_an_unknown_tour_is_parked(self, make):
+    def test_an_unknown_tour_is_parked(self, make: Callable[..., Event]) -> None:
         ledger = Ledger(tour())
 
         [answer, *numbers] = ledger.take(make("BK-1", 1, tour=5))
@@ -236,7 +244,9 @@ class TestAnEventThatFitsNothing:
 
     @pytest.mark.parametrize("make", [created, cancelled])
     @pytest.mark.parametrize("state", State)
-    def test_a_booking_that_named_another_tour_is_parked(self, make, state):
+    def test_a_booking_that_named_another_tour_is_parked(
+        self, make: Callable[..., Event], state: State
+    ) -> None:
         other = tour(tour_id=2, reserved=3 if state == State.RESERVED else 0)
         booking = known(state, tour_id=2)
         ledger = Ledger(tour(), other, bookings=(booking,))
@@ -248,8 +258,9 @@ class TestAnEventThatFitsNothing:
         assert ledger.tours == {TOUR: tour(), 2: other}
         assert ledger.bookings == {"BK-1": booking}
 
-    def test_its_neighbours_are_decided(self):
-        given, bookings = {TOUR: tour()}, {}
+    def test_its_neighbours_are_decided(self) -> None:
+        given = {TOUR: tour()}
+        bookings: dict[str, Booking] = {}
 
         decisions, tours, _ = decide(
             given, bookings, [created("A", 1), created("B", 1, tour=5), created("C", 1)]
@@ -277,10 +288,10 @@ class Trip:
 
 
 def model(unledgered: int, trips: list[Trip], anonymous: list[int]) -> tuple[Seats, dict[str, str]]:
-    """Give the end of it all with no shortage, without a look at any order."""
+    """Return the tour and the states at the end, with no shortage, without a look at any order."""
     held = sum(trip.seats for trip in trips if trip.created and not trip.cancelled)
     owed = sum(trip.seats_cancelled for trip in trips if trip.cancelled and not trip.created)
-    states = {
+    states: dict[str, str] = {
         trip.name: (
             State.RELEASED if trip.created and trip.cancelled
             else State.RESERVED if trip.created
@@ -291,12 +302,13 @@ def model(unledgered: int, trips: list[Trip], anonymous: list[int]) -> tuple[Sea
     return tour(PLENTY, held, unledgered + sum(anonymous) - owed), states
 
 
+History = tuple[list[Trip], list[int], list[Event]]
 seat_numbers = st.integers(1, 6)
 tellings = st.sampled_from([(True, False), (False, True), (True, True)])
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[Trip], list[int], list[Event]]:
+def histories(draw: st.DrawFn) -> History:
     """Draw bookings, seats sold without one, and their events in some order, with repeats."""
     trips = [
         Trip(f"BK-{number}", draw(seat_numbers), *told, draw(seat_numbers))
@@ -311,7 +323,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Trip], list[int], list[Event]]:
 class TestWithNoShortage:
     @given(histories(), st.integers(0, 20))
     @settings(deadline=None)
-    def test_order_and_repetition_do_not_matter(self, history, unledgered):
+    def test_order_and_repetition_do_not_matter(self, history: History, unledgered: int) -> None:
         trips, anonymous, events = history
 
         ledger = Ledger(tour(PLENTY, unledgered=unledgered)).take_all(events)
@@ -319,7 +331,7 @@ class TestWithNoShortage:
         assert (ledger.tour, ledger.states) == model(unledgered, trips, anonymous)
 
     @pytest.mark.parametrize(("bookings", "times"), [(2, 2), (3, 1)])
-    def test_every_order_of_a_few_bookings_ends_the_same(self, bookings, times):
+    def test_every_order_of_a_few_bookings_ends_the_same(self, bookings: int, times: int) -> None:
         for told in product([(True, False), (False, True), (True, True)], repeat=bookings):
             trips = [Trip(f"BK-{n}", 2 + n, *each, 3) for n, each in enumerate(told)]
             payloads = [each.payload for trip in trips for each in trip.events(times)]
@@ -329,7 +341,9 @@ class TestWithNoShortage:
 
     @given(histories(), st.integers(0, 20))
     @settings(deadline=None)
-    def test_a_group_is_decided_as_its_events_would_be_alone(self, history, unledgered):
+    def test_a_group_is_decided_as_its_events_would_be_alone(
+        self, history: History, unledgered: int
+    ) -> None:
         *_, events = history
         together = Ledger(tour(9, unledgered=unledgered))
         alone = Ledger(tour(9, unledgered=unledgered))
@@ -347,6 +361,8 @@ def overbooked(seats: Seats) -> int:
 def check_shortage(ledger: Ledger, each: Event) -> None:
     """Take an event, and check that seats are given to whom they are there for, and no one else."""
     answer, before, after = ledger.take(each)
+    assert before is not None
+    assert after is not None
     payload = each.payload
     if answer in (Outcome.RESERVED, Outcome.REJECTED):
         takes = payload.seats_booked
@@ -364,7 +380,7 @@ def check_shortage(ledger: Ledger, each: Event) -> None:
 class TestWithAShortage:
     @given(histories(), st.integers(0, 12), st.integers(-6, 12))
     @settings(deadline=None)
-    def test_no_seat_is_given_twice(self, history, capacity, unledgered):
+    def test_no_seat_is_given_twice(self, history: History, capacity: int, unledgered: int) -> None:
         *_, events = history
         ledger = Ledger(tour(capacity, unledgered=unledgered))
 
@@ -372,7 +388,7 @@ class TestWithAShortage:
             check_shortage(ledger, each)
 
     @pytest.mark.parametrize("capacity", range(6))
-    def test_every_order_of_a_few_bookings_gives_no_seat_twice(self, capacity):
+    def test_every_order_of_a_few_bookings_gives_no_seat_twice(self, capacity: int) -> None:
         events = [created("A", 2), created("B", 3), cancelled("A", 2), cancelled("B", 3),
                   cancelled("C", 1), created(None, 2)]  # fmt: skip
         for order in permutations(events):
@@ -381,7 +397,7 @@ class TestWithAShortage:
                 check_shortage(ledger, each)
             assert ledger.states["C"] == State.CANCELLED
 
-    def test_the_order_decides_who_gets_the_last_seat(self):
+    def test_the_order_decides_who_gets_the_last_seat(self) -> None:
         events = {name: created(name, 2) for name in "ABC"}
         for order in permutations("ABC"):
             ledger = Ledger(tour(5)).take_all([events[name] for name in order])
@@ -389,7 +405,7 @@ class TestWithAShortage:
             assert [ledger.states[name] for name in order] == ["reserved", "reserved", "rejected"]
             assert ledger.tour.available == 1
 
-    def test_a_rejected_booking_gets_no_seat_that_comes_free_later(self):
+    def test_a_rejected_booking_gets_no_seat_that_comes_free_later(self) -> None:
         """Its customer was told; a repeat of the creation must not change the answer."""
         ledger = Ledger(tour(2)).take_all([created("A", 2), created("B", 2), cancelled("A", 2)])
 
