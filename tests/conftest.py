@@ -21,7 +21,6 @@ from catalog.models import Tour
 from notifications import smtp
 from tests.factories import TourFactory
 from tests.platform import Platform
-from tests.subjects import SUBJECTS
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -64,7 +63,7 @@ def mail_server(settings: Any) -> Iterator[MailServer]:
         smtp.hang_up()
 
 
-@pytest.fixture(params=sorted(SUBJECTS))
+@pytest.fixture(params=sorted(CONSUMERS))
 def consumer(request: pytest.FixtureRequest) -> Consumer:
     """Every registered consumer in turn: the laws hold for each."""
     return CONSUMERS[request.param]
