@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from catalog.models import Reservation
+from catalog.models import Reservation, Tour
 from tests.events import body, cancelled, created
 from tests.factories import TourFactory
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
@@ -16,7 +16,7 @@ CANCELLED = "tour-catalog.booking-cancelled"
 
 class TestBookings:
     def test_every_event_is_accounted_for(self, platform: Platform) -> None:
-        tours = [TourFactory(capacity=20) for _ in range(10)]
+        tours = [TourFactory.create(capacity=20) for _ in range(10)]
         events = [created(tours[n % 10].pk, f"B{n}") for n in range(500)]
         platform.start()
         platform.publish(events)
@@ -29,7 +29,7 @@ class TestBookings:
         assert parked() == []
 
     def test_two_workers_with_four_processes_each_lose_nothing_on_one_tour(
-        self, platform: Platform, tour
+        self, platform: Platform, tour: Tour
     ) -> None:
         for _ in range(2):
             platform.start("-c", "4", wait=False)
@@ -41,7 +41,7 @@ class TestBookings:
         assert tour.reserved_seats == 3000
         assert parked() == []
 
-    def test_repeats_have_no_effect_and_are_counted(self, platform: Platform, tour) -> None:
+    def test_repeats_have_no_effect_and_are_counted(self, platform: Platform, tour: Tour) -> None:
         event = created(tour.pk, "B", seats=2)
         platform.start()
         platform.publish([event] * 50)
@@ -56,7 +56,7 @@ class TestBookings:
     def test_the_same_cancellation_five_times_gives_seats_back_once(
         self, platform: Platform
     ) -> None:
-        tour = TourFactory(capacity=20, available_seats=10)
+        tour = TourFactory.create(capacity=20, available_seats=10)
         platform.start("-c", "2", "-Q", "catalog")  # the payments count their repeats too
         platform.publish([cancelled(tour.pk, "BK-42", seats=2)] * 5, key="booking.cancelled")
         platform.wait_for_processed(1, queue=CANCELLED)
@@ -69,7 +69,7 @@ class TestBookings:
 
 class TestHostileInput:
     def test_each_is_one_clear_dead_letter_and_the_next_event_is_processed(
-        self, platform: Platform, tour
+        self, platform: Platform, tour: Tour
     ) -> None:
         good = created(tour.pk, "B")
         bodies = {
@@ -101,7 +101,7 @@ class TestHostileInput:
 
     @pytest.mark.parametrize("task", ["celery.backend_cleanup", "catalog.booking_created"])
     def test_a_message_that_claims_to_be_a_task_runs_nothing(
-        self, platform: Platform, tour, task: str
+        self, platform: Platform, tour: Tour, task: str
     ) -> None:
         platform.start()
         event = created(tour.pk, "B", event_id="disguised")
@@ -114,7 +114,7 @@ class TestHostileInput:
         assert tour.reservations.count() == 1
 
     @pytest.mark.servers
-    def test_a_compressed_body_is_not_unpacked(self, platform: Platform, tour) -> None:
+    def test_a_compressed_body_is_not_unpacked(self, platform: Platform, tour: Tour) -> None:
         """Kombu would inflate it in the main process, where a small one could fill the memory."""
         platform.start()
         small = zlib.compress(body(created(tour.pk, "B")))
@@ -126,7 +126,7 @@ class TestHostileInput:
 
     @pytest.mark.servers
     def test_properties_that_can_not_be_read_do_not_end_the_worker(
-        self, platform: Platform, tour
+        self, platform: Platform, tour: Tour
     ) -> None:
         worker = platform.start()
         with platform.channel() as channel:
@@ -139,7 +139,9 @@ class TestHostileInput:
 
 
 class TestQueues:
-    def test_a_worker_takes_only_the_events_of_its_queues(self, platform: Platform, tour) -> None:
+    def test_a_worker_takes_only_the_events_of_its_queues(
+        self, platform: Platform, tour: Tour
+    ) -> None:
         maintenance = platform.start("-c", "1", "-Q", "maintenance")
         platform.publish([created(tour.pk, "B")])
         catalog = platform.start("-c", "1", "-Q", "catalog")
@@ -157,7 +159,7 @@ class TestQueues:
 
 class TestPools:
     @pytest.mark.parametrize("pool", ["threads", "solo"])
-    def test_other_pools_do_the_same(self, platform: Platform, tour, pool: str) -> None:
+    def test_other_pools_do_the_same(self, platform: Platform, tour: Tour, pool: str) -> None:
         platform.start("-P", pool, "-c", "4")
         platform.publish(created(tour.pk, f"B{n}") for n in range(300))
         platform.wait_for_processed(300)

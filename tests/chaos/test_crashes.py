@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import current_app
@@ -16,7 +17,7 @@ from tests.platform import Platform, assert_adds_up, counter, parked, processed
 FAULTY = "tests.faulty"
 
 
-def bookings(tour: Tour, count: int, prefix: str = "B") -> list[dict]:
+def bookings(tour: Tour, count: int, prefix: str = "B") -> list[dict[str, Any]]:
     return [created(tour.pk, f"{prefix}-{n}") for n in range(count)]
 
 
@@ -104,7 +105,9 @@ class TestWarmShutdown:
         process.suspend()
         platform.publish(bookings(tour, 1))
         inspect = current_app.control.inspect(timeout=2)
-        platform.wait_for(lambda: any(inspect.reserved().values()), "the pool has the group")
+        platform.wait_for(
+            lambda: any((inspect.reserved() or {}).values()), "the pool has the group"
+        )
         worker.process.send_signal(signal.SIGTERM)
         with platform.channel() as channel:
             other = (
@@ -148,7 +151,7 @@ class TestRemoteControl:
         started: Path = platform.folder / "slow-started"
         platform.wait_for(started.exists, "the group runs")
         inspect = current_app.control.inspect(timeout=2)
-        [[running]] = [tasks for tasks in inspect.active().values() if tasks]
+        [[running]] = [tasks for tasks in (inspect.active() or {}).values() if tasks]
         assert "slow" not in str(running["args"])
         current_app.control.revoke(running["id"], terminate=True, signal=signal.SIGKILL.name)
         gate.unlink()

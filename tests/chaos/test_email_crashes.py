@@ -1,6 +1,7 @@
 """E-mails whose workers are killed at every point, and whose mail server fails."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def mailing(platform: Platform, mail_server: MailServer) -> Platform:
     return platform
 
 
-def events(*bookings: str) -> list[dict]:
+def events(*bookings: str) -> list[dict[str, Any]]:
     return [cancelled(1, name, userEmail=address(name), event_id=f"e-{name}") for name in bookings]
 
 

@@ -2,13 +2,14 @@
 
 import os
 import signal
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
-from payments.models import IdempotencyStore
+from payments.models import Refund
 from tests.events import cancelled
 from tests.integration.test_refunds import FAULTS
 from tests.platform import Platform, parked
@@ -33,7 +34,7 @@ def paying(platform: Platform, stripe: Sandbox) -> Platform:
     return platform
 
 
-def events(payments: dict[str, str]) -> list[dict]:
+def events(payments: dict[str, str]) -> list[dict[str, Any]]:
     """One cancellation of 60 of 150 euros a booking, which Stripe would execute twice."""
     return [
         cancelled(1, booking, paymentId=payment, amount=60, event_id=f"e-{booking}")
@@ -43,7 +44,7 @@ def events(payments: dict[str, str]) -> list[dict]:
 
 def at_rest() -> bool:
     """Nothing is under way, and nothing will be taken up by itself."""
-    rows = IdempotencyStore.objects
+    rows = Refund.objects
     waiting = rows.exclude(next_attempt_at=None).count() + rows.exclude(lease_until=None).count()
     return waiting == 0 and not rows.filter(status="in_progress", needs_review=False).exists()
 
@@ -77,7 +78,7 @@ class TestKills:
         paying.publish(
             [one for n in range(8) for one in wave[n:] + wave[:n]], key="booking.cancelled"
         )
-        rows = IdempotencyStore.objects
+        rows = Refund.objects
         paying.wait_for(
             lambda: rows.count() == len(payments) and at_rest(), "all refunds are at rest", 120
         )
@@ -104,11 +105,11 @@ class TestKills:
         process.send_signal(signal.SIGSTOP)
         paying.start("-c", "1", "-Q", "payments")
         paying.wait_for(at_rest, "another worker has completed it")
-        row = IdempotencyStore.objects.get()
+        row = Refund.objects.get()
         assert row.status == "completed"
         process.send_signal(signal.SIGCONT)
         paying.wait_for(lambda: "Lease lost" in frozen.log, "the first notices")
-        after = IdempotencyStore.objects.get()
+        after = Refund.objects.get()
         assert (after.lease_token, after.status) == (row.lease_token, "completed")
         assert refunds_of(stripe) == {payment: 1}
 
@@ -121,10 +122,10 @@ class TestKills:
         paying.publish(events({"BK-1": payment}), key="booking.cancelled")
         paying.wait_for(lambda: len(stripe.refunds) == 1, "Stripe has executed")
         worker.kill()
-        assert IdempotencyStore.objects.get().status == "in_progress"
+        assert Refund.objects.get().status == "in_progress"
         paying.start("-c", "1", "-Q", "payments")
         paying.wait_for(at_rest, "the sweep has found it")
-        assert IdempotencyStore.objects.get().status == "completed"
+        assert Refund.objects.get().status == "completed"
         assert refunds_of(stripe) == {payment: 1}
 
 
@@ -137,7 +138,7 @@ class TestOutages:
         stripe.fail("unavailable", times=0, method="GET")
         paying.start("-c", "2", "-Q", "payments")
         paying.publish(events(payments), key="booking.cancelled")
-        rows = IdempotencyStore.objects
+        rows = Refund.objects
         paying.wait_for(lambda: rows.filter(attempts__gte=2).count() == 20, "all were tried twice")
         assert stripe.refunds == []
         stripe.clear_faults()
@@ -151,7 +152,7 @@ class TestStart:
     def test_a_production_worker_does_not_start_on_refunds_without_a_key(
         self, platform: Platform
     ) -> None:
-        production = {
+        production: dict[str, Any] = {
             "DJANGO_ENV": "production",
             "DJANGO_SECRET_KEY": "x" * 60,
             "DJANGO_ALLOWED_HOSTS": "example.com",

@@ -89,7 +89,7 @@ class TestPublishEvent:
 @pytest.mark.django_db(transaction=True)
 class TestMetrics:
     def test_the_web_process_shows_what_the_workers_counted(self, client: Client) -> None:
-        event = created(TourFactory().pk, "B")
+        event = created(TourFactory.create().pk, "B")
         inbox.process(CONSUMERS[CREATED], deliveries(event, event))
         page = client.get("/metrics").content.decode()
         assert 'duplicate_events_total{event_type="BookingCreated"}' in page

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -27,7 +28,7 @@ def park_unknown_tour(tour: int = 4242, **over: str) -> DeadLetter:
     return DeadLetter.objects.latest("pk")
 
 
-def call(*arguments: str, **options: object) -> str:
+def call(*arguments: str, **options: Any) -> str:
     output = StringIO()
     call_command(*arguments, stdout=output, stderr=output, **options)
     return output.getvalue()
@@ -36,7 +37,7 @@ def call(*arguments: str, **options: object) -> str:
 class TestReplay:
     def test_it_goes_to_its_one_queue_and_is_processed(self, platform: Platform) -> None:
         letter = park_unknown_tour()
-        TourFactory(pk=4242, capacity=10, available_seats=5)
+        TourFactory.create(pk=4242, capacity=10, available_seats=5)
         assert dead_letters.replay(letter, by="somebody", why="the tour is there now")
         letter.refresh_from_db()
         assert (letter.state, letter.resolved_by) == ("replayed", "somebody")
@@ -113,7 +114,7 @@ class TestBroker:
         ],
         ids=str,
     )
-    def test_headers_that_mean_nothing_do_no_harm(self, headers: dict) -> None:
+    def test_headers_that_mean_nothing_do_no_harm(self, headers: dict[str, Any]) -> None:
         record_dead_letters([Delivery(b"\xff\0", headers)])
         assert [reason for reason, _ in parked()] == ["broker"]
 
@@ -123,7 +124,7 @@ class TestCleanup:
         times = {name: timezone.now() - age for name, age in ago.items()}
         ProcessedEvent.objects.create(event_id=event_id, consumer=CREATED, **times)
 
-    def test_it_deletes_what_outlived_the_retention(self, settings) -> None:
+    def test_it_deletes_what_outlived_the_retention(self, settings: Any) -> None:
         settings.PROCESSED_EVENTS_RETENTION = timedelta(days=30)
         self.make("old", processed_at=timedelta(days=31), occurred_at=timedelta(days=31))
         self.make("old, time unknown", processed_at=timedelta(days=31))
@@ -144,13 +145,13 @@ class TestCleanup:
                 event_id=event_id,
                 body=b"",
                 reason="unknown_tour",
-                resolved_at=days and timezone.now() - timedelta(days=days),
+                resolved_at=None if days is None else timezone.now() - timedelta(days=days),
                 **resolved,
             )
         assert retention.forget_processed_events() == 1
         assert ProcessedEvent.objects.filter(event_id="replayed long ago").count() == 0
 
-    def test_it_goes_in_batches(self, settings) -> None:
+    def test_it_goes_in_batches(self, settings: Any) -> None:
         old = timezone.now() - timedelta(days=40)
         ProcessedEvent.objects.bulk_create(
             ProcessedEvent(event_id=str(n), consumer=CREATED, processed_at=old)
@@ -158,8 +159,8 @@ class TestCleanup:
         )
         assert retention.forget_processed_events() == 2 * retention.BATCH + 1
 
-    def test_a_repeat_of_what_is_forgotten_is_stale(self, settings) -> None:
-        tour = TourFactory()
+    def test_a_repeat_of_what_is_forgotten_is_stale(self, settings: Any) -> None:
+        tour = TourFactory.create()
         settings.PROCESSED_EVENTS_RETENTION = timedelta(days=30)
         event = created(tour.pk, timestamp=(timezone.now() - timedelta(days=29)).isoformat())
         inbox.process(CONSUMERS[CREATED], deliveries(event))

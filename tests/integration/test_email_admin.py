@@ -49,25 +49,29 @@ def in_(**time: float) -> Any:
 
 
 def pending(**columns: Any) -> CancellationEmail:
-    return EmailFactory(**columns)
+    return EmailFactory.create(**columns)
 
 
 def sending(**columns: Any) -> CancellationEmail:
-    return EmailFactory(**({"state": "sending", "lease_until": in_(minutes=2)} | columns))
+    return EmailFactory.create(**({"state": "sending", "lease_until": in_(minutes=2)} | columns))
 
 
 def sent(**columns: Any) -> CancellationEmail:
-    return EmailFactory(**({"state": "sent", "sent_at": timezone.now()} | columns))
+    return EmailFactory.create(**({"state": "sent", "sent_at": timezone.now()} | columns))
 
 
 def failed(**columns: Any) -> CancellationEmail:
     refusal = "RCPT: 550 5.1.1 (address): no such user"
-    return EmailFactory(**({"state": "failed", "attempts": 1, "last_error": refusal} | columns))
+    return EmailFactory.create(
+        **({"state": "failed", "attempts": 1, "last_error": refusal} | columns)
+    )
 
 
 def uncertain(**columns: Any) -> CancellationEmail:
     silence = "the message: no whole answer in time"
-    return EmailFactory(**({"state": "uncertain", "attempts": 1, "last_error": silence} | columns))
+    return EmailFactory.create(
+        **({"state": "uncertain", "attempts": 1, "last_error": silence} | columns)
+    )
 
 
 def settled(**columns: Any) -> CancellationEmail:
@@ -96,7 +100,7 @@ def confirm(client: Client, asked: Any, **answers: str) -> Any:
 
 
 def columns_of(row: CancellationEmail) -> dict[str, Any]:
-    return CancellationEmail.objects.filter(pk=row.pk).values().get()
+    return dict(CancellationEmail.objects.filter(pk=row.pk).values().get())
 
 
 def change(row: CancellationEmail, **columns: Any) -> None:
@@ -281,7 +285,7 @@ class TestThePage:
             assert text(admin_client.get(page(row))).count("no such user") == 1
 
     def test_it_links_to_what_else_is_kept_of_the_booking(self, admin_client: Client) -> None:
-        row, refund = uncertain(booking_id="BK-42"), RefundFactory(booking_id="BK-42")
+        row, refund = uncertain(booking_id="BK-42"), RefundFactory.create(booking_id="BK-42")
         shown = text(admin_client.get(page(row)))
         assert f'href="{page(refund)}"' in shown
         assert f'href="{listing(ProcessedEvent)}?aggregate_id=BK-42"' in shown
@@ -590,7 +594,12 @@ class TestPermissions:
         row = uncertain()
         was = columns_of(row)
         for action in ("resend", "settle"):
-            query = {"action": action, "_selected_action": row.pk, "confirmed": "1", **WHY}
+            query: dict[str, Any] = {
+                "action": action,
+                "_selected_action": row.pk,
+                "confirmed": "1",
+                **WHY,
+            }
             admin_client.get(listing(CancellationEmail), query | {"seen": as_seen(row)})
         assert columns_of(row) == was
 

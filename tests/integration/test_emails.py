@@ -236,7 +236,7 @@ class TestLeases:
         assert "Lease lost" in caplog.text
 
     def test_a_worker_lost_before_the_message_delays_it(self, mail_server: MailServer) -> None:
-        EmailFactory(attempts=1, lease_until=past(), lease_token="7" * 32)
+        EmailFactory.create(attempts=1, lease_until=past(), lease_token="7" * 32)
         sweep()
         assert only().state == "sent"
         assert len(mail_server.received()) == 1
@@ -244,7 +244,7 @@ class TestLeases:
     def test_a_worker_lost_with_the_message_leaves_it_to_a_person(
         self, mail_server: MailServer
     ) -> None:
-        EmailFactory(state="sending", attempts=1, lease_until=past(), lease_token="7" * 32)
+        EmailFactory.create(state="sending", attempts=1, lease_until=past(), lease_token="7" * 32)
         tasks.attempt(only().pk)  # asked for before its state was known
         sweep()
         assert only().state == "uncertain"
@@ -253,18 +253,18 @@ class TestLeases:
 
     def test_one_that_is_being_sent_is_left_alone(self, mail_server: MailServer) -> None:
         later = timezone.now() + timedelta(minutes=1)
-        EmailFactory(state="sending", attempts=1, lease_until=later, lease_token="7" * 32)
+        EmailFactory.create(state="sending", attempts=1, lease_until=later, lease_token="7" * 32)
         sweep()
         assert only().state == "sending"
 
     def test_one_that_is_not_over_yet_is_nobodys_to_judge(self) -> None:
         soon = timezone.now() + timedelta(seconds=0.9)
-        EmailFactory(state="sending", attempts=1, lease_until=soon, lease_token="7" * 32)
+        EmailFactory.create(state="sending", attempts=1, lease_until=soon, lease_token="7" * 32)
         assert leases.conclude_lost(CancellationEmail, attempts.lost) == 0
         assert only().state == "sending"
 
     def test_what_changes_while_it_is_judged_is_left_alone(self) -> None:
-        EmailFactory(state="sending", attempts=1, lease_until=past(), lease_token="7" * 32)
+        EmailFactory.create(state="sending", attempts=1, lease_until=past(), lease_token="7" * 32)
 
         def overtaken(*given: Any) -> Any:
             CancellationEmail.objects.update(lease_token="8" * 32)
@@ -285,7 +285,7 @@ class TestLeases:
         assert (only().state, only().attempts) == ("sent", 1)
 
     def test_no_message_goes_out_after_its_lease_though_nobody_took_it(self) -> None:
-        row = EmailFactory(attempts=1, lease_token="7" * 32, lease_until=past())
+        row = EmailFactory.create(attempts=1, lease_token="7" * 32, lease_until=past())
         with pytest.raises(LeaseLost):
             attempts._mark_sending(row)
         assert only().state == "pending"
@@ -295,20 +295,21 @@ class TestLeases:
     ) -> None:
         settings.SMTP_TIMEOUT_SECONDS, settings.LEASE_SECONDS = 5.0, 60.0
         mail_server.fail(MESSAGE, HOLD)
-        row = EmailFactory(
+        row = EmailFactory.create(
             attempts=1, lease_token="7" * 32, lease_until=timezone.now() + timedelta(seconds=20)
         )
         holder = elsewhere(leases.carry_on, row, attempts.attempt)
         wait_until(lambda: MESSAGE in mail_server.seen, seconds=10, what="it is handed over")
-        left = only().lease_until - timezone.now()
-        assert left > timedelta(seconds=50)
+        lease_until = only().lease_until
+        assert lease_until is not None
+        assert lease_until - timezone.now() > timedelta(seconds=50)
         mail_server.release()
         holder.join()
         assert only().state == "sent"
 
     @pytest.mark.parametrize("state", ["sent", "failed", "uncertain"])
     def test_only_what_is_pending_is_sent(self, mail_server: MailServer, state: str) -> None:
-        EmailFactory(state=state, next_attempt_at=timezone.now())
+        EmailFactory.create(state=state, next_attempt_at=timezone.now())
         sweep()
         assert (only().state, only().next_attempt_at) == (state, None)
         assert mail_server.seen == []
@@ -317,7 +318,7 @@ class TestLeases:
         self, mail_server: MailServer, settings: Any
     ) -> None:
         settings.EMAIL_UNCERTAIN = "resend"
-        EmailFactory(state="sending", attempts=1, lease_until=past(), lease_token="7" * 32)
+        EmailFactory.create(state="sending", attempts=1, lease_until=past(), lease_token="7" * 32)
         sweep()
         assert (only().state, only().unanswered) == ("sent", 1)
 
@@ -326,7 +327,7 @@ class TestLeases:
         mail_server: MailServer,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        EmailFactory(next_attempt_at=timezone.now())
+        EmailFactory.create(next_attempt_at=timezone.now())
         judge = rules.judge
 
         def overlong(*given: Any) -> Any:
@@ -346,7 +347,7 @@ class TestLeases:
 class TestDecisions:
     @pytest.mark.parametrize("state", ["uncertain", "failed", "pending"])
     def test_a_person_has_it_sent_again(self, mail_server: MailServer, state: str) -> None:
-        row = EmailFactory(state=state, attempts=7)
+        row = EmailFactory.create(state=state, attempts=7)
         assert row.resend()
         sweep()
         again = only()
@@ -356,7 +357,7 @@ class TestDecisions:
 
     def test_a_resend_has_a_day_of_its_own(self, mail_server: MailServer) -> None:
         mail_server.fail(RCPT, "450 later")
-        row = EmailFactory(state="failed", wanted_at=timezone.now() - timedelta(days=3))
+        row = EmailFactory.create(state="failed", wanted_at=timezone.now() - timedelta(days=3))
         assert row.resend()
         sweep()
         assert only().state == "pending"
@@ -385,12 +386,12 @@ class TestDecisions:
         ],
     )
     def test_what_can_not_be_sent_again_is_not(self, columns: dict[str, Any]) -> None:
-        row = EmailFactory(**columns)
+        row = EmailFactory.create(**columns)
         assert not row.resend()
         assert only().next_attempt_at is None
 
     def test_a_person_closes_the_matter(self) -> None:
-        row = EmailFactory(state="uncertain")
+        row = EmailFactory.create(state="uncertain")
         assert row.settle(by="ann", why="told by phone")
         after = only()
         assert (after.state, after.settled_by, after.waits_for_person) == (
@@ -401,7 +402,7 @@ class TestDecisions:
         assert not after.settle(by="bob", why="again")
 
     def test_what_changed_since_it_was_read_is_not_decided_about(self) -> None:
-        row = EmailFactory(state="uncertain")
+        row = EmailFactory.create(state="uncertain")
         assert only().resend()
         assert not row.settle(by="ann", why="told by phone")
         assert not row.resend()
@@ -411,7 +412,7 @@ class TestForgetting:
     def test_old_mails_lose_address_and_text(self, settings: Any) -> None:
         old = timezone.now() - settings.EMAIL_RETENTION - timedelta(minutes=1)
         for state in ("sent", "failed", "uncertain"):
-            EmailFactory(state=state, created_at=old, last_error="RCPT: 550 unknown")
+            EmailFactory.create(state=state, created_at=old, last_error="RCPT: 550 unknown")
         cleanup()
         for row in CancellationEmail.objects.all():
             assert row.forgotten
@@ -425,13 +426,15 @@ class TestForgetting:
         self, mail_server: MailServer, settings: Any
     ) -> None:
         old = timezone.now() - settings.EMAIL_RETENTION - timedelta(minutes=1)
-        row = EmailFactory(state="failed", created_at=old)
+        row = EmailFactory.create(state="failed", created_at=old)
         cleanup()
         assert not row.resend()
         assert only().state == "failed"
 
     def test_a_mail_to_nobody_is_never_said_to_be_sent(self, mail_server: MailServer) -> None:
-        EmailFactory(recipient="", forgotten_at=timezone.now(), next_attempt_at=timezone.now())
+        EmailFactory.create(
+            recipient="", forgotten_at=timezone.now(), next_attempt_at=timezone.now()
+        )
         sweep()
         assert only().state == "pending"
         assert mail_server.received() == []
@@ -439,14 +442,18 @@ class TestForgetting:
     def test_what_is_younger_or_under_way_is_kept(self, settings: Any) -> None:
         now = timezone.now()
         old = now - settings.EMAIL_RETENTION - timedelta(minutes=1)
-        EmailFactory(state="sent", created_at=now - settings.EMAIL_RETENTION + timedelta(minutes=1))
-        EmailFactory(state="pending", created_at=old)
-        EmailFactory(state="sending", created_at=old)
+        EmailFactory.create(
+            state="sent", created_at=now - settings.EMAIL_RETENTION + timedelta(minutes=1)
+        )
+        EmailFactory.create(state="pending", created_at=old)
+        EmailFactory.create(state="sending", created_at=old)
         cleanup()
         assert not CancellationEmail.objects.filter(forgotten_at__isnull=False).exists()
 
     def test_a_booking_cancelled_again_after_that_is_known(self, mail_server: MailServer) -> None:
-        EmailFactory(booking_id="BK-1", state="sent", recipient="", forgotten_at=timezone.now())
+        EmailFactory.create(
+            booking_id="BK-1", state="sent", recipient="", forgotten_at=timezone.now()
+        )
         cancel()
         assert outcomes() == ["email_known"]
         assert mail_server.seen == []

@@ -14,7 +14,7 @@ from booking_platform.contract.envelope import Event
 from booking_platform.messaging import inbox
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from booking_platform.messaging.rules import CONSUMERS, Consumer, LostRace, Refused
+from booking_platform.messaging.rules import CONSUMERS, Consumer, LostRace, Result, Rule
 from catalog.models import Tour
 from tests.events import body, cancelled, created, deliveries
 from tests.factories import TourFactory
@@ -29,7 +29,7 @@ CANCELLED = "tour-catalog.booking-cancelled"
 
 @pytest.fixture
 def tour() -> Tour:
-    return TourFactory(capacity=100, available_seats=50)
+    return TourFactory.create(capacity=100, available_seats=50)
 
 
 @pytest.fixture
@@ -69,47 +69,59 @@ def test_every_consumer_is_held_to_the_laws() -> None:
 
 
 class TestDuplicates:
-    def test_a_repeat_in_another_group_has_no_effect(self, consumer, subject) -> None:
+    def test_a_repeat_in_another_group_has_no_effect(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         event = subject.event()
         settle(consumer, event)
         settle(consumer, event)
         assert subject.effects() == 1
         assert ProcessedEvent.objects.count() == 1
 
-    def test_a_repeat_in_the_same_group_has_no_effect(self, consumer, subject) -> None:
+    def test_a_repeat_in_the_same_group_has_no_effect(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         settle(consumer, *[subject.event(event_id="same")] * 5)
         assert subject.effects() == 1
         assert ProcessedEvent.objects.count() == 1
         assert parked() == []
 
-    def test_the_same_event_formatted_otherwise_is_a_repeat(self, consumer, subject) -> None:
+    def test_the_same_event_formatted_otherwise_is_a_repeat(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         event = subject.event()
         settle(consumer, event, body(event).replace(b": ", b"  :\n "))
         assert ProcessedEvent.objects.count() == 1
         assert parked() == []
 
     @pytest.mark.parametrize("times", [2, 8])
-    def test_repeats_at_once_have_one_effect(self, consumer, subject, times: int) -> None:
+    def test_repeats_at_once_have_one_effect(
+        self, consumer: Consumer, subject: Subject, times: int
+    ) -> None:
         event = subject.event()
         at_once(*[lambda: settle(consumer, event)] * times)
         assert subject.effects() == 1
         assert ProcessedEvent.objects.count() == 1
 
     def test_another_event_that_says_the_same_of_its_booking_has_no_effect(
-        self, consumer, subject
+        self, consumer: Consumer, subject: Subject
     ) -> None:
         at_once(*[lambda: settle(consumer, subject.event("B"))] * 4)
         assert subject.effects() == 1
         assert ProcessedEvent.objects.count() == 4
         assert parked() == []
 
-    def test_another_consumers_claim_is_none_of_ours(self, consumer, subject) -> None:
+    def test_another_consumers_claim_is_none_of_ours(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         event = subject.event()
         ProcessedEvent.objects.create(event_id=event["eventId"], consumer="another queue")
         settle(consumer, event)
         assert ProcessedEvent.objects.filter(consumer=consumer.queue).count() == 1
 
-    def test_it_says_when_the_first_came(self, consumer, subject, caplog) -> None:
+    def test_it_says_when_the_first_came(
+        self, consumer: Consumer, subject: Subject, caplog: pytest.LogCaptureFixture
+    ) -> None:
         event = subject.event()
         settle(consumer, event)
         first = ProcessedEvent.objects.get().processed_at
@@ -121,18 +133,22 @@ class TestDuplicates:
 
 
 class TestConflicts:
-    def test_an_id_reused_with_other_content_is_parked(self, consumer, subject) -> None:
+    def test_an_id_reused_with_other_content_is_parked(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         settle(consumer, subject.event("B", event_id="used"))
         settle(consumer, subject.event("C", event_id="used"))
         assert subject.effects() == 1
         assert parked() == [("conflict", "used")]
 
-    def test_within_one_group_too(self, consumer, subject) -> None:
+    def test_within_one_group_too(self, consumer: Consumer, subject: Subject) -> None:
         settle(consumer, subject.event("B", event_id="used"), subject.event("C", event_id="used"))
         assert parked() == [("conflict", "used")]
         assert ProcessedEvent.objects.get().aggregate_id == "B"
 
-    def test_another_timestamp_is_no_other_content(self, consumer, subject) -> None:
+    def test_another_timestamp_is_no_other_content(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         event = subject.event()
         earlier = (timezone.now() - timedelta(hours=1)).isoformat()
         settle(consumer, event, event | {"timestamp": earlier})
@@ -140,7 +156,9 @@ class TestConflicts:
 
 
 class TestParking:
-    def test_it_leaves_no_claim_so_that_a_replay_is_a_first_time(self, consumer, subject) -> None:
+    def test_it_leaves_no_claim_so_that_a_replay_is_a_first_time(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         event = subject.refused(event_id="lost")
         settle(consumer, event)
         assert parked() == [(subject.refusal, "lost")]
@@ -149,7 +167,9 @@ class TestParking:
         settle(consumer, event)
         assert ProcessedEvent.objects.count() == 1
 
-    def test_repeats_are_counted_on_the_open_dead_letter(self, consumer, subject) -> None:
+    def test_repeats_are_counted_on_the_open_dead_letter(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         event = subject.refused()
         settle(consumer, event, event)
         settle(consumer, event)
@@ -158,13 +178,15 @@ class TestParking:
         assert bytes(letter.body) == body(event)
         assert letter.detail
 
-    def test_its_neighbours_are_applied(self, consumer, subject) -> None:
+    def test_its_neighbours_are_applied(self, consumer: Consumer, subject: Subject) -> None:
         settle(consumer, subject.event("A"), subject.refused(), b"junk", subject.event("C"))
         assert ProcessedEvent.objects.count() == 2
         assert subject.effects() == 2
         assert [reason for reason, _ in parked()] == sorted(["malformed", subject.refusal])
 
-    def test_an_event_older_than_the_retention_is_stale(self, consumer, subject, settings) -> None:
+    def test_an_event_older_than_the_retention_is_stale(
+        self, consumer: Consumer, subject: Subject, settings: Any
+    ) -> None:
         old = timezone.now() - settings.PROCESSED_EVENTS_RETENTION - timedelta(minutes=1)
         event = subject.event(event_id="old", timestamp=old.isoformat())
         settle(consumer, event)
@@ -178,7 +200,7 @@ class TestParking:
 
 class TestBugs:
     def test_each_event_is_done_alone_and_those_that_fail_are_parked(
-        self, consumer, subject
+        self, consumer: Consumer, subject: Subject
     ) -> None:
         broken = replace(consumer, rule=_failing(consumer, KeyError("oh"), on="bad"))
         settle(broken, subject.event("A"), subject.event("bad", event_id="bad"), subject.event("C"))
@@ -187,12 +209,14 @@ class TestBugs:
         assert ProcessedEvent.objects.count() == 2
         assert subject.effects() == 2
 
-    def test_a_lack_of_memory_is_a_bug_too(self, consumer, subject) -> None:
+    def test_a_lack_of_memory_is_a_bug_too(self, consumer: Consumer, subject: Subject) -> None:
         broken = replace(consumer, rule=_failing(consumer, MemoryError(), on="bad"))
         settle(broken, subject.event("bad", event_id="bad"), subject.event("C"))
         assert parked() == [("bug", "bad")]
 
-    def test_a_crash_before_the_commit_has_no_effect(self, consumer, subject) -> None:
+    def test_a_crash_before_the_commit_has_no_effect(
+        self, consumer: Consumer, subject: Subject
+    ) -> None:
         class PowerFailure(BaseException):
             pass
 
@@ -205,7 +229,7 @@ class TestBugs:
         settle(consumer, event)
         assert ProcessedEvent.objects.count() == 1
 
-    def test_a_rule_that_forgets_an_event_fails(self, consumer, subject) -> None:
+    def test_a_rule_that_forgets_an_event_fails(self, consumer: Consumer, subject: Subject) -> None:
         settle(
             replace(consumer, rule=lambda events, *, lock: []), subject.event(event_id="forgotten")
         )
@@ -214,12 +238,12 @@ class TestBugs:
 
 class TestPerseverance:
     def test_a_lost_race_is_run_again_and_the_last_attempt_locks(
-        self, consumer, subject, settings
+        self, consumer: Consumer, subject: Subject, settings: Any
     ) -> None:
         settings.LOCK_ATTEMPTS, settings.LOCK_BASE_SECONDS = 3, 0
         asked: list[bool] = []
 
-        def losing(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
+        def losing(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
             asked.append(lock)
             if not lock:
                 raise LostRace("tour", tour_id=1, version=7)
@@ -229,11 +253,13 @@ class TestPerseverance:
         assert asked == [False, False, True]
         assert ProcessedEvent.objects.count() == 1
 
-    def test_running_out_of_attempts_loses_nothing(self, consumer, subject, settings) -> None:
+    def test_running_out_of_attempts_loses_nothing(
+        self, consumer: Consumer, subject: Subject, settings: Any
+    ) -> None:
         settings.LOCK_BASE_SECONDS = 0
         races = iter(range(10))
 
-        def unlucky(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
+        def unlucky(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
             if next(races, None) is not None:
                 raise LostRace("reservation")
             return consumer.rule(events, lock=lock)
@@ -241,11 +267,13 @@ class TestPerseverance:
         settle(replace(consumer, rule=unlucky), subject.event())
         assert ProcessedEvent.objects.count() == 1
 
-    def test_a_database_that_is_away_is_waited_for(self, consumer, subject, settings) -> None:
+    def test_a_database_that_is_away_is_waited_for(
+        self, consumer: Consumer, subject: Subject, settings: Any
+    ) -> None:
         settings.OUTAGE_BASE_SECONDS = 0.001
         outages = iter(range(3))
 
-        def cut_off(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
+        def cut_off(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
             if next(outages, None) is not None:
                 _lose_connection()
             return consumer.rule(events, lock=lock)
@@ -255,10 +283,8 @@ class TestPerseverance:
         assert parked() == []
 
 
-def _failing(
-    consumer: Consumer, error: BaseException, *, on: str, after: bool = False
-) -> Callable[..., Sequence[str | Refused]]:
-    def rule(events: Sequence[Event], *, lock: bool) -> Sequence[str | Refused]:
+def _failing(consumer: Consumer, error: BaseException, *, on: str, after: bool = False) -> Rule:
+    def rule(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
         done = consumer.rule(events, lock=lock) if after else ()
         if any(event.payload.booking_id == on for event in events):
             raise error
@@ -281,9 +307,9 @@ def _lose_connection() -> None:
 
 
 class TestConcurrency:
-    def test_overlapping_groups_in_any_order_never_deadlock(self, settings) -> None:
+    def test_overlapping_groups_in_any_order_never_deadlock(self, settings: Any) -> None:
         settings.LOCK_BASE_SECONDS = 0.001
-        tours = [TourFactory(capacity=1000) for _ in range(10)]
+        tours = [TourFactory.create(capacity=1000) for _ in range(10)]
         events = [created(tours[n % 10].pk, f"B{n}", event_id=f"e{n}") for n in range(100)]
         shuffled = [events, events[::-1], events[50:] + events[:50], events[::3] + events[1::3]]
         consumer = CONSUMERS[CREATED]
@@ -294,9 +320,9 @@ class TestConcurrency:
             assert_adds_up(tour)
             assert tour.reserved_seats == 10
 
-    def test_creations_and_cancellations_at_once_lose_no_update(self, settings) -> None:
+    def test_creations_and_cancellations_at_once_lose_no_update(self, settings: Any) -> None:
         settings.LOCK_BASE_SECONDS = 0.001
-        tour = TourFactory(capacity=1000)
+        tour = TourFactory.create(capacity=1000)
         groups = [[f"B{worker}-{n}" for n in range(20)] for worker in range(4)]
 
         def book(names: list[str]) -> None:
@@ -318,7 +344,7 @@ class TestConcurrency:
     @pytest.mark.skipif(
         connection.vendor == "sqlite", reason="SQLite has one writer: there is no race to lose"
     )
-    def test_negative_control_without_the_version_an_update_is_lost(self, tour) -> None:
+    def test_negative_control_without_the_version_an_update_is_lost(self, tour: Tour) -> None:
         """The race that the version guards against does happen."""
         read = threading.Barrier(2)
 

@@ -27,7 +27,7 @@ from booking_platform.development.mail_server import (
     SILENCE,
     MailServer,
 )
-from notifications import smtp
+from notifications import answers, smtp
 from notifications.models import CancellationEmail
 from tests.emails import ANN, cancel, elsewhere, expire_lease, only, sweep
 from tests.factories import EmailFactory
@@ -74,7 +74,7 @@ class TestMessages:
 
     @pytest.mark.parametrize("body", [".\n", ".\n.\nQUIT\n", "a\n..\n.b\n", "no end of line", "\n"])
     def test_lines_of_dots_arrive_as_they_are(self, mail_server: MailServer, body: str) -> None:
-        row = EmailFactory(text_body=body, next_attempt_at=timezone.now())
+        row = EmailFactory.create(text_body=body, next_attempt_at=timezone.now())
         sweep()
         [mail] = mail_server.received()
         part = mail.get_body(("plain",))
@@ -188,7 +188,7 @@ class TestAnswers:
         getreply = smtp.Conversation.getreply
 
         def broken(conversation: smtp.Conversation) -> Any:
-            if conversation.step == smtp.MESSAGE:
+            if conversation.step == answers.MESSAGE:
                 raise KeyError("a bug")
             return getreply(conversation)
 
@@ -282,7 +282,7 @@ class TestAnswers:
         self, mail_server: MailServer, settings: Any
     ) -> None:
         settings.RETRY_ATTEMPTS = 2
-        EmailFactory(attempts=2, next_attempt_at=timezone.now())
+        EmailFactory.create(attempts=2, next_attempt_at=timezone.now())
         sweep()
         assert only().state == "failed"
         assert mail_server.seen == []

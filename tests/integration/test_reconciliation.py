@@ -23,11 +23,11 @@ from booking_platform.messaging import leases
 from payments import reconciliation, stripe_gateway, tasks
 from payments.answers import StripeRefund
 from payments.management.commands.reconcile_refunds import moment
-from payments.models import NAMESPACE, IdempotencyStore, idempotency_key
+from payments.models import NAMESPACE, Refund, idempotency_key
 from payments.reconciliation import CHUNK, Difference, Kind, Mending, Related, UnderWay, compare
 from tests.factories import RefundFactory
 
-Status = IdempotencyStore.Status
+Status = Refund.Status
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 DAY = 24 * 60 * 60  # seconds
 
@@ -49,10 +49,10 @@ def kinds(said: str) -> list[str]:
     return [line.partition(":")[0] for line in said.splitlines() if line.startswith(names)]
 
 
-def refunded(stripe: Sandbox, booking: str = "BK-1", **columns: Any) -> IdempotencyStore:
+def refunded(stripe: Sandbox, booking: str = "BK-1", **columns: Any) -> Refund:
     """Refund a booking as workers do; then set columns, behind everybody's back."""
     payment = stripe.payment(amount=50_000, currency="eur")
-    row = RefundFactory(
+    row = RefundFactory.create(
         booking_id=booking, payment_id=payment, first_sent_at=None, next_attempt_at=timezone.now()
     )
     tasks.attempt(row.pk)
@@ -61,33 +61,31 @@ def refunded(stripe: Sandbox, booking: str = "BK-1", **columns: Any) -> Idempote
     return row
 
 
-def change(row: IdempotencyStore, **columns: Any) -> None:
+def change(row: Refund, **columns: Any) -> None:
     if columns:
-        IdempotencyStore.objects.filter(pk=row.pk).update(**columns)
+        Refund.objects.filter(pk=row.pk).update(**columns)
     row.refresh_from_db()
 
 
-def in_the_dashboard(payment: str, amount: int = 1_000, **metadata: str) -> StripeRefund:
+def in_the_dashboard(payment: str, amount: int = 1_000, /, **metadata: str) -> StripeRefund:
     request = {"payment_intent": payment, "amount": amount, "metadata": metadata}
     made = stripe_gateway.send(request, str(uuid4()))
     assert isinstance(made, StripeRefund)
     return made
 
 
-def under_our_key(row: IdempotencyStore, payment: str | None = None) -> StripeRefund:
+def under_our_key(row: Refund, payment: str | None = None) -> StripeRefund:
     """Make a refund at Stripe that carries the key of a booking."""
     noted = {"idempotency_key": row.idempotency_key, "booking_id": row.booking_id}
     return in_the_dashboard(payment or row.payment_id, **noted)
 
 
 def all_columns() -> list[dict[str, Any]]:
-    return list(IdempotencyStore.objects.order_by("pk").values())
+    return [dict(columns) for columns in Refund.objects.order_by("pk").values()]
 
 
 def sweep() -> None:
-    for pk in list(
-        leases.due(IdempotencyStore.objects.all(), timezone.now()).values_list("pk", flat=True)
-    ):
+    for pk in list(leases.due(Refund.objects.all(), timezone.now()).values_list("pk", flat=True)):
         tasks.attempt(pk)
 
 
@@ -124,14 +122,14 @@ class TestAgreement:
 
     def test_two_bookings_of_one_payment_agree(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
-        second = RefundFactory(payment_id=row.payment_id, next_attempt_at=timezone.now())
+        second = RefundFactory.create(payment_id=row.payment_id, next_attempt_at=timezone.now())
         tasks.attempt(second.pk)
         assert run()[0] == 0
 
     def test_a_refund_that_failed_for_both_agrees(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
         stripe.change_refund(str(row.stripe_refund_id), status="failed")
-        leases.mark_due(IdempotencyStore.objects.all())
+        leases.mark_due(Refund.objects.all())
         sweep()
         assert run()[0] == 0
 
@@ -190,7 +188,7 @@ class TestDifferences:
 
     def test_it_finds_a_refund_of_ours_that_no_row_is_of(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
-        IdempotencyStore.objects.all().delete()
+        Refund.objects.all().delete()
         line = self.only_line("extra: ", "'BK-1'", str(row.stripe_refund_id), row.payment_id)
         assert "no such refund" in line
         assert "0 refunds of the store marked due" in run()[1]
@@ -222,7 +220,7 @@ class TestDifferences:
         self.only_line("extra: ", "'BK-2'", other.refund_id, "no such refund")
         self.reaches_a_person(row, other)
 
-    def reaches_a_person(self, row: IdempotencyStore, other: StripeRefund) -> None:
+    def reaches_a_person(self, row: Refund, other: StripeRefund) -> None:
         """Compare for real, twice: the row waits for a person, who is told why, once."""
         change(row, last_error="as before", needs_review=True)
         for _ in range(2):
@@ -242,7 +240,7 @@ class TestDifferences:
     def test_it_finds_what_was_not_recorded_of_another_payment(
         self, stripe: Sandbox, issue: int
     ) -> None:
-        row = RefundFactory(
+        row = RefundFactory.create(
             booking_id="BK-1",
             payment_id=stripe.payment(amount=50_000, currency="eur"),
             first_sent_at=timezone.now(),
@@ -252,7 +250,7 @@ class TestDifferences:
         other = in_the_dashboard(payment, idempotency_key=key)
         self.only_line("extra: ", "'BK-1'", other.refund_id, repr(payment), "is in progress")
         assert "1 refund put up for a person" in run()[1]
-        leases.mark_due(IdempotencyStore.objects.all())
+        leases.mark_due(Refund.objects.all())
         sweep()  # an attempt looks for refunds of the row's payment only, and would send
         change(row)
         assert row.needs_review
@@ -262,7 +260,7 @@ class TestDifferences:
     def test_it_knows_a_refund_by_its_id_alone(self, stripe: Sandbox) -> None:
         other = in_the_dashboard(stripe.payment(amount=50_000, currency="eur"))
         recorded = {"status": Status.COMPLETED, "stripe_refund_id": other.refund_id}
-        RefundFactory(booking_id="BK-1", payment_id="pi_other", **recorded)
+        RefundFactory.create(booking_id="BK-1", payment_id="pi_other", **recorded)
         said = run("--dry-run")[1]
         assert f"refund {other.refund_id} (10.00 EUR of payment 'pi_other') is of payment" in said
 
@@ -358,7 +356,7 @@ class TestUnderWay:
         assert all_columns() == before
 
     def test_it_leaves_out_what_has_not_been_sent(self, stripe: Sandbox) -> None:
-        RefundFactory(next_attempt_at=timezone.now())
+        RefundFactory.create(next_attempt_at=timezone.now())
         status, said = run()
         assert (status, len(said.splitlines())) == (0, 1)
 
@@ -385,11 +383,11 @@ class TestUnderWay:
         refunded(stripe, "BK-3", stripe_status="pending")
         row = refunded(stripe, "BK-2")
         for number in range(CHUNK):
-            in_the_dashboard(row.payment_id, amount=1 + number % 2)
+            in_the_dashboard(row.payment_id, 1 + number % 2)
         found = reconciliation.findings(timezone.now() - timedelta(days=1))
         assert isinstance(next(found), Difference)
         stripe.change_refund(str(stale.stripe_refund_id), status="failed")
-        leases.mark_due(IdempotencyStore.objects.filter(pk=stale.pk))
+        leases.mark_due(Refund.objects.filter(pk=stale.pk))
         sweep()
         rest = [finding for finding in found if isinstance(finding, Difference)]
         assert len(rest) == CHUNK - 1 + 1
@@ -444,8 +442,8 @@ class TestWindow:
         for number in range(120):
             booking = f"BK-{number}"
             noted = {"idempotency_key": idempotency_key(booking), "booking_id": booking}
-            made = in_the_dashboard(payment, amount=100, **noted)
-            RefundFactory(
+            made = in_the_dashboard(payment, 100, **noted)
+            RefundFactory.create(
                 booking_id=booking, payment_id=payment, amount_minor=100,
                 status=Status.COMPLETED, stripe_refund_id=made.refund_id,
                 stripe_status="succeeded" if number else "pending",
@@ -496,12 +494,12 @@ class TestFailure:
 
     def test_a_database_without_the_table_is_no_agreement(self, stripe: Sandbox) -> None:
         with connection.schema_editor() as editor:
-            editor.alter_db_table(IdempotencyStore, "idempotency_store", "put_away")
+            editor.alter_db_table(Refund, "idempotency_store", "put_away")
         try:
             status, said = run()
         finally:
             with connection.schema_editor() as editor:
-                editor.alter_db_table(IdempotencyStore, "put_away", "idempotency_store")
+                editor.alter_db_table(Refund, "put_away", "idempotency_store")
         assert status == 2
         assert "The database could not be asked" in said
 
@@ -560,7 +558,7 @@ class TestHostileText:
         lines = said.splitlines()
         assert len(lines) == len(kinds(said)) + 2
         assert all(line.isprintable() for line in lines)
-        assert all(error.isprintable() for error in IdempotencyStore.objects.values_list("last_error", flat=True))  # fmt: skip
+        assert all(error.isprintable() for error in Refund.objects.values_list("last_error", flat=True))  # fmt: skip
 
 
 class TestSince:
@@ -600,10 +598,10 @@ class TestSince:
 
 @dataclass
 class World:
-    rows: list[IdempotencyStore] = field(default_factory=list)
+    rows: list[Refund] = field(default_factory=list)
     listed: list[StripeRefund] = field(default_factory=list)
 
-    def row(self, booking: str, **columns: Any) -> IdempotencyStore:
+    def row(self, booking: str, **columns: Any) -> Refund:
         number = len(self.rows) + 1
         known: dict[str, Any] = {
             "pk": number, "booking_id": booking, "payment_id": f"pi_{booking}",
@@ -611,7 +609,7 @@ class World:
             "stripe_refund_id": f"re_{booking}", "stripe_status": "succeeded",
             "first_sent_at": NOW - timedelta(days=1), "updated_at": NOW - timedelta(hours=1),
         }  # fmt: skip
-        self.rows.append(IdempotencyStore(**{**known, **columns}))
+        self.rows.append(Refund(**{**known, **columns}))
         return self.rows[-1]
 
     def refund(self, booking: str, **fields: Any) -> None:

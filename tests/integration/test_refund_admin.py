@@ -22,7 +22,7 @@ from booking_platform.operations.leased import as_seen
 from catalog.models import Reservation
 from payments import admin as refund_admin
 from payments import stripe_gateway, tasks
-from payments.models import IdempotencyStore, idempotency_key
+from payments.models import Refund, idempotency_key
 from payments.rules import Outcome
 from tests import events
 from tests.factories import RefundFactory, TourFactory
@@ -61,21 +61,21 @@ def in_(**time: float) -> Any:
     return timezone.now() + timedelta(**time)
 
 
-def in_progress(**columns: Any) -> IdempotencyStore:
-    return RefundFactory(**columns)
+def in_progress(**columns: Any) -> Refund:
+    return RefundFactory.create(**columns)
 
 
-def completed(**columns: Any) -> IdempotencyStore:
-    booking = columns.setdefault("booking_id", f"done-{IdempotencyStore.objects.count()}")
+def completed(**columns: Any) -> Refund:
+    booking = columns.setdefault("booking_id", f"done-{Refund.objects.count()}")
     given = {
         "status": "completed",
         "stripe_status": "succeeded",
         "stripe_refund_id": f"re_{booking}",
     }
-    return RefundFactory(**(given | columns))
+    return RefundFactory.create(**(given | columns))
 
 
-def refused(**columns: Any) -> IdempotencyStore:
+def refused(**columns: Any) -> Refund:
     """Make a refund that Stripe refused, and that a person looks at."""
     given = {
         "status": "failed",
@@ -84,18 +84,18 @@ def refused(**columns: Any) -> IdempotencyStore:
         "attempts": 1,
         "last_error": "Stripe refused, and lists no refund: Insufficient funds.",
     }
-    return RefundFactory(**(given | columns))
+    return RefundFactory.create(**(given | columns))
 
 
-def settled(**columns: Any) -> IdempotencyStore:
+def settled(**columns: Any) -> Refund:
     by = {"settled_at": timezone.now(), "settled_by": "ada", "settlement": "paid by hand"}
     return refused(**({"needs_review": False} | by | columns))
 
 
-def choose(client: Client, action: str, *rows: IdempotencyStore, **data: Any) -> Any:
+def choose(client: Client, action: str, *rows: Refund, **data: Any) -> Any:
     """Select refunds and press the button; gives what comes."""
     pks = [row.pk for row in rows]
-    url = listing(IdempotencyStore)
+    url = listing(Refund)
     return client.post(url, {"action": action, "_selected_action": pks} | data, follow=True)
 
 
@@ -106,14 +106,14 @@ def confirm(client: Client, asked: Any, **answers: str) -> Any:
     data: dict[str, list[str]] = {}
     for name, value in inputs:
         data.setdefault(name, []).append(value)
-    return client.post(listing(IdempotencyStore), data | answers, follow=True)
+    return client.post(listing(Refund), data | answers, follow=True)
 
 
-def columns_of(row: IdempotencyStore) -> dict[str, Any]:
-    return IdempotencyStore.objects.filter(pk=row.pk).values().get()
+def columns_of(row: Refund) -> dict[str, Any]:
+    return dict(Refund.objects.filter(pk=row.pk).values().get())
 
 
-def kept(row: IdempotencyStore) -> list[tuple[str, str]]:
+def kept(row: Refund) -> list[tuple[str, str]]:
     """Give who decided what about a refund, as the admin's history has it."""
     entries = LogEntry.objects.filter(object_id=str(row.pk)).order_by("pk")
     return [(entry.user.username, entry.get_change_message()) for entry in entries]
@@ -130,13 +130,13 @@ class TestTheList:
         held = in_progress(lease_until=in_(minutes=2))
         due = in_progress(next_attempt_at=in_(seconds=-5))
         waits, waits_longer = refused(), completed(needs_review=True)
-        IdempotencyStore.objects.filter(pk=waits_longer.pk).update(updated_at=in_(days=-1))
+        Refund.objects.filter(pk=waits_longer.pk).update(updated_at=in_(days=-1))
         expected = [waits_longer, waits, due, held, later, stuck, newer, closed, older]
-        assert listed(admin_client, IdempotencyStore) == expected
+        assert listed(admin_client, Refund) == expected
         for size in range(1, 5):  # the same, page by page
             monkeypatch.setattr(refund_admin.RefundAdmin, "list_per_page", size)
             pages = [
-                listed(admin_client, IdempotencyStore, p=number)
+                listed(admin_client, Refund, p=number)
                 for number in range(1, -(-len(expected) // size) + 1)
             ]
             assert [row for rows in pages for row in rows] == expected
@@ -147,14 +147,14 @@ class TestTheList:
     ) -> None:
         b, a, c = refused(booking_id="b"), completed(booking_id="a"), completed(booking_id="c")
         monkeypatch.setattr(refund_admin.RefundAdmin, "list_per_page", 2)
-        assert listed(admin_client, IdempotencyStore, o=1) == [a, b]
-        assert listed(admin_client, IdempotencyStore, o=-1) == [c, b]
+        assert listed(admin_client, Refund, o=1) == [a, b]
+        assert listed(admin_client, Refund, o=-1) == [c, b]
 
     def test_it_shows_amounts_and_marks(self, admin_client: Client) -> None:
         refused(booking_id="BK-1", amount_minor=1500, currency="jpy")
         settled(booking_id="BK-2", amount_minor=15_050)
         completed(stripe_status="requires_action", attempts=7)
-        shown = admin_client.get(listing(IdempotencyStore)).content.decode()
+        shown = admin_client.get(listing(Refund)).content.decode()
         assert '<td class="field-amount">1500 JPY</td>' in shown
         assert '<td class="field-amount">150.50 EUR</td>' in shown
         assert shown.count('<strong class="mark needs-review">needs review</strong>') == 1
@@ -193,7 +193,7 @@ class TestTheList:
         in_progress(booking_id="gone", lease_until=in_(seconds=-1), next_attempt_at=in_(hours=1))
         in_progress(booking_id="held", payment_id="pi_held", lease_until=in_(minutes=1))
         in_progress(booking_id="later", next_attempt_at=in_(hours=1))
-        rows = listed(admin_client, IdempotencyStore, **query)
+        rows = listed(admin_client, Refund, **query)
         assert {row.booking_id for row in rows} == found
 
     def test_it_takes_no_more_queries_when_longer_and_reads_no_payloads(
@@ -205,7 +205,7 @@ class TestTheList:
             for _ in range(3):
                 refused(), in_progress(), completed()
             with CaptureQueriesContext(connection) as queries:
-                text(admin_client.get(listing(IdempotencyStore), {"p": 2}))
+                text(admin_client.get(listing(Refund), {"p": 2}))
             return [query["sql"] for query in queries]
 
         first, second = grow(), grow()
@@ -214,7 +214,7 @@ class TestTheList:
 
     def test_it_cuts_long_texts(self, admin_client: Client) -> None:
         refused(booking_id="B" * 255, payment_id="p" * 255, last_error="why " * 200)
-        shown = text(admin_client.get(listing(IdempotencyStore)))
+        shown = text(admin_client.get(listing(Refund)))
         cells = "".join(re.findall(r'class="field-.*?</t[dh]>', shown))
         assert "B" * 59 + "…" in cells
         assert "B" * 60 not in cells
@@ -267,7 +267,7 @@ class TestWhatIsNext:
     )  # fmt: skip
     def test_it_is_true_for(self, admin_client: Client, columns: dict[str, Any], said: str) -> None:
         row = in_progress(**columns)
-        shown = text(admin_client.get(listing(IdempotencyStore)))
+        shown = text(admin_client.get(listing(Refund)))
         assert f'<td class="field-next_briefly">{said}</td>' in shown
         assert f"<strong>{said}</strong>" in text(admin_client.get(page(row)))
 
@@ -311,7 +311,7 @@ class TestThePage:
         assert f'<a href="{url}" target="_blank" rel="noopener noreferrer">pi/&quot;?a</a>' in shown
 
     def test_it_links_to_what_else_is_kept_of_the_booking(self, admin_client: Client) -> None:
-        settle(CREATED, events.created(TourFactory().pk, "BK-42"))
+        settle(CREATED, events.created(TourFactory.create().pk, "BK-42"))
         row = refused(booking_id="BK-42")
         shown = text(admin_client.get(page(row)))
         reservation, event = Reservation.objects.get(), ProcessedEvent.objects.get()
@@ -321,7 +321,7 @@ class TestThePage:
         assert f'href="{page(row)}"' in text(admin_client.get(page(event)))
 
     def test_it_has_the_buttons_that_mean_something(self, admin_client: Client) -> None:
-        def buttons(row: IdempotencyStore) -> list[str]:
+        def buttons(row: Refund) -> list[str]:
             shown = text(admin_client.get(page(row)))
             return re.findall(r'name="action" value="(\w+)"', shown)
 
@@ -357,7 +357,7 @@ class TestForeignText:
         reissue = choose(admin_client, "reissue", row)
         asked = choose(admin_client, "settle", row)
         pages = [
-            admin_client.get(listing(IdempotencyStore)),
+            admin_client.get(listing(Refund)),
             admin_client.get(page(row)),
             reissue,
             asked,
@@ -379,7 +379,7 @@ class TestTryNow:
         row = refused(attempts=9)
         response = choose(admin_client, "try_now", row)
         assert "1 refund taken up by the next sweep, within 60 seconds" in messages(response)
-        was, row = row, IdempotencyStore.objects.get()
+        was, row = row, Refund.objects.get()
         assert row.idempotency_key == was.idempotency_key
         assert (row.status, row.needs_review, row.attempts) == ("in_progress", False, 0)
         assert row.next_attempt_at is not None
@@ -398,7 +398,7 @@ class TestTryNow:
             choose(admin_client, "try_now", row)
             tasks.attempt(row.pk)
         assert len(stripe.refunds) == 1
-        assert IdempotencyStore.objects.get().status == "completed"
+        assert Refund.objects.get().status == "completed"
 
     def test_it_tells_which_a_worker_has_and_which_changed_meanwhile(
         self, admin_client: Client
@@ -407,7 +407,7 @@ class TestTryNow:
         was = columns_of(held)
 
         def move() -> None:
-            IdempotencyStore.objects.filter(pk=moved.pk).update(updated_at=timezone.now())
+            Refund.objects.filter(pk=moved.pk).update(updated_at=timezone.now())
 
         response = choose(admin_client, "try_now", held)
         assert f"a worker has it, under way until {SOON:%H:%M:%S} UTC" in messages(response)
@@ -424,12 +424,12 @@ class TestTryNow:
     ) -> None:
         monkeypatch.setattr(decisions, "MOST_AT_ONCE", 2)
         first, second, third = (refused(created_at=in_(days=-9 + n)) for n in range(3))
-        url = f"{listing(IdempotencyStore)}?person=awaited"
+        url = f"{listing(Refund)}?person=awaited"
         chosen = {"action": "try_now", "_selected_action": third.pk, "select_across": "1"}
         response = admin_client.post(url, chosen, follow=True)
         assert "2 refunds taken up" in messages(response)
         assert "Only the 2 oldest: do it again for the other 1." in messages(response)
-        assert {row.pk for row in listed(admin_client, IdempotencyStore, due="now")} == {
+        assert {row.pk for row in listed(admin_client, Refund, due="now")} == {
             first.pk,
             second.pk,
         }
@@ -441,7 +441,7 @@ class TestMarkSettled:
         asked = choose(admin_client, "settle", row)
         assert "Mark 1 refund settled" in text(asked)
         assert "Insufficient funds" in text(asked)
-        assert not IdempotencyStore.objects.get().settled
+        assert not Refund.objects.get().settled
         response = confirm(admin_client, asked, why="paid by bank transfer")
         assert "1 refund marked settled: " in messages(response)
         row.refresh_from_db()
@@ -458,17 +458,17 @@ class TestMarkSettled:
         row = refused()
         again = confirm(admin_client, choose(admin_client, "settle", row), why="  ")
         assert "This field is required." in text(again)
-        assert not IdempotencyStore.objects.get().settled
+        assert not Refund.objects.get().settled
         confirm(admin_client, again, why="decided")
-        assert IdempotencyStore.objects.get().settled
+        assert Refund.objects.get().settled
 
     def test_it_tells_which_were_not_settled_and_why(self, admin_client: Client) -> None:
         good, fine = refused(booking_id="good"), completed(booking_id="fine")
         held, news = refused(booking_id="held"), refused(booking_id="news")
         asked = choose(admin_client, "settle", good, fine, held, news)
         assert "Mark 4 refunds settled" in text(asked)
-        IdempotencyStore.objects.filter(pk=held.pk).update(lease_until=SOON)
-        IdempotencyStore.objects.filter(pk=news.pk).update(
+        Refund.objects.filter(pk=held.pk).update(lease_until=SOON)
+        Refund.objects.filter(pk=news.pk).update(
             last_error="Stripe has 2 refunds", updated_at=timezone.now()
         )
         told = messages(confirm(admin_client, asked, why="decided"))
@@ -476,9 +476,7 @@ class TestMarkSettled:
         assert "fine (150.00 EUR): not marked settled: it does not wait for a person" in told
         assert "held (150.00 EUR): not marked settled: a worker has it" in told
         assert "news (150.00 EUR): not marked settled: it changed since it was shown" in told
-        assert [row.booking_id for row in IdempotencyStore.objects.exclude(settled_at=None)] == [
-            "good"
-        ]
+        assert [row.booking_id for row in Refund.objects.exclude(settled_at=None)] == ["good"]
         assert LogEntry.objects.count() == 1
 
     def test_it_does_not_overwrite_what_comes_meanwhile(self, admin_client: Client) -> None:
@@ -486,14 +484,14 @@ class TestMarkSettled:
         asked = choose(admin_client, "settle", row)
 
         def complete() -> None:
-            IdempotencyStore.objects.filter(pk=row.pk).update(
+            Refund.objects.filter(pk=row.pk).update(
                 status="completed", stripe_refund_id="re_1", updated_at=timezone.now()
             )
 
         with before("UPDATE", "idempotency_store", complete):
             response = confirm(admin_client, asked, why="decided")
         assert "it changed meanwhile" in messages(response)
-        assert not IdempotencyStore.objects.get().settled
+        assert not Refund.objects.get().settled
         assert not LogEntry.objects.exists()
 
     def test_it_lists_so_many_of_many(
@@ -511,11 +509,11 @@ LOOKED = {"looked": "on", "why": "Stripe refused; the account has funds now"}
 
 class TestReissue:
     @pytest.fixture
-    def row(self, payment: str) -> IdempotencyStore:
+    def row(self, payment: str) -> Refund:
         return refused(booking_id="BK-1", payment_id=payment)
 
     def test_it_sends_one_refund_under_a_new_key(
-        self, admin_client: Client, stripe: Sandbox, row: IdempotencyStore
+        self, admin_client: Client, stripe: Sandbox, row: Refund
     ) -> None:
         asked = choose(admin_client, "reissue", row)
         for fact in ("BK-1", "150.00 EUR", row.payment_id, row.idempotency_key):
@@ -536,10 +534,10 @@ class TestReissue:
             tasks.attempt(row.pk)
         [refund] = stripe.refunds
         assert refund["metadata"]["idempotency_key"] == row.idempotency_key
-        assert IdempotencyStore.objects.get().status == "completed"
+        assert Refund.objects.get().status == "completed"
 
     def test_it_asks_stripe_before_each_step_and_outside_any_transaction(
-        self, admin_client: Client, stripe: Sandbox, row: IdempotencyStore
+        self, admin_client: Client, stripe: Sandbox, row: Refund
     ) -> None:
         asked = choose(admin_client, "reissue", row)
         assert len(stripe.requests) == 1
@@ -547,7 +545,7 @@ class TestReissue:
         assert [request.method for request in stripe.requests] == ["GET", "GET"]
 
     @pytest.mark.django_db(transaction=True)
-    def test_it_opens_no_transaction(self, admin_client: Client, row: IdempotencyStore) -> None:
+    def test_it_opens_no_transaction(self, admin_client: Client, row: Refund) -> None:
         asked = choose(admin_client, "reissue", row)
         with statements_in_transactions("idempotency_store") as within:
             confirm(admin_client, asked, **LOOKED)
@@ -558,7 +556,7 @@ class TestReissue:
 
     @pytest.mark.parametrize("missing", ["looked", "why"])
     def test_it_needs_a_look_and_a_reason(
-        self, admin_client: Client, row: IdempotencyStore, missing: str
+        self, admin_client: Client, row: Refund, missing: str
     ) -> None:
         was = columns_of(row)
         answers = {name: value for name, value in LOOKED.items() if name != missing}
@@ -569,7 +567,7 @@ class TestReissue:
         assert columns_of(row) != was
 
     def test_it_is_not_offered_where_stripe_lists_a_refund(
-        self, admin_client: Client, stripe: Sandbox, row: IdempotencyStore
+        self, admin_client: Client, stripe: Sandbox, row: Refund
     ) -> None:
         self.refund_by_hand(row)
         [refund] = stripe.refunds
@@ -580,7 +578,7 @@ class TestReissue:
         assert 'value="Re-issue' not in shown
 
     def test_it_stops_where_a_refund_comes_while_a_person_thinks(
-        self, admin_client: Client, row: IdempotencyStore
+        self, admin_client: Client, row: Refund
     ) -> None:
         asked = choose(admin_client, "reissue", row)
         self.refund_by_hand(row)
@@ -590,7 +588,7 @@ class TestReissue:
         assert not LogEntry.objects.exists()
 
     def test_it_stops_where_stripe_does_not_answer(
-        self, admin_client: Client, stripe: Sandbox, row: IdempotencyStore
+        self, admin_client: Client, stripe: Sandbox, row: Refund
     ) -> None:
         asked = choose(admin_client, "reissue", row)
         stripe.fail("unavailable", times=0, method="GET")
@@ -599,11 +597,11 @@ class TestReissue:
         assert columns_of(row) == was
 
     def test_it_waits_until_stripe_has_forgotten_the_old_key(
-        self, admin_client: Client, stripe: Sandbox, row: IdempotencyStore
+        self, admin_client: Client, stripe: Sandbox, row: Refund
     ) -> None:
-        IdempotencyStore.objects.update(status="in_progress")
+        Refund.objects.update(status="in_progress")
         assert "Stripe may still act on the key" in text(choose(admin_client, "reissue", row))
-        IdempotencyStore.objects.update(first_sent_at=in_(days=-2))
+        Refund.objects.update(first_sent_at=in_(days=-2))
         assert 'name="looked"' in text(choose(admin_client, "reissue", row))
 
     @pytest.mark.parametrize(
@@ -615,9 +613,9 @@ class TestReissue:
         ],
     )
     def test_it_is_only_for_what_waits_and_stripe_does_not_have(
-        self, admin_client: Client, row: IdempotencyStore, columns: dict[str, Any]
+        self, admin_client: Client, row: Refund, columns: dict[str, Any]
     ) -> None:
-        IdempotencyStore.objects.update(**columns)
+        Refund.objects.update(**columns)
         was = columns_of(row)
         shown = choose(admin_client, "reissue", row)
         assert "only a refund that waits for a person" in text(shown)
@@ -625,7 +623,7 @@ class TestReissue:
         assert columns_of(row) == was
 
     def test_it_takes_one_at_a_time(
-        self, admin_client: Client, stripe: Sandbox, row: IdempotencyStore
+        self, admin_client: Client, stripe: Sandbox, row: Refund
     ) -> None:
         other = refused()
         for response in (
@@ -638,7 +636,7 @@ class TestReissue:
         assert not LogEntry.objects.exists()
 
     def test_it_is_about_what_was_shown(
-        self, admin_client: Client, stripe: Sandbox, row: IdempotencyStore
+        self, admin_client: Client, stripe: Sandbox, row: Refund
     ) -> None:
         """Sent twice, or after a colleague did the same: the second is refused."""
         asked = choose(admin_client, "reissue", row)
@@ -652,12 +650,12 @@ class TestReissue:
         assert LogEntry.objects.count() == 1
 
     def test_it_does_not_overwrite_what_comes_while_stripe_is_asked(
-        self, admin_client: Client, row: IdempotencyStore
+        self, admin_client: Client, row: Refund
     ) -> None:
         asked = choose(admin_client, "reissue", row)
 
         def take() -> None:
-            IdempotencyStore.objects.filter(pk=row.pk).update(lease_until=SOON)
+            Refund.objects.filter(pk=row.pk).update(lease_until=SOON)
 
         with before("UPDATE", "idempotency_store", take):
             response = confirm(admin_client, asked, **LOOKED)
@@ -667,7 +665,7 @@ class TestReissue:
         assert not LogEntry.objects.exists()
 
     @staticmethod
-    def refund_by_hand(row: IdempotencyStore) -> None:
+    def refund_by_hand(row: Refund) -> None:
         request = {"payment_intent": row.payment_id, "amount": row.amount_minor}
         stripe_gateway.send(request, "by-hand")
 
@@ -691,31 +689,31 @@ ACTIONS = {"try_now": "retry", "settle": "settle", "reissue": "reissue"}
 
 class TestPermissions:
     @pytest.fixture
-    def row(self, payment: str) -> IdempotencyStore:
+    def row(self, payment: str) -> Refund:
         return refused(payment_id=payment)
 
-    def post_all(self, client: Client, row: IdempotencyStore, *actions: str) -> None:
-        seen = as_seen(IdempotencyStore.objects.get())
+    def post_all(self, client: Client, row: Refund, *actions: str) -> None:
+        seen = as_seen(Refund.objects.get())
         for action in actions:
             choose(client, action, row, confirmed="yes", seen=seen, **LOOKED)
 
-    def test_nobody_without_one_sees_any(self, row: IdempotencyStore) -> None:
-        assert staff("view_tour").get(listing(IdempotencyStore)).status_code == 403
+    def test_nobody_without_one_sees_any(self, row: Refund) -> None:
+        assert staff("view_tour").get(listing(Refund)).status_code == 403
 
-    def test_it_takes_more_than_seeing_to_decide(self, row: IdempotencyStore) -> None:
+    def test_it_takes_more_than_seeing_to_decide(self, row: Refund) -> None:
         client, was = staff("view_refund"), columns_of(row)
-        for url in (listing(IdempotencyStore), page(row)):
+        for url in (listing(Refund), page(row)):
             assert 'name="action"' not in text(client.get(url))
         self.post_all(client, row, *ACTIONS)
         assert columns_of(row) == was
         assert not LogEntry.objects.exists()
 
     @pytest.mark.parametrize("may", ACTIONS)
-    def test_each_decision_has_its_own(self, row: IdempotencyStore, may: str) -> None:
+    def test_each_decision_has_its_own(self, row: Refund, may: str) -> None:
         client, was = staff("view_refund", f"{ACTIONS[may]}_refund"), columns_of(row)
         for url, pattern in (
             (page(row), r'name="action" value="(\w+)"'),
-            (listing(IdempotencyStore), r'<option value="(\w+)"'),
+            (listing(Refund), r'<option value="(\w+)"'),
         ):
             assert re.findall(pattern, text(client.get(url))) == [may]
         self.post_all(client, row, *(set(ACTIONS) - {may}))
@@ -724,22 +722,25 @@ class TestPermissions:
         assert columns_of(row) != was
         assert len(kept(row)) == 1
 
-    def test_a_get_changes_nothing(self, admin_client: Client, row: IdempotencyStore) -> None:
+    def test_a_get_changes_nothing(self, admin_client: Client, row: Refund) -> None:
         was = columns_of(row)
         for action in ACTIONS:
-            query = {"action": action, "_selected_action": row.pk, "confirmed": "1", **LOOKED}
-            admin_client.get(listing(IdempotencyStore), query)
+            query: dict[str, Any] = {
+                "action": action,
+                "_selected_action": row.pk,
+                "confirmed": "1",
+                **LOOKED,
+            }
+            admin_client.get(listing(Refund), query)
         assert columns_of(row) == was
 
-    def test_the_forms_work_in_a_browser_and_not_from_a_strangers_page(
-        self, row: IdempotencyStore
-    ) -> None:
+    def test_the_forms_work_in_a_browser_and_not_from_a_strangers_page(self, row: Refund) -> None:
         client, was = Client(enforce_csrf_checks=True), columns_of(row)
         client.force_login(User.objects.create_superuser("admin"))
         for action in ACTIONS:
             assert choose(client, action, row, confirmed="yes", **LOOKED).status_code == 403
         assert columns_of(row) == was
         buttons = fields(text(client.get(page(row))), 'class="resolutions"')
-        asked = client.post(listing(IdempotencyStore), buttons | {"action": "settle"})
+        asked = client.post(listing(Refund), buttons | {"action": "settle"})
         confirm(client, asked, why="a person decided")
-        assert IdempotencyStore.objects.get().settlement == "a person decided"
+        assert Refund.objects.get().settlement == "a person decided"

@@ -15,7 +15,7 @@ from booking_platform.messaging.leases import LeaseLost
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 from payments import attempts, stripe_gateway, tasks
-from payments.models import IdempotencyStore, idempotency_key
+from payments.models import Refund, idempotency_key
 from tests.events import cancelled, deliveries
 from tests.factories import RefundFactory
 from tests.platform import parked
@@ -49,7 +49,7 @@ def cancel(booking: str, payment: str | None, amount: Any = 150.0, **over: Any) 
 def sweep_until_quiet(limit: int = 30) -> None:
     """Attempt what is due, as the sweep would, until nothing is."""
     for _ in range(limit):
-        due = leases.due(IdempotencyStore.objects.all(), timezone.now())
+        due = leases.due(Refund.objects.all(), timezone.now())
         pks = list(due.values_list("pk", flat=True))
         if not pks:
             return
@@ -60,11 +60,11 @@ def sweep_until_quiet(limit: int = 30) -> None:
 
 def expire_lease() -> None:
     past = timezone.now() - timedelta(seconds=1)
-    IdempotencyStore.objects.exclude(lease_until=None).update(lease_until=past)
+    Refund.objects.exclude(lease_until=None).update(lease_until=past)
 
 
-def only() -> IdempotencyStore:
-    return IdempotencyStore.objects.get()
+def only() -> Refund:
+    return Refund.objects.get()
 
 
 class TestRequests:
@@ -105,7 +105,7 @@ class TestRequests:
     ) -> None:
         cancel("BK-1", payment_id, amount)
         assert ProcessedEvent.objects.get().outcome == "nothing_to_refund"
-        assert IdempotencyStore.objects.count() == 0
+        assert Refund.objects.count() == 0
         assert stripe.requests == []
 
     @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ class TestRequests:
         [letter] = DeadLetter.objects.all()
         assert letter.reason == "invalid"
         assert detail in letter.detail
-        assert IdempotencyStore.objects.count() == 0
+        assert Refund.objects.count() == 0
         assert stripe.requests == []
 
     @pytest.mark.parametrize("amount", ["NaN", "1e400", "Infinity", '"150"', "true"])
@@ -137,7 +137,7 @@ class TestRequests:
         body = event.body.replace(b"123456", amount.encode())
         inbox.process(CONSUMERS[QUEUE], [event._replace(body=body)])
         assert len(parked()) == 1
-        assert IdempotencyStore.objects.count() == 0
+        assert Refund.objects.count() == 0
 
     @pytest.mark.parametrize(
         ("amount", "currency", "units"),
@@ -196,7 +196,7 @@ class TestOnceForABooking:
         cancel("BK-1", payment, 50)
         cancel("BK-2", payment, 50)
         assert [refund["amount"] for refund in stripe.refunds] == [5_000, 5_000]
-        assert set(IdempotencyStore.objects.values_list("status", flat=True)) == {"completed"}
+        assert set(Refund.objects.values_list("status", flat=True)) == {"completed"}
 
 
 class TestFaults:
@@ -304,7 +304,7 @@ class TestFaults:
         cancel("BK-1", payment, 60)
         stripe.fail("error_before")
         sweep_until_quiet()
-        IdempotencyStore.objects.update(
+        Refund.objects.update(
             request_payload=only().request_payload | {"amount": 6_001},
             needs_review=False,
             next_attempt_at=timezone.now(),
@@ -332,17 +332,17 @@ class TestFaults:
 
 class TestLeases:
     @pytest.fixture
-    def held(self, stripe: Sandbox, payment: str) -> IdempotencyStore:
+    def held(self, stripe: Sandbox, payment: str) -> Refund:
         """A refund whose holder froze, and whose lease has ended."""
-        row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
-        taken = leases._take(IdempotencyStore.objects.filter(pk=row.pk))
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        taken = leases._take(Refund.objects.filter(pk=row.pk))
         assert taken is not None
         expire_lease()
         taken.refresh_from_db()
         return taken
 
     def test_a_stale_holder_can_not_overwrite_its_successor(
-        self, stripe: Sandbox, held: IdempotencyStore
+        self, stripe: Sandbox, held: Refund
     ) -> None:
         tasks.attempt(held.pk)
         assert only().status == "completed"
@@ -351,14 +351,12 @@ class TestLeases:
         assert (only().status, only().needs_review) == ("completed", False)
 
     def test_a_late_answer_counts_while_nobody_else_has_asked(
-        self, stripe: Sandbox, held: IdempotencyStore
+        self, stripe: Sandbox, held: Refund
     ) -> None:
         leases.write(held, last_error="late")
         assert only().last_error == "late"
 
-    def test_no_call_starts_after_the_lease_has_ended(
-        self, stripe: Sandbox, held: IdempotencyStore
-    ) -> None:
+    def test_no_call_starts_after_the_lease_has_ended(self, stripe: Sandbox, held: Refund) -> None:
         for held.first_sent_at in (None, timezone.now()):  # to send, to look
             with pytest.raises(LeaseLost):
                 attempts._ask(held)
@@ -367,8 +365,8 @@ class TestLeases:
     def test_what_is_under_lease_is_not_taken_though_it_is_marked_due(
         self, stripe: Sandbox, payment: str
     ) -> None:
-        rows = IdempotencyStore.objects.all()
-        RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
+        rows = Refund.objects.all()
+        RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
         assert leases._take(rows) is not None
         leases.mark_due(rows)
         assert leases._take(rows) is None
@@ -377,17 +375,17 @@ class TestLeases:
         self, stripe: Sandbox, payment: str, settings: Any
     ) -> None:
         settings.RETRY_BASE_SECONDS = settings.RETRY_MAX_SECONDS = 10**6
-        row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
 
-        def told_meanwhile(_row: IdempotencyStore) -> leases.Conclusion:
-            leases.mark_due(IdempotencyStore.objects.all())
+        def told_meanwhile(_row: Refund) -> leases.Conclusion:
+            leases.mark_due(Refund.objects.all())
             return leases.Conclusion(again=True)
 
-        leases.take_up(IdempotencyStore.objects.all(), told_meanwhile)
+        leases.take_up(Refund.objects.all(), told_meanwhile)
         assert due() == [row.pk]
 
     def test_only_one_of_many_takes_a_refund(self, stripe: Sandbox, payment: str) -> None:
-        row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
         stripe.fail("slow_before", seconds=0.3)
         waits = [in_thread(lambda: tasks.attempt(row.pk)) for _ in range(8)]
         for wait in waits:
@@ -398,11 +396,11 @@ class TestLeases:
     def test_what_is_marked_due_during_an_attempt_is_taken_up_again(
         self, stripe: Sandbox, payment: str
     ) -> None:
-        row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
         stripe.fail("slow_after", seconds=0.5)
         wait = in_thread(lambda: tasks.attempt(row.pk))
         wait_until(lambda: len(stripe.refunds) == 1, seconds=10, what="Stripe has executed")
-        leases.mark_due(IdempotencyStore.objects.all())
+        leases.mark_due(Refund.objects.all())
         wait()
         assert only().status == "completed"
         assert due() == [row.pk]
@@ -416,14 +414,14 @@ class TestLeases:
         settings.RETRY_ATTEMPTS = 3
         monkeypatch.setattr(stripe_gateway, "send", planted)
         monkeypatch.setattr(stripe_gateway, "look", planted)
-        RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
+        RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
         sweep_until_quiet()
         assert only().needs_review
         assert "given up after 4 attempts" in only().last_error
         assert "KeyError" in only().last_error
 
     def test_what_the_sdk_can_not_send_is_no_refusal(self, stripe: Sandbox) -> None:
-        RefundFactory(request_payload="nonsense", next_attempt_at=timezone.now())
+        RefundFactory.create(request_payload="nonsense", next_attempt_at=timezone.now())
         tasks.attempt(only().pk)
         assert (only().status, only().needs_review) == ("in_progress", False)
         assert "AttributeError" in only().last_error
@@ -436,7 +434,7 @@ class TestRefundsThatMove:
         cancel("BK-1", payment, 60)
         refund_id = only().stripe_refund_id or ""
         stripe.change_refund(refund_id, status="failed", failure_reason="expired_or_canceled_card")
-        leases.mark_due(IdempotencyStore.objects.all())
+        leases.mark_due(Refund.objects.all())
         sweep_until_quiet()
         row = only()
         assert (row.status, row.stripe_status, row.needs_review) == ("completed", "failed", True)
@@ -447,7 +445,7 @@ class TestRefundsThatMove:
         refund_id = only().stripe_refund_id or ""
         for status, review in (("failed", True), ("failed", False), ("succeeded", True)):
             stripe.change_refund(refund_id, status=status)
-            leases.mark_due(IdempotencyStore.objects.all())
+            leases.mark_due(Refund.objects.all())
             sweep_until_quiet()
             assert only().needs_review is review
             if review:
@@ -464,52 +462,48 @@ class TestDecisions:
     """What people may do, and what must not come of it."""
 
     @pytest.fixture
-    def refused(self, stripe: Sandbox, payment: str) -> IdempotencyStore:
+    def refused(self, stripe: Sandbox, payment: str) -> Refund:
         cancel("BK-1", payment, 151)
         return only()
 
-    def test_trying_again_sends_the_same_key(
-        self, stripe: Sandbox, refused: IdempotencyStore
-    ) -> None:
+    def test_trying_again_sends_the_same_key(self, stripe: Sandbox, refused: Refund) -> None:
         assert refused.try_again()
         sweep_until_quiet()
         assert only().status == "failed"
         assert len({one.key for one in stripe.requests if one.method == "POST"}) == 1
 
-    def test_a_settled_refund_is_never_sent(
-        self, stripe: Sandbox, refused: IdempotencyStore
-    ) -> None:
+    def test_a_settled_refund_is_never_sent(self, stripe: Sandbox, refused: Refund) -> None:
         assert refused.settle(by="ann", why="paid in cash")
         sent = [one.method for one in stripe.requests].count("POST")
-        leases.mark_due(IdempotencyStore.objects.all())
+        leases.mark_due(Refund.objects.all())
         only().try_again()
         sweep_until_quiet()
         assert [one.method for one in stripe.requests].count("POST") == sent
         assert (only().needs_review, only().settlement) == (False, "paid in cash")
 
     def test_a_decision_on_what_changed_meanwhile_is_none(
-        self, stripe: Sandbox, refused: IdempotencyStore
+        self, stripe: Sandbox, refused: Refund
     ) -> None:
         assert only().try_again()
         assert not refused.settle(by="ann", why="paid in cash")
         assert not refused.reissue()
 
     def test_a_decision_while_a_worker_asks_is_none(self, stripe: Sandbox, payment: str) -> None:
-        row = RefundFactory(payment_id=payment, next_attempt_at=timezone.now())
-        leases._take(IdempotencyStore.objects.filter(pk=row.pk))
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        leases._take(Refund.objects.filter(pk=row.pk))
         assert not only().try_again()
         assert not only().settle(by="ann", why="x")
         assert not only().reissue()
 
     def test_a_new_key_is_for_what_was_refused_and_is_not_there(
-        self, stripe: Sandbox, payment: str, refused: IdempotencyStore
+        self, stripe: Sandbox, payment: str, refused: Refund
     ) -> None:
         assert attempts.obstacle_to_reissue(refused, timezone.now()) == ""
         assert refused.reissue()
         row = only()
         assert row.idempotency_key == idempotency_key("BK-1", issue=2)
         assert row.request_payload["metadata"]["idempotency_key"] == row.idempotency_key
-        IdempotencyStore.objects.update(
+        Refund.objects.update(
             amount_minor=6_000, request_payload=row.request_payload | {"amount": 6_000}
         )
         sweep_until_quiet()
@@ -529,14 +523,14 @@ class TestDecisions:
         assert attempts.obstacle_to_reissue(only(), now + timedelta(hours=25)) == ""
 
     def test_a_new_key_is_not_for_what_stripe_has_or_does_not_say(
-        self, stripe: Sandbox, payment: str, refused: IdempotencyStore
+        self, stripe: Sandbox, payment: str, refused: Refund
     ) -> None:
         now = timezone.now()
         stripe.fail("unavailable", method="GET")
         assert "is not known" in attempts.obstacle_to_reissue(refused, now)
         cancel("BK-2", payment, 10)
         assert attempts.obstacle_to_reissue(refused, now) == ""  # another booking's
-        done = IdempotencyStore.objects.get(booking_id="BK-2")
+        done = Refund.objects.get(booking_id="BK-2")
         assert "waits for a person" in attempts.obstacle_to_reissue(done, now)
         by_hand(stripe, payment)
         assert "Stripe lists a refund" in attempts.obstacle_to_reissue(refused, now)
@@ -568,16 +562,16 @@ class TestDecisions:
         stripe.fail("drop_before")
         cancel("BK-1", payment, 60)
         later = timezone.now() + timedelta(hours=1)
-        IdempotencyStore.objects.update(created_at=later, first_sent_at=later)
+        Refund.objects.update(created_at=later, first_sent_at=later)
         sweep_until_quiet()
         assert [refund["amount"] for refund in stripe.refunds] == [100, 6_000]
 
     def test_a_new_key_is_not_sent_if_somebody_was_quicker(
-        self, stripe: Sandbox, payment: str, refused: IdempotencyStore
+        self, stripe: Sandbox, payment: str, refused: Refund
     ) -> None:
         assert refused.reissue()
         by_hand(stripe, payment)
-        IdempotencyStore.objects.update(
+        Refund.objects.update(
             amount_minor=6_000, request_payload=only().request_payload | {"amount": 6_000}
         )
         sweep_until_quiet()
@@ -588,16 +582,14 @@ class TestDecisions:
         self, stripe: Sandbox, payment: str
     ) -> None:
         """Its creator died before the call, and somebody helped out by hand."""
-        row = RefundFactory(payment_id=payment, attempts=1, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, attempts=1, next_attempt_at=timezone.now())
         by_hand(stripe, payment)
         tasks.attempt(row.pk)
         assert [refund["amount"] for refund in stripe.refunds] == [100]
         assert only().needs_review
 
-    def test_settling_keeps_a_webhooks_mark(
-        self, stripe: Sandbox, refused: IdempotencyStore
-    ) -> None:
-        leases.mark_due(IdempotencyStore.objects.all())
+    def test_settling_keeps_a_webhooks_mark(self, stripe: Sandbox, refused: Refund) -> None:
+        leases.mark_due(Refund.objects.all())
         assert refused.settle(by="ann", why="paid in cash")
         assert due() == [refused.pk]
 
@@ -613,9 +605,9 @@ class TestDecisions:
     ) -> None:
         stripe.fail("drop_after")
         cancel("BK-1", payment, 60)
-        RefundFactory(stripe_refund_id=stripe.refunds[0]["id"])
+        RefundFactory.create(stripe_refund_id=stripe.refunds[0]["id"])
         sweep_until_quiet()
-        row = IdempotencyStore.objects.get(booking_id="BK-1")
+        row = Refund.objects.get(booking_id="BK-1")
         assert (row.status, row.needs_review, row.lease_until) == ("in_progress", True, None)
         assert "IntegrityError" in row.last_error
 
@@ -638,7 +630,7 @@ class TestDecisions:
         again = only().request_payload | {"amount": 6_000}
         stripe_gateway.send(again, "another key")
         for _ in range(2):
-            leases.mark_due(IdempotencyStore.objects.all())
+            leases.mark_due(Refund.objects.all())
             sweep_until_quiet()
             assert only().needs_review is not only().settled
             assert "2 refunds for this booking" in only().last_error
@@ -651,13 +643,13 @@ def by_hand(stripe: Sandbox, payment: str) -> None:
 
 
 def due() -> list[int]:
-    rows = leases.due(IdempotencyStore.objects.all(), timezone.now())
+    rows = leases.due(Refund.objects.all(), timezone.now())
     return list(rows.values_list("pk", flat=True))
 
 
 def age(*, hours: int) -> None:
     past = timezone.now() - timedelta(hours=hours)
-    IdempotencyStore.objects.update(first_sent_at=past)
+    Refund.objects.update(first_sent_at=past)
 
 
 def in_thread(call: Callable[[], object]) -> Callable[[], None]:

@@ -38,6 +38,13 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
+def error_of(refused: pytest.ExceptionInfo[stripe.StripeError]) -> stripe.ErrorObject:
+    """Return the error that Stripe's answer describes."""
+    error = refused.value.error
+    assert error is not None
+    return error
+
+
 class TestRefunds:
     @pytest.mark.parametrize(
         ("asked", "code", "param"),
@@ -59,13 +66,14 @@ class TestRefunds:
     ) -> None:
         with pytest.raises(stripe.InvalidRequestError) as refused:
             refund(api, **{"payment": payment, **asked})
-        assert (refused.value.error.code, refused.value.error.param) == (code, param)
+        assert (error_of(refused).code, error_of(refused).param) == (code, param)
         assert not replayed(refund(api, payment))
 
     def test_it_needs_a_payment_or_a_charge(self, api: stripe.StripeClient, payment: str) -> None:
         with pytest.raises(stripe.InvalidRequestError, match="payment_intent or charge"):
             api.v1.refunds.create({"amount": 1})
         charge = api.v1.payment_intents.retrieve(payment).latest_charge
+        assert isinstance(charge, str)
         assert api.v1.refunds.create({"charge": charge}).payment_intent == payment
 
     def test_a_disputed_charge_is_not_refunded(
@@ -75,7 +83,7 @@ class TestRefunds:
         for _ in range(2):
             with pytest.raises(stripe.InvalidRequestError) as refused:
                 refund(api, payment)
-            assert refused.value.error.code == "charge_disputed"
+            assert error_of(refused).code == "charge_disputed"
             sandbox.change_payment(payment, disputed=False)  # the key remembers the refusal
         assert sandbox.refunds == []
 
@@ -119,7 +127,8 @@ class TestLists:
         return made[::-1]
 
     def listed(self, api: stripe.StripeClient, payment: str, **how: Any) -> Any:
-        page = api.v1.refunds.list({"payment_intent": payment, **how})
+        asked: Any = {"payment_intent": payment, **how}
+        page = api.v1.refunds.list(asked)
         return [each.id for each in page.data], page.has_more
 
     def test_they_have_pages(self, api: stripe.StripeClient, payment: str, ids: list[str]) -> None:
@@ -193,6 +202,8 @@ class TestIdempotencyKeys:
         self, sandbox: Sandbox, api: stripe.StripeClient, payment: str
     ) -> None:
         first, again = (refund(api, payment).last_response for _ in range(2))
+        assert first is not None
+        assert again is not None
         assert first.headers["original-request"] == first.headers["request-id"]
         assert again.headers["original-request"] == first.headers["request-id"]
         assert again.headers["request-id"] != first.headers["request-id"]
@@ -238,7 +249,7 @@ class TestIdempotencyKeys:
         with pytest.raises(stripe.APIError) as refused:
             refund(api, payment)
         assert refused.value.http_status == 409
-        assert refused.value.error.code == "idempotency_key_in_use"
+        assert error_of(refused).code == "idempotency_key_in_use"
         sandbox.reset()  # ends the wait
         assert isinstance(waiting.exception(10), stripe.APIConnectionError)
 

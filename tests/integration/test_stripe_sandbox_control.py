@@ -91,6 +91,7 @@ class TestFaults:
             with pytest.raises(stripe.APIError) as failed:
                 refund(api, payment)
             assert failed.value.http_status == 500
+        assert failed.value.headers is not None
         assert failed.value.headers["idempotent-replayed"] == "true"
         assert len(sandbox.refunds) == made
 
@@ -117,9 +118,9 @@ class TestFaults:
     def test_a_client_that_gave_up_was_not_answered(self, fault: str, made: int) -> None:
         statuses: list[int | None] = []
 
-        def again() -> bool:
+        def again(url: str) -> bool:
             answer = requests.post(
-                f"{sandbox.url}/v1/refunds",
+                f"{url}/v1/refunds",
                 "payment_intent=pi_sandbox_1_eur",
                 headers={"Authorization": "Bearer sk_test_1", "Idempotency-Key": "key"},
                 timeout=0.2 if not statuses else 10,
@@ -130,10 +131,10 @@ class TestFaults:
         with running() as sandbox:
             sandbox.fail(fault, seconds=1)
             with pytest.raises(requests.ReadTimeout):
-                again()
+                again(sandbox.url)
             assert len(sandbox.refunds) == made
             statuses.append(None)
-            wait_until(again, seconds=10, what="the end of the wait")
+            wait_until(lambda: again(sandbox.url), seconds=10, what="the end of the wait")
         assert set(statuses[1:-1]) == {409}
         records = sandbox.requests
         assert (records[0].status, records[0].answered) == (None, False)
@@ -291,7 +292,8 @@ class TestControl:
     def test_what_can_not_be_is_refused(self, sandbox: Sandbox, remote: bool) -> None:
         control = Remote(sandbox.url) if remote else sandbox
         payment = control.payment(amount=1, currency="eur")
-        for wrong in ("150.00", 0, True):
+        amounts: tuple[Any, ...] = ("150.00", 0, True)
+        for wrong in amounts:
             with pytest.raises(ValueError, match="amount"):
                 control.payment(amount=wrong, currency="eur")
         with pytest.raises(ValueError, match="currency"):

@@ -1,5 +1,7 @@
 """The tour's row: what it is created with, what staff may change, what the database refuses."""
 
+from typing import Any
+
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -15,7 +17,7 @@ from tests.platform import assert_adds_up
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def settle(*events: dict) -> None:
+def settle(*events: dict[str, Any]) -> None:
     for event in events:
         kind = "created" if event["eventType"] == "BookingCreated" else "cancelled"
         inbox.process(CONSUMERS[f"tour-catalog.booking-{kind}"], deliveries(event))
@@ -38,7 +40,7 @@ class TestCreation:
             Tour.objects.create(name="T", price="10.00", capacity=20, available_seats=30)
 
     def test_an_overbooked_tour_can_be_created(self) -> None:
-        tour = TourFactory(capacity=5, reserved_seats=8)
+        tour = TourFactory.create(capacity=5, reserved_seats=8)
         assert (tour.available_seats, tour.overbooked_seats) == (0, 3)
 
 
@@ -55,13 +57,13 @@ class TestCheck:
         ],
         ids=str,
     )
-    def test_numbers_that_do_not_add_up_never_reach_the_row(self, change: dict) -> None:
-        tour = TourFactory(capacity=20)
+    def test_numbers_that_do_not_add_up_never_reach_the_row(self, change: dict[str, Any]) -> None:
+        tour = TourFactory.create(capacity=20)
         with pytest.raises(IntegrityError), transaction.atomic():
             Tour.objects.filter(pk=tour.pk).update(**change)
 
     def test_a_negative_balance_frees_no_seat_twice(self) -> None:
-        tour = TourFactory(capacity=20)
+        tour = TourFactory.create(capacity=20)
         Tour.objects.filter(pk=tour.pk).update(unledgered_seats=-5)
         assert_adds_up(tour)
         assert tour.available_seats == 20
@@ -69,7 +71,7 @@ class TestCheck:
 
 class TestStaff:
     def test_a_stale_save_undoes_no_booking(self) -> None:
-        tour = TourFactory(capacity=20)
+        tour = TourFactory.create(capacity=20)
         settle(created(tour.pk, "B", seats=3))
         tour.name, tour.capacity = "Renamed", 25
         tour.save()
@@ -78,7 +80,7 @@ class TestStaff:
         assert_adds_up(tour)
 
     def test_numbers_that_belong_to_the_workers_are_not_written(self) -> None:
-        tour = TourFactory(capacity=20)
+        tour = TourFactory.create(capacity=20)
         tour.reserved_seats = tour.unledgered_seats = 7
         tour.save()
         assert (tour.reserved_seats, tour.unledgered_seats) == (0, 0)
@@ -86,7 +88,7 @@ class TestStaff:
         assert_adds_up(tour)
 
     def test_a_save_of_one_field_knows_nothing_of_the_capacity(self) -> None:
-        stale = TourFactory(capacity=20)
+        stale = TourFactory.create(capacity=20)
         colleague = Tour.objects.get(pk=stale.pk)
         colleague.capacity = 30
         colleague.save()
@@ -96,7 +98,7 @@ class TestStaff:
         assert (stale.capacity, stale.available_seats) == (30, 30)
 
     def test_a_capacity_below_what_is_sold_is_overbooked_and_events_go_on(self) -> None:
-        tour = TourFactory(capacity=20)
+        tour = TourFactory.create(capacity=20)
         settle(*[created(tour.pk, f"B{n}", seats=5) for n in range(4)])
         tour.capacity = 12
         tour.save()
@@ -111,7 +113,7 @@ class TestStaff:
         assert (tour.available_seats, tour.overbooked_seats) == (0, 0)
 
     def test_a_tour_with_reservations_can_not_be_deleted(self) -> None:
-        tour = TourFactory()
+        tour = TourFactory.create()
         settle(created(tour.pk, "B"))
         with pytest.raises(ProtectedError):
             tour.delete()
@@ -119,13 +121,15 @@ class TestStaff:
 
 class TestLesson:
     def test_a_cancellation_gives_back_seats_sold_before_the_platform(self) -> None:
-        tour = TourFactory(capacity=20, available_seats=10)
+        tour = TourFactory.create(capacity=20, available_seats=10)
         settle(cancelled(tour.pk, "BK-42", seats=2))
         tour.refresh_from_db()
         assert (tour.available_seats, tour.unledgered_seats) == (12, 8)
 
-    def test_the_stored_seats_count_whatever_the_cancellation_says(self, caplog) -> None:
-        tour = TourFactory(capacity=20)
+    def test_the_stored_seats_count_whatever_the_cancellation_says(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tour = TourFactory.create(capacity=20)
         settle(created(tour.pk, "B", seats=3))
         with caplog.at_level("WARNING"):
             settle(cancelled(tour.pk, "B", seats=7))
@@ -134,8 +138,8 @@ class TestLesson:
         assert Reservation.objects.get().seats_cancelled == 7
         assert "other seats than were booked" in caplog.text
 
-    def test_a_rejection_is_said_aloud(self, caplog) -> None:
-        tour = TourFactory(capacity=1)
+    def test_a_rejection_is_said_aloud(self, caplog: pytest.LogCaptureFixture) -> None:
+        tour = TourFactory.create(capacity=1)
         with caplog.at_level("WARNING"):
             settle(created(tour.pk, "B", seats=2, event_id="too many"))
         assert Reservation.objects.get().state == "rejected"

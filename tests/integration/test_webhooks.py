@@ -13,7 +13,7 @@ from booking_platform.development.stripe_sandbox import running
 from booking_platform.messaging import inbox
 from booking_platform.messaging.rules import CONSUMERS
 from payments import tasks
-from payments.models import IdempotencyStore, idempotency_key
+from payments.models import Refund, idempotency_key
 from tests.events import cancelled, deliveries
 from tests.factories import RefundFactory
 from tests.servers import wait_until
@@ -49,7 +49,7 @@ def post(body: bytes, signed: str | None = None) -> int:
 
 
 def due() -> bool:
-    return IdempotencyStore.objects.get().next_attempt_at is not None
+    return Refund.objects.get().next_attempt_at is not None
 
 
 class TestSignatures:
@@ -67,7 +67,7 @@ class TestSignatures:
         ],
     )
     def test_what_stripe_did_not_sign_just_now_is_refused(self, signed: str) -> None:
-        RefundFactory(payment_id="pi_1")
+        RefundFactory.create(payment_id="pi_1")
         assert post(event(), signed) == 400
         assert not due()
 
@@ -85,7 +85,7 @@ class TestSignatures:
         assert Client().get(PATH).status_code == 405
 
     def test_without_a_secret_nothing_is_believed(self, settings: Any) -> None:
-        RefundFactory(payment_id="pi_1")
+        RefundFactory.create(payment_id="pi_1")
         settings.STRIPE_WEBHOOK_SECRET = ""
         assert post(event(), signature(event(), secret="")) == 503
         assert not due()
@@ -104,7 +104,7 @@ class TestNotices:
     def test_it_has_the_refund_taken_up_and_believes_nothing(
         self, kind: str, about: dict[str, Any]
     ) -> None:
-        row = RefundFactory(payment_id="pi_1", status="completed", stripe_refund_id="re_1")
+        row = RefundFactory.create(payment_id="pi_1", status="completed", stripe_refund_id="re_1")
         if "metadata" in about:
             about = {"metadata": {"idempotency_key": row.idempotency_key}, "payment_intent": "x"}
         for _ in range(3):
@@ -128,7 +128,7 @@ class TestNotices:
     def test_what_speaks_of_nothing_known_changes_nothing(
         self, kind: str, about: dict[str, Any]
     ) -> None:
-        RefundFactory(payment_id="pi_known")
+        RefundFactory.create(payment_id="pi_known")
         assert post(event(kind, **about)) == 200
         assert not due()
 
@@ -143,7 +143,7 @@ class TestFromStripe:
             asked = cancelled(1, "BK-1", paymentId=payment, amount=60)
             inbox.process(CONSUMERS["payment-gateway.booking-cancelled"], deliveries(asked))
             wait_until(lambda: stripe.webhooks_sent == 2, seconds=10, what="webhooks of creation")
-            row = IdempotencyStore.objects.get()
+            row = Refund.objects.get()
             assert row.idempotency_key == idempotency_key("BK-1")
             stripe.change_refund(row.stripe_refund_id or "", status="failed")
             wait_until(lambda: stripe.webhooks_sent == 4, seconds=10, what="webhooks of failure")
