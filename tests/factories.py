@@ -6,7 +6,7 @@ from factory.django import DjangoModelFactory
 
 from catalog.models import Tour
 from notifications.models import CancellationEmail
-from payments.models import IdempotencyStore, idempotency_key, refund_request
+from payments.models import Refund, idempotency_key, refund_request
 
 
 def numbered(text: str) -> Any:
@@ -28,11 +28,11 @@ class TourFactory(DjangoModelFactory[Tour]):
     capacity = 20
 
 
-class RefundFactory(DjangoModelFactory[IdempotencyStore]):
+class RefundFactory(DjangoModelFactory[Refund]):
     """A refund of 150 euros that nobody has attempted yet, and that is not due."""
 
     class Meta:
-        model = IdempotencyStore
+        model = Refund
 
     booking_id = numbered("BK-{}")
     payment_id = numbered("pi_{}")

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from catalog.models import Tour
 from notifications.models import CancellationEmail
-from payments.models import IdempotencyStore
+from payments.models import Refund
 from tests.events import cancelled, created
 from tests.factories import EmailFactory, RefundFactory, TourFactory
 
@@ -58,15 +58,15 @@ class Refunds:
         return cancelled(1, booking, paymentId="pi_1", amount=150.0, **over)
 
     def effects(self) -> int:
-        return IdempotencyStore.objects.exclude(booking_id="refused").count()
+        return Refund.objects.exclude(booking_id="refused").count()
 
     def refused(self, **over: Any) -> dict[str, Any]:
-        if not IdempotencyStore.objects.filter(booking_id="refused").exists():
+        if not Refund.objects.filter(booking_id="refused").exists():
             RefundFactory.create(booking_id="refused", payment_id="pi_other")
         return self.event("refused", **over)
 
     def mend(self) -> None:
-        IdempotencyStore.objects.filter(booking_id="refused").delete()
+        Refund.objects.filter(booking_id="refused").delete()
 
 
 class Emails:

@@ -1,8 +1,9 @@
 """What follows a commit: done before the ack, and unable to change what was committed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,11 +26,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 PAYMENTS = "payment-gateway.booking-cancelled"
 
 
-def followed_by(then: Any) -> Consumer:
+def followed_by(then: Callable[[Event], object]) -> Consumer:
     def rule(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
-        return [
-            Applied("refund_requested", then=lambda event=event: then(event)) for event in events
-        ]
+        return [Applied("refund_requested", then=partial(then, event)) for event in events]
 
     return replace(CONSUMERS[PAYMENTS], rule=rule)
 
@@ -78,7 +77,7 @@ class TestAConclusion:
             columns = {"last_error": "stored"}
             return Conclusion(columns, tell=lambda: told.append(Refund.objects.get().last_error))
 
-        RefundFactory(next_attempt_at=timezone.now())
+        RefundFactory.create(next_attempt_at=timezone.now())
         leases.take_up(Refund.objects.all(), attempt)
         assert told == ["stored"]
 
@@ -89,7 +88,7 @@ class TestAConclusion:
             Refund.objects.update(lease_token="8" * 32)
             return Conclusion({"last_error": "late"}, tell=lambda: told.append("late"))
 
-        RefundFactory(next_attempt_at=timezone.now())
+        RefundFactory.create(next_attempt_at=timezone.now())
         leases.take_up(Refund.objects.all(), attempt)
         assert told == []
         assert Refund.objects.get().last_error == ""
@@ -120,7 +119,7 @@ class TestAskedForNothing:
         assert NothingToRefund.objects.count() == 1
 
     def test_nothing_asked_for_after_a_refund_is_parked(self) -> None:
-        RefundFactory(booking_id="BK-1")
+        RefundFactory.create(booking_id="BK-1")
         self.cancel()
         assert [reason for reason, _ in parked()] == ["differs"]
         assert not NothingToRefund.objects.exists()

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.answers import OtherParameters, StripeRefund, StripeRefusal, Unknown
-from payments.models import IdempotencyStore, idempotency_key
+from payments.models import Refund, idempotency_key
 from payments.rules import Evidence, Plan, judge, plan
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-Status = IdempotencyStore.Status
+Status = Refund.Status
 KEY = idempotency_key("BK-1")
 
 
-def row(**columns: Any) -> IdempotencyStore:
+def row(**columns: Any) -> Refund:
     """Return a refund of 150 euros that was sent a minute ago and not heard of since."""
     known: dict[str, Any] = {
         "booking_id": "BK-1",
@@ -29,7 +29,7 @@ def row(**columns: Any) -> IdempotencyStore:
         "created_at": NOW - timedelta(hours=1),
         "first_sent_at": NOW - timedelta(minutes=1),
     }
-    return IdempotencyStore(**{**known, **columns})
+    return Refund(**{**known, **columns})
 
 
 def at_stripe(**fields: Any) -> StripeRefund:
@@ -185,7 +185,7 @@ class TestJudge:
     OURS = st.builds(
         at_stripe,
         refund_id=st.sampled_from(["re_1", "re_2", "re_3"]),
-        status=st.sampled_from(IdempotencyStore.StripeStatus.values),
+        status=st.sampled_from(Refund.StripeStatus.values),
         key=st.sampled_from([KEY, f"{KEY}:2", "", "booking-platform:refund:other"]),
         amount_minor=st.sampled_from([15_000, 1]),
     )
@@ -215,7 +215,7 @@ class TestJudgeOfWhatIsKnown:
     """A completed refund that is looked at again."""
 
     @staticmethod
-    def known(**columns: Any) -> IdempotencyStore:
+    def known(**columns: Any) -> Refund:
         facts = {"stripe_refund_id": "re_1", "stripe_status": "succeeded"}
         return row(**{"status": Status.COMPLETED, **facts, **columns})
 
