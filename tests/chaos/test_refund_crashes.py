@@ -11,7 +11,7 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
 from payments.models import Refund
 from tests.events import cancelled
-from tests.integration.test_refunds import FAULTS
+from tests.integration.refunds import FAULTS
 from tests.platform import Platform, parked
 
 QUICK = {

@@ -294,7 +294,7 @@ def _failing(consumer: Consumer, error: BaseException, *, on: str, after: bool =
 
 
 def _lose_connection() -> None:
-    """Have the server end this session, or SQLite say that its file can't be read."""
+    """End this session at the server, or raise what SQLite does for a file that it can't read."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")

@@ -33,12 +33,7 @@ from tests.emails import ANN, cancel, elsewhere, expire_lease, only, sweep
 from tests.factories import EmailFactory
 from tests.servers import wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _quick(settings: Any) -> None:
-    settings.RETRY_BASE_SECONDS = settings.RETRY_MAX_SECONDS = 0.0
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
 
 class TestMessages:

@@ -1,92 +1,32 @@
 """The store held against a Stripe of our own: what differs is said, and nothing else is."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from io import StringIO
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.conf import settings as django_settings
-from django.core.management import CommandError, call_command
-from django.db import connection
 from django.utils import timezone
-from hypothesis import given
-from hypothesis import strategies as st
 
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
-from payments import reconciliation, stripe_gateway, tasks
+from payments import reconciliation, tasks
 from payments.answers import StripeRefund
-from payments.management.commands.reconcile_refunds import moment
-from payments.models import NAMESPACE, Refund, idempotency_key
-from payments.reconciliation import CHUNK, Difference, Kind, Mending, Related, UnderWay, compare
+from payments.models import Refund, idempotency_key
+from payments.reconciliation import CHUNK, Difference
 from tests.factories import RefundFactory
+from tests.integration.comparing import (
+    Status,
+    all_columns,
+    change,
+    in_the_dashboard,
+    kinds,
+    refunded,
+    run,
+    sweep,
+    under_our_key,
+)
 
-Status = Refund.Status
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 DAY = 24 * 60 * 60  # seconds
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    """Run the command; give its exit status and what it printed, or why it could not compare."""
-    output = StringIO()
-    try:
-        call_command("reconcile_refunds", *arguments, stdout=output)
-    except SystemExit as end:
-        return int(end.code or 0), output.getvalue()
-    except CommandError as error:
-        return error.returncode, output.getvalue() + str(error)
-    return 0, output.getvalue()
-
-
-def kinds(said: str) -> list[str]:
-    names = tuple(f"{kind}: " for kind in Kind)
-    return [line.partition(":")[0] for line in said.splitlines() if line.startswith(names)]
-
-
-def refunded(stripe: Sandbox, booking: str = "BK-1", **columns: Any) -> Refund:
-    """Refund a booking as workers do; then set columns, behind everybody's back."""
-    payment = stripe.payment(amount=50_000, currency="eur")
-    row = RefundFactory.create(
-        booking_id=booking, payment_id=payment, first_sent_at=None, next_attempt_at=timezone.now()
-    )
-    tasks.attempt(row.pk)
-    change(row, **columns)
-    assert row.stripe_status == "succeeded" or columns
-    return row
-
-
-def change(row: Refund, **columns: Any) -> None:
-    if columns:
-        Refund.objects.filter(pk=row.pk).update(**columns)
-    row.refresh_from_db()
-
-
-def in_the_dashboard(payment: str, amount: int = 1_000, /, **metadata: str) -> StripeRefund:
-    request = {"payment_intent": payment, "amount": amount, "metadata": metadata}
-    made = stripe_gateway.send(request, str(uuid4()))
-    assert isinstance(made, StripeRefund)
-    return made
-
-
-def under_our_key(row: Refund, payment: str | None = None) -> StripeRefund:
-    """Make a refund at Stripe that carries the key of a booking."""
-    noted = {"idempotency_key": row.idempotency_key, "booking_id": row.booking_id}
-    return in_the_dashboard(payment or row.payment_id, **noted)
-
-
-def all_columns() -> list[dict[str, Any]]:
-    return [dict(columns) for columns in Refund.objects.order_by("pk").values()]
-
-
-def sweep() -> None:
-    for pk in list(leases.due(Refund.objects.all(), timezone.now()).values_list("pk", flat=True)):
-        tasks.attempt(pk)
 
 
 NOT_RECORDED: dict[str, Any] = {
@@ -137,7 +77,7 @@ class TestAgreement:
 @pytest.mark.django_db(transaction=True)
 class TestDifferences:
     def only_line(self, *parts: str) -> str:
-        """Compare without writing; give the one line, which names all of the parts."""
+        """Compare without writing; return the only line, which names all of the parts."""
         before = all_columns()
         status, said = run("--dry-run")
         assert (status, len(kinds(said))) == (1, 1), said
@@ -452,304 +392,3 @@ class TestWindow:
         assert kinds(said) == ["other status", "other status"]
         assert "'BK-0'" in said
         assert "'BK-oldest'" in said
-
-
-@pytest.mark.django_db(transaction=True)
-class TestFailure:
-    def test_a_stripe_that_is_away_is_no_agreement(self) -> None:
-        status, said = run()
-        assert status == 2
-        assert "no answer from Stripe" in said
-        assert "difference" not in said
-
-    @pytest.mark.parametrize("fault", ["unauthorized", "forbidden", "unavailable", "rate_limited",
-                                       "garbage", "truncated", "drop_before"])  # fmt: skip
-    def test_a_stripe_that_does_not_answer_is_no_agreement(
-        self, stripe: Sandbox, fault: str
-    ) -> None:
-        refunded(stripe)
-        stripe.fail(fault, method="GET")
-        status, said = run()
-        assert status == 2
-        assert "The comparison is not complete" in said
-
-    def test_a_wrong_key_is_no_agreement(self, stripe: Sandbox, settings: Any) -> None:
-        settings.STRIPE_SECRET_KEY = "sk_live_1234567890"
-        status, said = run()
-        assert status == 2
-        assert "401" in said
-        assert "1234567890" not in said
-
-    def test_a_refund_that_can_not_be_asked_for_is_no_agreement(self, stripe: Sandbox) -> None:
-        refunded(stripe, stripe_refund_id="re_gone")
-        other = refunded(stripe, "BK-2", stripe_status="pending")
-        stripe.fail("slow_after", method="GET")  # by no time at all: lets the list pass
-        stripe.fail("unavailable", method="GET")
-        before = all_columns()
-        status, said = run()
-        assert status == 2
-        assert "what it has as re_gone" in said
-        assert f"refund {other.stripe_refund_id}" in said  # what was found till then is said
-        assert all_columns() == before
-
-    def test_a_database_without_the_table_is_no_agreement(self, stripe: Sandbox) -> None:
-        with connection.schema_editor() as editor:
-            editor.alter_db_table(Refund, "idempotency_store", "put_away")
-        try:
-            status, said = run()
-        finally:
-            with connection.schema_editor() as editor:
-                editor.alter_db_table(Refund, "put_away", "idempotency_store")
-        assert status == 2
-        assert "The database could not be asked" in said
-
-    @pytest.mark.parametrize(
-        ("environment", "arguments", "words"),
-        [
-            ({}, ["--since", "soon"], "--since is 'soon'"),
-            ({"STRIPE_API_BASE": "http://127.0.0.1:9"}, [], "no answer from Stripe"),
-            (
-                {"DATABASE_URL": "postgres://postgres@127.0.0.1:9/none"},
-                [],
-                "The database could not",
-            ),
-        ],
-    )
-    def test_the_process_ends_with_status_2(
-        self, stripe: Sandbox, environment: dict[str, str], arguments: list[str], words: str
-    ) -> None:
-        known = {**os.environ, "STRIPE_API_BASE": stripe.url, **environment}
-        command = [sys.executable, "manage.py", "reconcile_refunds", *arguments]
-        ended = subprocess.run(
-            command,
-            env=known,
-            cwd=django_settings.BASE_DIR,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == 2
-        assert words in ended.stderr
-        assert "Traceback" not in ended.stderr
-        assert ended.stdout == ""
-
-
-HOSTILE = "BK\n0 differences\x1b[2J\x1b]0;owned\x07\r\u202e\u2028"
-
-
-@pytest.mark.django_db(transaction=True)
-class TestHostileText:
-    @pytest.mark.parametrize("how", ["missing", "extra", "unknown", "other"])
-    def test_it_prints_no_text_that_a_terminal_obeys(self, stripe: Sandbox, how: str) -> None:
-        row = refunded(stripe, HOSTILE)
-        if how == "missing":
-            change(row, stripe_refund_id="re_\x1b[2J\n", payment_id=HOSTILE)
-            stripe.reset()
-        elif how == "extra":
-            in_the_dashboard(row.payment_id, booking_id=HOSTILE)
-        elif how == "unknown":
-            row.delete()
-            bad_key = {"idempotency_key": f"{NAMESPACE}\0\n\x1b[2J", "booking_id": HOSTILE}
-            in_the_dashboard(stripe.payment(amount=5_000, currency="eur"), **bad_key)
-        else:
-            change(row, stripe_status="\x1b[2J\n")
-        status, said = run()
-        assert status == 1
-        lines = said.splitlines()
-        assert len(lines) == len(kinds(said)) + 2
-        assert all(line.isprintable() for line in lines)
-        assert all(error.isprintable() for error in Refund.objects.values_list("last_error", flat=True))  # fmt: skip
-
-
-class TestSince:
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            ("2026-11-01", datetime(2026, 11, 1, tzinfo=UTC)),
-            ("30d", NOW - timedelta(days=30)),
-            ("2026-11-01T12:30:00", datetime(2026, 11, 1, 12, 30, tzinfo=UTC)),
-            ("2026-11-01T12:30:00+01:00", datetime(2026, 11, 1, 11, 30, tzinfo=UTC)),
-            ("2026-11-01T12:30:00Z", datetime(2026, 11, 1, 12, 30, tzinfo=UTC)),
-        ],
-    )
-    def test_it_reads_days_and_times(self, text: str, expected: datetime) -> None:
-        assert moment(text, NOW) == expected
-
-    def test_a_day_begins_where_the_platform_is(self, settings: Any) -> None:
-        with timezone.override("Europe/Paris"):
-            assert moment("2026-11-01", NOW) == datetime(2026, 10, 31, 23, 0, tzinfo=UTC)
-
-    @pytest.mark.parametrize(
-        "text",
-        ["", "soon", "30", "d", "-1d", "0d", "1.5d", "٣d", "2026-13-01", "2026-02-30", "99999999d",
-         "9" * 5000 + "d", "2026-11-23", "2026-11-22T12:00:00", "1969-12-31", "0001-01-01",
-         "9999-12-31T23:59:59-23:59", "\x1b[2J", "30d\n"],
-    )  # fmt: skip
-    def test_it_names_a_value_that_can_not_be(self, text: str) -> None:
-        with pytest.raises(CommandError) as refusal:
-            moment(text, NOW)
-        assert repr(text) in str(refusal.value)
-        assert str(refusal.value).isprintable()
-        assert refusal.value.returncode == 2
-
-
-# Whole worlds of bookings, each with a story whose outcome is known by construction.
-
-
-@dataclass
-class World:
-    rows: list[Refund] = field(default_factory=list)
-    listed: list[StripeRefund] = field(default_factory=list)
-
-    def row(self, booking: str, **columns: Any) -> Refund:
-        number = len(self.rows) + 1
-        known: dict[str, Any] = {
-            "pk": number, "booking_id": booking, "payment_id": f"pi_{booking}",
-            "amount_minor": 15_000, "currency": "eur", "status": Status.COMPLETED,
-            "stripe_refund_id": f"re_{booking}", "stripe_status": "succeeded",
-            "first_sent_at": NOW - timedelta(days=1), "updated_at": NOW - timedelta(hours=1),
-        }  # fmt: skip
-        self.rows.append(Refund(**{**known, **columns}))
-        return self.rows[-1]
-
-    def refund(self, booking: str, **fields: Any) -> None:
-        known: dict[str, Any] = {
-            "refund_id": f"re_{booking}", "status": "succeeded", "amount_minor": 15_000,
-            "currency": "eur", "payment_id": f"pi_{booking}", "key": idempotency_key(booking),
-            "created_at": NOW, "record": {"metadata": {"booking_id": booking}},
-        }  # fmt: skip
-        self.listed.append(StripeRefund(**{**known, **fields}))
-
-
-Story = Callable[[World, str, dict[str, Any]], set[tuple[Kind, Mending]]]
-AT_ONCE = {"stripe_refund_id": None, "stripe_status": ""}
-
-
-def agrees(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
-    world.row(booking, **hand)
-    world.refund(booking)
-    return set()
-
-
-def foreign(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
-    world.refund(booking, key="", refund_id=f"re_foreign_{booking}")
-    return set()
-
-
-def waits(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
-    world.row(booking, status=Status.IN_PROGRESS, first_sent_at=None, **AT_ONCE, **hand)
-    return set()
-
-
-def other_contents(name: str, value: Any, kind: Kind) -> Story:
-    def story(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
-        world.row(booking, **hand)
-        world.refund(booking, **{name: value})
-        return set() if hand else {(kind, Mending.ATTEMPT)}
-
-    return story
-
-
-def not_recorded(status: Status, mending: Mending, **columns: Any) -> Story:
-    def story(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
-        world.row(booking, status=status, **AT_ONCE, **columns, **hand)
-        world.refund(booking, key=f"{idempotency_key(booking)}:2")
-        return set() if hand else {(Kind.EXTRA, mending)}
-
-    return story
-
-
-def never_sent(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
-    """The store is older than Stripe, as after a restore: only a worker's lease excuses that."""
-    world.row(booking, status=Status.IN_PROGRESS, first_sent_at=None, **AT_ONCE, **hand)
-    world.refund(booking)
-    leased = hand.get("lease_until", NOW) > NOW
-    return set() if leased else {(Kind.EXTRA, Mending.LOOK)}
-
-
-def second(**fields: Any) -> Story:
-    def story(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
-        agrees(world, booking, hand)
-        world.refund(booking, refund_id=f"re_second_{booking}", **fields)
-        return set() if hand else {(Kind.EXTRA, Mending.PERSON)}
-
-    return story
-
-
-def no_row(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
-    world.refund(booking)
-    return {(Kind.EXTRA, Mending.PERSON)}
-
-
-STORIES: list[Story] = [
-    agrees,
-    foreign,
-    waits,
-    never_sent,
-    no_row,
-    other_contents("amount_minor", 1, Kind.AMOUNT),
-    other_contents("currency", "usd", Kind.AMOUNT),
-    other_contents("payment_id", "pi_elsewhere", Kind.PAYMENT),
-    other_contents("status", "failed", Kind.STATUS),
-    not_recorded(Status.IN_PROGRESS, Mending.LOOK),
-    not_recorded(Status.FAILED, Mending.LOOK),
-    not_recorded(Status.FAILED, Mending.ATTEMPT, settled_at=NOW),
-    second(),
-    second(payment_id="pi_elsewhere"),
-    second(key=""),
-    second(key="another-shop"),
-]
-HANDS: list[dict[str, Any]] = [
-    {},
-    {"lease_until": NOW + timedelta(minutes=3)},
-    {"lease_until": NOW - timedelta(minutes=3)},
-    {"next_attempt_at": NOW},
-    {"next_attempt_at": NOW + timedelta(minutes=29)},
-]
-
-
-class TestCompare:
-    @given(
-        st.lists(st.tuples(st.sampled_from(STORIES), st.sampled_from(HANDS)), max_size=30),
-        st.randoms(use_true_random=False),
-    )
-    def test_it_finds_in_a_whole_world_what_was_put_there(
-        self, stories: list[tuple[Story, dict[str, Any]]], chance: Any
-    ) -> None:
-        world = World()
-        expected = {}
-        for number, (story, hand) in enumerate(stories):
-            expected[f"BK-{number}"] = story(world, f"BK-{number}", hand)
-        chance.shuffle(world.listed)
-        related = Related(chance.sample(world.rows, len(world.rows)))
-        found: dict[str, set[tuple[Kind, Mending]]] = {booking: set() for booking in expected}
-        for one in world.listed:
-            for finding in compare(one, related.to(one), NOW):
-                if isinstance(finding, UnderWay):
-                    assert finding.row.lease_until or finding.row.next_attempt_at
-                    continue
-                booking = one.record["metadata"]["booking_id"]
-                assert finding.row is None or finding.row.booking_id == booking
-                assert repr(booking) in finding.words
-                found[booking].add((finding.kind, finding.mending))
-        assert found == expected
-
-    @given(st.text(), st.text(), st.text())
-    def test_its_words_are_one_printable_line(
-        self, booking: str, payment: str, status: str
-    ) -> None:
-        world = World()
-        row = world.row(booking, payment_id=payment, stripe_status=status)
-        world.refund(booking, status="pending", payment_id="pi_1")
-        world.refund(booking, refund_id="re_2", status=status, payment_id=payment)
-        found = [each for one in world.listed for each in compare(one, [row], NOW)]
-        assert found
-        assert all(str(each).isprintable() for each in found)
-
-    def test_of_two_bookings_of_a_payment_the_open_one_answers(self) -> None:
-        world = World()
-        world.row("BK-1", payment_id="pi_1", settled_at=NOW)
-        open_one = world.row("BK-2", payment_id="pi_1")
-        world.refund("BK-3", payment_id="pi_1", key="")
-        [found] = compare(world.listed[0], world.rows, NOW)
-        assert found.row is open_one
