@@ -91,7 +91,6 @@ def _insert(payload: BookingCancelled, recipient: str) -> CancellationEmail | No
         "text_body": letter.text,
         "html_body": letter.html,
         "message_id": rules.message_id(payload.booking_id),
-        "attempts": 1,
         "created_at": now,
         "wanted_at": now,
         "updated_at": now,

@@ -101,7 +101,6 @@ def _insert(booking: str, wanted: Wish) -> Applied | None:
         "idempotency_key": key,
         "request_payload": refund_request(booking, wanted.payment_id, wanted.amount_minor, key),
         "status": Refund.Status.IN_PROGRESS,
-        "attempts": 1,
         "created_at": now,
         "updated_at": now,
     }

@@ -177,9 +177,14 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
 
 
 def new_lease() -> dict[str, Any]:
-    """Return the columns of a lease that starts now; a new row with them belongs to its creator."""
+    """Return the columns of a first lease, which starts now: a new row belongs to its creator."""
     until = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
-    return {"lease_token": uuid4(), "lease_until": until, "next_attempt_at": None}
+    return {
+        "lease_token": uuid4(),
+        "lease_until": until,
+        "next_attempt_at": None,
+        "attempts": 1,
+    }
 
 
 def still_held(row: Leased) -> None:
@@ -273,9 +278,8 @@ def _take(rows: models.QuerySet[R]) -> R | None:
         row = ready.select_for_update(skip_locked=True).first()
         if row is None:
             return None
-        type(row)._default_manager.filter(pk=row.pk).update(
-            attempts=F("attempts") + 1, updated_at=now, **new_lease()
-        )
+        lease = {**new_lease(), "attempts": F("attempts") + 1, "updated_at": now}
+        type(row)._default_manager.filter(pk=row.pk).update(**lease)
         row.refresh_from_db()
     return row
 
