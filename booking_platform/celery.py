@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from celery import Celery, signals
-from kombu import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
@@ -12,6 +12,8 @@ from booking_platform.messaging import broker, lenient_amqp
 from booking_platform.messaging.worker import EventConsumers
 
 lenient_amqp.install()
+# By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
+TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 
 app = Celery("booking_platform")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -19,16 +21,15 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 # key, under exactly this name: 112 events/s against 484 with kept connections.
 app.conf["CELERY_DB_REUSE_MAX"] = 2**31
 app.conf.task_routes = (broker.route,)
+app.conf.task_queues = broker.TaskQueues()
 app.steps["consumer"].add(EventConsumers)
 
 
 @signals.import_modules.connect(sender=app)
-def _derive(**_: Any) -> None:
-    """Derive queues and beat entries from what the apps registered: Django is set up by now."""
+def _derive_beat(**_: Any) -> None:
+    """Derive beat's entries from what the apps have registered: Django is set up by now."""
     from booking_platform.messaging import leases
 
-    queues = [Queue(name, Exchange(name), routing_key=name) for name in broker.task_queues()]
-    app.conf.task_queues = queues
     app.conf.beat_schedule = app.conf.beat_schedule | leases.beat_entries()
 
 

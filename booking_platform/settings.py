@@ -185,7 +185,6 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker may be away for as long as it takes
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ closes the channel of a group that waits 30'
 if RABBITMQ_URL == EMBEDDED_BROKER:
-    CELERY_BROKER_TRANSPORT = "booking_platform.development.embedded_broker:Transport"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(VAR_DIR / "broker" / "messages"),
         "data_folder_out": str(VAR_DIR / "broker" / "messages"),

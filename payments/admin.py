@@ -71,7 +71,8 @@ REISSUE = Decision(
     title="Re-issue {} under a new key",
     done="re-issued under a new key",
     undone="not re-issued",
-    explanation="Sends the refund again as a new request. Stripe recognises a repeat by its key "
+    explanation="The next sweep sends the refund again, within "
+    f"{settings.SWEEP_SECONDS:g} seconds, as a new request. Stripe recognises a repeat by its key "
     "alone: with a new key it would refund a second time what it has refunded already.",
 )
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import django
 from celery import current_app
+from django.apps import apps
 from django.conf import settings
 from kombu import Connection, Exchange, Producer, Queue
 
-from booking_platform.messaging.rules import CONSUMERS, Consumer
+from booking_platform.messaging.rules import CONSUMERS, SWEEPS, Consumer
 
 MAINTENANCE = "maintenance"  # Celery's queue of the kernel's own tasks
 
@@ -36,14 +38,31 @@ def dead_letter_queue() -> Queue:
 
 
 def task_queues() -> list[str]:
-    """Return the names of Celery's queues: the kernel's own, and one for each app that consumes."""
-    return [MAINTENANCE, *dict.fromkeys(each.task_queue for each in CONSUMERS.values())]
+    """Return the names of Celery's queues: the kernel's own, and one for each app that takes part.
+
+    Celery's own commands (``call``, ``purge``) ask before anybody has set Django up.
+    """
+    if not apps.ready:
+        django.setup()
+    consuming = [each.task_queue for each in CONSUMERS.values()]
+    return list(dict.fromkeys([MAINTENANCE, *consuming, *map(_app, SWEEPS)]))
+
+
+class TaskQueues:
+    """Celery's queues, read from the registry when Celery first asks for them."""
+
+    def __iter__(self) -> Iterator[Queue]:
+        return (Queue(name, Exchange(name), routing_key=name) for name in task_queues())
 
 
 def route(name: str, *_args: Any, **_options: Any) -> dict[str, str]:
     """Route a Celery task to the queue of its app, which its name begins with."""
-    app = name.partition(".")[0]
+    app = _app(name)
     return {"queue": app if app in task_queues() else MAINTENANCE}
+
+
+def _app(task: str) -> str:
+    return task.partition(".")[0]
 
 
 def event_queue(consumer: Consumer) -> Queue:

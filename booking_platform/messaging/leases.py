@@ -27,7 +27,6 @@ from uuid import uuid4
 import structlog
 from celery import Task
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
@@ -35,13 +34,12 @@ from django.utils import timezone
 
 from booking_platform.messaging import outages
 from booking_platform.messaging.backoff import Backoff
+from booking_platform.messaging.rules import SWEEPS
 
 log = structlog.get_logger(__name__)
 
 SWEPT_AT_ONCE = 1000  # attempts asked for by one sweep; the next one finds the rest
 LEAST_EXPIRY = 10.0  # seconds that an asked-for attempt may wait for a free worker
-
-SWEEPS: list[str] = []  # the Celery tasks that beat sends every SWEEP_SECONDS
 
 
 class LeaseLost(Exception):
@@ -94,7 +92,9 @@ class Leased(models.Model):
 
     def unstored(self, error: Exception) -> "Conclusion":
         """Return the conclusion to store when the database rejects the one of the attempt."""
-        raise NotImplementedError
+        return Conclusion(
+            {"last_error": f"what it came to can't be stored: {type(error).__name__}"}
+        )
 
     @property
     def settled(self) -> bool:
@@ -211,17 +211,6 @@ def write(row: R, **columns: Any) -> None:
 def at_rest(rows: models.QuerySet[R]) -> models.QuerySet[R]:
     """Return the rows that no worker has under lease: a person may change them."""
     return rows.filter(Q(lease_until__isnull=True) | Q(lease_until__lte=timezone.now()))
-
-
-def register_sweep(task: str) -> None:
-    """Add a task to those that beat sends.
-
-    Raises:
-        ImproperlyConfigured: it is there already.
-    """
-    if task in SWEEPS:
-        raise ImproperlyConfigured(f"{task} is registered twice: an app has one leased model.")
-    SWEEPS.append(task)
 
 
 def beat_entries() -> dict[str, dict[str, Any]]:

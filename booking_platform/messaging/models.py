@@ -3,7 +3,13 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from booking_platform.messaging.rules import LONGEST_QUEUE, LONGEST_REASON, REASONS, Reason
+from booking_platform.messaging.rules import (
+    LONGEST_OUTCOME,
+    LONGEST_QUEUE,
+    LONGEST_REASON,
+    REASONS,
+    Reason,
+)
 
 
 class ProcessedEvent(models.Model):
@@ -20,7 +26,7 @@ class ProcessedEvent(models.Model):
     fingerprint = models.CharField(
         max_length=64, help_text="SHA-256 of the event's type and payload, numbers by value."
     )
-    outcome = models.CharField(max_length=50, help_text="What the event did.")
+    outcome = models.CharField(max_length=LONGEST_OUTCOME, help_text="What the event did.")
     occurred_at = models.DateTimeField(null=True, help_text="The event's own timestamp.")
     processed_at = models.DateTimeField(default=timezone.now)
 

@@ -17,7 +17,7 @@ from booking_platform.contract.envelope import Payload
 from booking_platform.messaging import inbox, leases
 from booking_platform.messaging.groups import Delivery, GroupTask
 from booking_platform.messaging.leases import Conclusion, Leased
-from booking_platform.messaging.rules import Consumer, Rule, register
+from booking_platform.messaging.rules import Consumer, Rule, register, register_sweep
 
 R = TypeVar("R", bound=Leased)
 
@@ -85,7 +85,7 @@ def leased(
 
     def registered(attempt: Callable[[R], Conclusion]) -> Any:
         task_queue = _app_label(attempt)
-        leases.register_sweep(f"{task_queue}.sweep")
+        register_sweep(f"{task_queue}.sweep")
 
         @shared_task(name=f"{task_queue}.attempt")
         def attempt_one(pk: int) -> None:

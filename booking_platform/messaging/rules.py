@@ -4,7 +4,7 @@ An app registers its consumers with ``@consumes`` (``registration.py``). Everyth
 (exchange bindings, queues, dead letters, Celery routes, metrics) is derived from the registry here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Event, Payload
 
-LONGEST_REASON, LONGEST_QUEUE = 30, 100  # letters that the columns hold
+LONGEST_REASON, LONGEST_OUTCOME, LONGEST_QUEUE = 30, 50, 100  # letters that the columns hold
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,11 @@ def register(consumer: Consumer) -> None:
     """Add a consumer to the registry.
 
     Raises:
-        ImproperlyConfigured: its queue has a consumer, or a name that is too long to be stored; or
+        ImproperlyConfigured: something about it can't be stored, its queue or its name is taken, or
             its routing key carries another event.
     """
-    if len(consumer.queue) > LONGEST_QUEUE:
-        raise ImproperlyConfigured(
-            f"{consumer.task}: {consumer.queue!r} has more than {LONGEST_QUEUE} letters."
-        )
+    for problem in _problems(consumer):
+        raise ImproperlyConfigured(f"{consumer.task}: {problem}.")
     if taken := CONSUMERS.get(consumer.queue):
         raise ImproperlyConfigured(
             f"{consumer.task}: the queue {consumer.queue!r} has the consumer {taken.task} already."
@@ -150,6 +148,34 @@ def register(consumer: Consumer) -> None:
             f"not {event_type}."
         )
     CONSUMERS[consumer.queue] = consumer
+
+
+SWEEPS: list[str] = []  # the Celery tasks that beat sends every SWEEP_SECONDS
+
+
+def register_sweep(task: str) -> None:
+    """Add a task to those that beat sends.
+
+    Raises:
+        ImproperlyConfigured: it is there already.
+    """
+    if task in SWEEPS:
+        raise ImproperlyConfigured(f"{task} is registered twice: an app has one leased model.")
+    SWEEPS.append(task)
+
+
+def _problems(consumer: Consumer) -> Iterator[str]:
+    if len(consumer.queue) > LONGEST_QUEUE:
+        yield f"the queue {consumer.queue!r} has more than {LONGEST_QUEUE} letters"
+    if consumer.batch < 1:
+        yield f"batch is {consumer.batch}: it must be 1 or more"
+    if not isinstance(consumer.usual_outcome, TextChoices):
+        yield f"usual_outcome is {consumer.usual_outcome!r}: it must be one of a TextChoices"
+    elif wrong := [each for each in consumer.outcomes if not 0 < len(each) <= LONGEST_OUTCOME]:
+        yield f"the outcome {wrong[0]!r} must have 1 to {LONGEST_OUTCOME} letters"
+    names = [each.task for each in CONSUMERS.values()]
+    if consumer.task in names or consumer.task.endswith((".attempt", ".sweep")):
+        yield "another task of the app has that name, or @leased may give it to one"
 
 
 def event_types() -> dict[str, type[Payload]]:

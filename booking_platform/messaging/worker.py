@@ -51,6 +51,8 @@ class EventConsumers(bootsteps.ConsumerStep):
             raise WorkerShutdown(os.EX_CONFIG) from error
         task_queues = c.app.amqp.queues.consume_from
         _refuse_without_settings(task_queues)
+        for name in sorted(set(task_queues) - set(broker.task_queues())):
+            log.warning("No app takes part in a queue of that name", queue=name)
         self.intake = Intake(
             list(_sources(task_queues)),
             places=lambda: c.pool.num_processes,

@@ -210,9 +210,11 @@ class DeadLetterAdmin(DecisionsAdmin):
         except BROKER_ERRORS as error:
             log.warning("The broker took no replay: dead letters stay parked", error=str(error))
             raise Interrupted(
-                f"The broker did not take the message ({type(error).__name__}: {error})."
+                f"The broker did not take the message ({type(error).__name__}: {error}). Replay again "
+                "when it is back."
             ) from error
         if closed:
             return ""
-        self.log_change(request, letter, f"replayed, but not closed: {OVERTAKEN}")
+        not_closed = f"replayed, but not closed: {OVERTAKEN}"
+        self.log_change(request, letter, f"{not_closed}: {why}" if why else not_closed)
         return f"it was sent, but stays open: {OVERTAKEN}"

@@ -242,7 +242,6 @@ class TestReplayAndDiscard:
         letters = [a_parked_event(), a_parked_event()]
         away = f"amqp://guest:guest@127.0.0.1:{free_port()}//"
         monkeypatch.setenv("CELERY_BROKER_WRITE_URL", away)
-        monkeypatch.setitem(current_app.conf, "broker_transport", None)  # as the URL says
         response = decide(admin_client, "replay", *letters, why="try")
         assert "The broker did not take the message (ConnectionRefusedError" in messages(response)
         assert "2 of those selected stay as they were" in messages(response)

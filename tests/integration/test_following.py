@@ -112,6 +112,13 @@ class TestAskedForNothing:
         assert [reason for reason, _ in parked()] == ["differs"]
         assert not Refund.objects.exists()
 
+    def test_what_a_worker_of_the_version_before_remembers_counts(self) -> None:
+        """During a deployment: it writes no row that lasts."""
+        self.cancel()
+        NothingToRefund.objects.all().delete()
+        self.cancel(paymentId="pi_1", amount=150)
+        assert [reason for reason, _ in parked()] == ["differs"]
+
     def test_the_same_again_is_known(self) -> None:
         self.cancel()
         self.cancel(paymentId="pi_1", amount=0)

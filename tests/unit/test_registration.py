@@ -1,11 +1,15 @@
 """What follows from a registration, and which ones are refused."""
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from celery import current_app
 from django.core.exceptions import ImproperlyConfigured
+from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled, BookingCreated
@@ -39,13 +43,17 @@ def register(
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
     """Leave the registries as they were found."""
-    consumers, reasons, sweeps = dict(CONSUMERS), dict(REASONS), list(leases.SWEEPS)
+    consumers, reasons, sweeps = dict(CONSUMERS), dict(REASONS), list(rules.SWEEPS)
     yield
     for registry, before in ((CONSUMERS, consumers), (REASONS, reasons)):
         registry.clear()
         registry.update(before)  # type: ignore[arg-type]  # each its own
-    leases.SWEEPS[:] = sweeps
+    rules.SWEEPS[:] = sweeps
     current_app.tasks.pop("catalog.rule", None)
+
+
+class Overlong(TextChoices):
+    OUTCOME = "x" * 51, "more letters than the column holds"
 
 
 class TestAConsumer:
@@ -71,6 +79,23 @@ class TestAConsumer:
     def test_the_name_of_a_queue_fits_its_column(self) -> None:
         with pytest.raises(ImproperlyConfigured, match="more than 100 letters"):
             register(queue="q" * 101)
+
+    @pytest.mark.parametrize(
+        ("wrong", "problem"),
+        [
+            ({"batch": 0}, "batch is 0"),
+            ({"usual_outcome": "reserved"}, "one of a TextChoices"),
+            ({"usual_outcome": Overlong.OUTCOME}, "1 to 50 letters"),
+            ({"task": "catalog.booking_created"}, "another task of the app has that name"),
+            ({"task": "catalog.sweep"}, "@leased may give it"),
+        ],
+    )
+    def test_what_could_not_work_is_refused_at_start(
+        self, wrong: dict[str, Any], problem: str
+    ) -> None:
+        consumer = replace(CONSUMERS[CREATED], queue="new", task="catalog.rule")
+        with pytest.raises(ImproperlyConfigured, match=problem):
+            rules.register(replace(consumer, **wrong))
 
     def test_it_belongs_to_an_installed_app(self) -> None:
         with pytest.raises(ImproperlyConfigured, match=r"nowhere.tasks is in no app"):
@@ -122,6 +147,20 @@ class TestRouting:
         other: Consumer = replace(CONSUMERS[CREATED], queue="other", task_queue="loyalty")
         CONSUMERS["other"] = other
         assert broker.task_queues() == [*queues, "loyalty"]
+
+    def test_an_app_that_only_leases_has_a_queue_too(self) -> None:
+        rules.register_sweep("partner.sweep")
+        assert broker.route("partner.attempt") == {"queue": "partner"}
+
+    def test_celerys_own_commands_know_the_queues_before_django_is_set_up(self) -> None:
+        look = (
+            "from booking_platform.celery import app;"
+            "print(app.amqp.router.route({}, 'payments.sweep')['queue'].name, *app.amqp.queues)"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", look], capture_output=True, text=True, check=True
+        ).stdout
+        assert said.split() == ["payments", "maintenance", "catalog", "payments", "notifications"]
 
     def test_both_decorators_are_in_one_place(self) -> None:
         assert {"consumes", "leased"} <= set(vars(registration))

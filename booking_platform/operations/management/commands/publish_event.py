@@ -12,6 +12,7 @@ from rich.progress import track
 
 from booking_platform.contract.examples import body, booking_cancelled, booking_created
 from booking_platform.messaging import broker
+from booking_platform.messaging.rules import event_types
 
 CREATED, CANCELLED = "booking.created", "booking.cancelled"
 LONG = 100  # events from which a progress bar is worth its lines
@@ -31,7 +32,7 @@ class Command(BaseCommand):
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("routing_key", choices=(CANCELLED, CREATED))
+        parser.add_argument("routing_key", choices=sorted(event_types()))
         parser.add_argument("--tour", type=int, metavar="ID")
         parser.add_argument("--seats", type=int, default=1)
         parser.add_argument("--booking", metavar="ID", help="with --count: ID-1, ID-2, …")
@@ -65,6 +66,8 @@ def _lines(path: str) -> list[bytes]:
 
 
 def _events(options: dict[str, Any]) -> Iterator[bytes]:
+    if options["routing_key"] not in (CREATED, CANCELLED):
+        raise CommandError(f"Events of {options['routing_key']} can only be published with --file.")
     if options["tour"] is None:
         raise CommandError("--tour is missing: give the tour's id, or events with --file")
     if options["count"] < 1:
