@@ -17,10 +17,19 @@ from booking_platform.development.mail_server import MailServer
 from booking_platform.development.mail_server import running as mail_server
 from booking_platform.development.processes import CeleryProcess, migrate, running
 from booking_platform.development.refund_scenarios import refund_scenarios
-from booking_platform.development.scenario import Scenario, wait_for
+from booking_platform.development.scenario import (
+    RUN,
+    Scenario,
+    cancelled,
+    created,
+    new_tour,
+    publish,
+    wait_for,
+)
 from booking_platform.development.seat_scenarios import seat_scenarios
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.development.stripe_sandbox import running as stripe_sandbox
+from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 
 # Short, so that what has to be tried again is within the minute that a demo may take.
@@ -36,6 +45,8 @@ QUICK = {
     "SMTP_PASS": "",
     "EMAIL_UNCERTAIN": "ask",
 }
+
+LAST_SECONDS = 120  # for all that is still queued, on a machine that is busy
 
 Done = list[tuple[str, Scenario]]
 
@@ -83,7 +94,23 @@ def _perform(
         console.print(f"Worker:   process {worker.process.pid}, two pool processes\n")
         refunds, emails = refund_scenarios(stripe, worker), email_scenarios(mail, worker)
         scenarios = chain(seat_scenarios(), refunds, emails)
-        return [_play(console, *one) for one in zip(ascii_lowercase, scenarios, strict=False)]
+        done = [_play(console, *one) for one in zip(ascii_lowercase, scenarios, strict=False)]
+        _wait_for_repeats()
+        return done
+
+
+def _wait_for_repeats() -> None:
+    """Return when an event published last is processed by all: what came before it is in the pool.
+
+    A worker that is stopped earlier returns repeats to their queues, as it should.
+    """
+    tour = new_tour("The last one", capacity=1)
+    last = [created(tour, "last", event="last-1"), cancelled(tour, "last", event="last-2")]
+    publish(last)
+    keys = [key for key, _ in last]
+    consumers = sum(keys.count(each.routing_key) for each in CONSUMERS.values())
+    processed = ProcessedEvent.objects.filter(event_id__startswith=f"{RUN}-last-")
+    wait_for(lambda: processed.count() == consumers, seconds=LAST_SECONDS)
 
 
 def _play(console: Console, letter: str, scenario: Scenario) -> tuple[str, Scenario]:
