@@ -14,6 +14,7 @@ from django.db.models import TextChoices
 from booking_platform.contract.envelope import Event, Payload
 
 LONGEST_REASON, LONGEST_OUTCOME, LONGEST_QUEUE = 30, 50, 100  # letters that the columns hold
+LEASED_TASKS = (".attempt", ".sweep")  # how the names of the tasks that follow from @leased end
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,7 @@ class Consumer:
     rule: Rule
     task: str  # the name of the Celery task that takes a group of events
     task_queue: str  # Celery's queue: the workers that serve it (`-Q`) take these events too
-    usual_outcome: (
-        TextChoices  # claimed with the event, so that only the others need a second write
-    )
+    usual_outcome: TextChoices  # claimed with the event: only the others need a second write
     requires: Mapping[str, str]  # settings that it can't do without, and what to set them to
 
     @property
@@ -134,20 +133,28 @@ def register(consumer: Consumer) -> None:
         ImproperlyConfigured: something about it can't be stored, its queue or its name is taken, or
             its routing key carries another event.
     """
-    for problem in _problems(consumer):
+    if problem := next(_problems(consumer), ""):
         raise ImproperlyConfigured(f"{consumer.task}: {problem}.")
-    if taken := CONSUMERS.get(consumer.queue):
-        raise ImproperlyConfigured(
-            f"{consumer.task}: the queue {consumer.queue!r} has the consumer {taken.task} already."
-        )
-    event_type = consumer.payload.__name__
-    carried = event_types().setdefault(consumer.routing_key, consumer.payload).__name__
-    if carried != event_type:
-        raise ImproperlyConfigured(
-            f"{consumer.task}: the routing key {consumer.routing_key!r} carries {carried}, "
-            f"not {event_type}."
-        )
     CONSUMERS[consumer.queue] = consumer
+
+
+def _problems(consumer: Consumer) -> Iterator[str]:
+    queue, key, others = consumer.queue, consumer.routing_key, CONSUMERS.values()
+    event_type, carried = consumer.payload, event_types().get(key, consumer.payload)
+    if queue in CONSUMERS:
+        yield f"the queue {queue!r} has the consumer {CONSUMERS[queue].task} already"
+    if carried.__name__ != event_type.__name__:
+        yield f"the routing key {key!r} carries {carried.__name__}, not {event_type.__name__}"
+    if len(queue) > LONGEST_QUEUE:
+        yield f"the queue {queue!r} has more than {LONGEST_QUEUE} letters"
+    if consumer.batch < 1:
+        yield f"batch is {consumer.batch}: it must be 1 or more"
+    if not isinstance(consumer.usual_outcome, TextChoices):
+        yield f"usual_outcome is {consumer.usual_outcome!r}: it must be one of a TextChoices"
+    elif wrong := [each for each in consumer.outcomes if not 0 < len(each) <= LONGEST_OUTCOME]:
+        yield f"the outcome {wrong[0]!r} must have 1 to {LONGEST_OUTCOME} letters"
+    if consumer.task in {each.task for each in others} or consumer.task.endswith(LEASED_TASKS):
+        yield "another task of the app has that name, or @leased may give it to one"
 
 
 SWEEPS: list[str] = []  # the Celery tasks that beat sends every SWEEP_SECONDS
@@ -162,20 +169,6 @@ def register_sweep(task: str) -> None:
     if task in SWEEPS:
         raise ImproperlyConfigured(f"{task} is registered twice: an app has one leased model.")
     SWEEPS.append(task)
-
-
-def _problems(consumer: Consumer) -> Iterator[str]:
-    if len(consumer.queue) > LONGEST_QUEUE:
-        yield f"the queue {consumer.queue!r} has more than {LONGEST_QUEUE} letters"
-    if consumer.batch < 1:
-        yield f"batch is {consumer.batch}: it must be 1 or more"
-    if not isinstance(consumer.usual_outcome, TextChoices):
-        yield f"usual_outcome is {consumer.usual_outcome!r}: it must be one of a TextChoices"
-    elif wrong := [each for each in consumer.outcomes if not 0 < len(each) <= LONGEST_OUTCOME]:
-        yield f"the outcome {wrong[0]!r} must have 1 to {LONGEST_OUTCOME} letters"
-    names = [each.task for each in CONSUMERS.values()]
-    if consumer.task in names or consumer.task.endswith((".attempt", ".sweep")):
-        yield "another task of the app has that name, or @leased may give it to one"
 
 
 def event_types() -> dict[str, type[Payload]]:
