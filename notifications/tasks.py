@@ -21,7 +21,7 @@ from notifications.rules import Outcome
     requires=REQUIRED,
 )
 def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
-    """Tell the customer."""
+    """Send the customer an e-mail."""
     return attempts.request(events)
 
 

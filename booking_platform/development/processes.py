@@ -62,7 +62,7 @@ class PythonProcess:
         self.process.wait()
 
     def stop(self, seconds: float = STOP_SECONDS) -> int:
-        """Tell the process to finish what it does, and return its exit status.
+        """Ask the process to finish what it does, and return its exit status.
 
         Raises:
             ProcessFailed: it has not ended in time; it is killed then.

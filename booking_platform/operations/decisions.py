@@ -204,7 +204,7 @@ class DecisionsAdmin(RecordsOfFact):
     def _tell(
         self, request: HttpRequest, done: list[str], problems: list[str], how: Decision
     ) -> None:
-        """Tell the person what became of each record."""
+        """Report to the person what became of each record."""
         if done:
             number = f"{len(done)} {model_ngettext(self.opts, len(done))}"
             names = "; ".join(done[:LISTED]) + (" …" if len(done) > LISTED else "")

@@ -1,12 +1,16 @@
 """Fixtures that several subjects share."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from stripe import StripeClient
 
-from booking_platform.development.stripe_sandbox import Sandbox
+from booking_platform.development.stripe_sandbox import Sandbox, running
+from tests import stripe_clients
 
 
 @pytest.fixture
@@ -27,3 +31,21 @@ def payment(stripe: Sandbox) -> str:
 def quick(settings: Any) -> None:
     """Attempts follow each other without a pause."""
     settings.RETRY_BASE_SECONDS = settings.RETRY_MAX_SECONDS = 0.0
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A Stripe of our own, which this process does not use by itself."""
+    with running() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def api(sandbox: Sandbox) -> StripeClient:
+    return stripe_clients.client(sandbox)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(20) as threads:
+        yield threads

@@ -1,6 +1,5 @@
 """What Stripe's API promises, asked of the sandbox; ``tests/contract`` has the rest."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 import requests
 import stripe
 
-from booking_platform.development.stripe_sandbox import Sandbox, running
+from booking_platform.development.stripe_sandbox import Sandbox
 from tests.servers import wait_until
 from tests.stripe_clients import client, in_flight, refund, replayed
 
@@ -17,25 +16,8 @@ LONG = 60  # seconds: a wait that no test sits out
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with running() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def api(sandbox: Sandbox) -> stripe.StripeClient:
-    return client(sandbox)
-
-
-@pytest.fixture
 def payment(sandbox: Sandbox) -> str:
     return sandbox.payment(amount=15_000, currency="eur")
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(20) as threads:
-        yield threads
 
 
 def error_of(refused: pytest.ExceptionInfo[stripe.StripeError]) -> stripe.ErrorObject:

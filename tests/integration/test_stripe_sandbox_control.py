@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,25 +30,8 @@ LONG = 60  # seconds: a wait that no test sits out
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with running() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def api(sandbox: Sandbox) -> stripe.StripeClient:
-    return client(sandbox)
-
-
-@pytest.fixture
 def payment(sandbox: Sandbox) -> str:
     return sandbox.payment(amount=15_000, currency="eur")
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(20) as threads:
-        yield threads
 
 
 class TestFaults:
