@@ -186,8 +186,8 @@ class RefundAdmin(LeasedAdmin):
             return not has_worker(record)
         return record.needs_review and not (how is REISSUE and record.stripe_refund_id)
 
-    def obstacle(self, row: Any, how: Decision) -> str:
-        return super().obstacle(row, how) if how is SETTLE else ""
+    def obstacle(self, record: Any, how: Decision) -> str:
+        return super().obstacle(record, how) if how is SETTLE else ""
 
     def described(self, record: Any, how: Decision) -> dict[str, object]:
         key = {"Key until now": visible(record.idempotency_key)} if how is REISSUE else {}

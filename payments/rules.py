@@ -95,9 +95,7 @@ class Evidence:
     """What Stripe said in one attempt."""
 
     sent: Answer | None = None  # to the request for a refund, where that was sent
-    listed: list[StripeRefund] | Unknown | None = (
-        None  # the payment's refunds, where they were asked for
-    )
+    listed: list[StripeRefund] | Unknown | None = None  # of the payment, where asked for
 
 
 def plan(refund: Refund, now: datetime) -> Plan:

@@ -76,8 +76,8 @@ def leased(
 
     The task takes up one row by its primary key, if that row is due. A second task, ``sweep``, which
     beat sends every ``SWEEP_SECONDS``, asks for an attempt at each row that is due. Both run on the
-    queue of the app. ``lost``
-    concludes for a row of ``model.not_again``, the worker of which was lost.
+    queue of the app. ``lost`` returns the conclusion for a row of ``model.not_again`` whose worker
+    was lost.
 
     Raises:
         ImproperlyConfigured: the function is in no installed app, or the app has another.

@@ -86,6 +86,10 @@ class DecisionsAdmin(RecordsOfFact):
         """Return what is kept in the history of a record when the decision is carried out."""
         return f"{how.done}: {why}" if why else how.done
 
+    def obstacle(self, record: Any, how: Decision) -> str:
+        """Return why a decision can't be taken about the record as it is; empty if it can."""
+        return ""
+
     def carry_out(self, request: HttpRequest, record: Any, how: Decision, why: str) -> str:
         """Carry out a decision about one record; return why that can't be done, or nothing.
 
@@ -138,7 +142,10 @@ class DecisionsAdmin(RecordsOfFact):
     ) -> None:
         """Carry out a decision about one record after the other, and tell what became of each."""
         done: list[str] = []
-        problems = [self._problem(each, how, "it changed since it was shown") for each in changed]
+        problems = [
+            self._problem(each, how, self.obstacle(each, how) or "it changed since it was shown")
+            for each in changed
+        ]
         for number, record in enumerate(records):
             history = self.history_of(record, how, why)
             try:

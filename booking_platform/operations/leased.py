@@ -208,9 +208,8 @@ class LeasedAdmin(DecisionsAdmin):
     def is_open(self, record: Any, how: Decision) -> bool:
         return not self.obstacle(record, how)
 
-    def obstacle(self, row: Any, how: Decision) -> str:
-        """Return why a decision can't be taken about the row; empty if it can."""
-        return "" if self.waits(row) else "it does not wait for a person"
+    def obstacle(self, record: Any, how: Decision) -> str:
+        return "" if self.waits(record) else "it does not wait for a person"
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         facts = ["next", "stands", "attempts", "updated"]

@@ -144,6 +144,16 @@ class TestMarkSettled:
         assert [row.booking_id for row in Refund.objects.exclude(settled_at=None)] == ["good"]
         assert LogEntry.objects.count() == 1
 
+    def test_one_that_a_colleague_has_settled_meanwhile_waits_no_more(
+        self, admin_client: Client
+    ) -> None:
+        row = refused(booking_id="BK-1")
+        asked = choose(admin_client, "settle", row)
+        assert Refund.objects.get().settle(by="ada", why="paid by bank transfer")
+        told = messages(confirm(admin_client, asked, why="decided"))
+        assert "not marked settled: it does not wait for a person" in told
+        assert Refund.objects.get().settled_by == "ada"
+
     def test_it_does_not_overwrite_what_comes_meanwhile(self, admin_client: Client) -> None:
         row = refused()
         asked = choose(admin_client, "settle", row)
