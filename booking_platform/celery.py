@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from celery import Celery, signals
+from celery.utils import nodenames
 from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
@@ -15,14 +16,24 @@ lenient_amqp.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 
-app = Celery("booking_platform")
+app = Celery(
+    "booking_platform", control="booking_platform.messaging.celery_consumer:PlatformControl"
+)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # Celery's Django fixup closes the database connection around every task unless it finds this
 # key, under exactly this name: 112 events/s against 484 with kept connections.
 app.conf["CELERY_DB_REUSE_MAX"] = 2**31
 app.conf.task_routes = (broker.route,)
 app.conf.task_queues = broker.TaskQueues()
+app.conf.worker_consumer = "booking_platform.messaging.celery_consumer:PlatformConsumer"
 app.steps["consumer"].add(EventConsumers)
+
+
+@signals.celeryd_init.connect
+def _name_worker(sender: str, instance: Any, **_: Any) -> None:
+    """Give a worker without ``-n`` a name that a second one on this host does not have."""
+    if sender == nodenames.default_nodename(None):
+        instance.hostname = f"{nodenames.NODENAME_DEFAULT}-{os.getpid()}@{sender.partition('@')[2]}"
 
 
 @signals.import_modules.connect(sender=app)

@@ -173,9 +173,9 @@ RABBITMQ_URL = (
     if PRODUCTION
     else env.text("RABBITMQ_URL", EMBEDDED_BROKER)
 )
-if not RABBITMQ_URL.startswith(("amqp://", "amqps://")) and (
-    PRODUCTION or RABBITMQ_URL != EMBEDDED_BROKER
-):
+# One node of a cluster after the other, with semicolons between them.
+_amqp = all(url.startswith(("amqp://", "amqps://")) for url in RABBITMQ_URL.split(";"))
+if not _amqp and (PRODUCTION or RABBITMQ_URL != EMBEDDED_BROKER):
     raise ImproperlyConfigured(
         "RABBITMQ_URL must begin with amqp:// or amqps://, as in amqp://user:password@host:5672/."
     )
@@ -190,7 +190,9 @@ if RABBITMQ_URL == EMBEDDED_BROKER:
         "data_folder_out": str(VAR_DIR / "broker" / "messages"),
         "control_folder": str(VAR_DIR / "broker" / "exchanges"),
         "polling_interval": 0.01,  # seconds between looks into an empty folder
+        "deadletter_queue": "booking-events.unroutable",  # Kombu's name for where the unroutable go
     }
+CELERY_BROKER_HEARTBEAT = 10  # seconds: a connection that is open on one side only costs twice that
 CELERY_TASK_DEFAULT_QUEUE = "maintenance"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -205,8 +207,8 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 # --- Events ----------------------------------------------------------------------------------
 
 EVENTS_EXCHANGE = "booking-events"
-# How often the broker hands over an event whose worker keeps dying before it calls it poison.
-EVENT_DELIVERY_LIMIT = env.integer("EVENT_DELIVERY_LIMIT", 20, minimum=1)
+# How often an event is begun whose worker dies over it each time, before it is called poison.
+EVENT_DELIVERY_LIMIT = env.integer("EVENT_DELIVERY_LIMIT", 5, minimum=1)
 EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 256 * 1024, minimum=1024)
 
 # The optimistic lock: attempts for one group, the last of which locks and so can't lose.

@@ -33,4 +33,4 @@ def cancelled(
 
 
 def deliveries(*events: dict[str, Any] | bytes) -> list[Delivery]:
-    return [Delivery(e if isinstance(e, bytes) else body(e), {}) for e in events]
+    return [Delivery(e if isinstance(e, bytes) else body(e)) for e in events]

@@ -42,6 +42,14 @@ class Channel(filesystem.Channel):
             for file in _finished(_folder(self.control_folder, exchange))
         ]
 
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
+        """Return the queues of a message; what none takes goes to the last stop, without a warning."""
+        last_stop = self.deadletter_queue
+        self.deadletter_queue = None
+        found = list(super()._lookup(exchange, routing_key, default))
+        self.deadletter_queue = last_stop
+        return found or ([last_stop] if last_stop and exchange else [])
+
     def _queue_bind(self, exchange: str, *binding: str | None) -> None:
         _write(self._binding_file(exchange, *binding), dumps([part or "" for part in binding]))
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from booking_platform.contract.envelope import Event, InvalidEvent, MalformedEvent, decode
 from booking_platform.messaging import dead_letters
 from booking_platform.messaging.dead_letters import Parking
-from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
+from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.rules import INVALID, Consumer, Reason, Refused, reason
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,7 @@ MALFORMED = reason(
 TOO_LARGE = reason(
     "too_large",
     "larger than any event",
-    "Raise EVENT_MAX_BYTES and replay it if it is an event; discard it if not.",
+    "Only its beginning is kept. If it is an event, raise EVENT_MAX_BYTES and have it published anew.",
 )
 TASK = reason(
     "task",
@@ -52,7 +52,7 @@ class Arrival(NamedTuple):
 
     def parking(self, consumer: Consumer, refused: Refused) -> Parking:
         """Return the event as one that is to be parked."""
-        return Parking(consumer.queue, self.delivery.body, self.event, refused)
+        return Parking(consumer.queue, self.delivery, self.event, refused)
 
 
 Group = Sequence[Arrival | Parking]
@@ -62,14 +62,12 @@ def read(consumer: Consumer, delivery: Delivery) -> Arrival | Parking:
     """Decode a delivery. What is no event that the consumer takes is to be parked."""
 
     def refuse(why: Reason, detail: str) -> Parking:
-        return Parking(consumer.queue, delivery.body, None, Refused(why, detail))
+        return Parking(consumer.queue, delivery, None, Refused(why, detail))
 
-    if "task" in delivery.headers:
-        name = str(delivery.headers["task"])[:100]
-        return refuse(TASK, f"headers name the Celery task {name!r}")
-    if len(delivery.body) > settings.EVENT_MAX_BYTES:
-        size, limit = len(delivery.body), settings.EVENT_MAX_BYTES
-        return refuse(TOO_LARGE, f"{size:,} bytes: at most {limit:,} are read")
+    if delivery.task:
+        return refuse(TASK, f"headers name the Celery task {delivery.task[:100]!r}")
+    if delivery.size or len(delivery.body) > settings.EVENT_MAX_BYTES:
+        return refuse(TOO_LARGE, _too_large(delivery))
     try:
         return Arrival(delivery, decode(delivery.body, consumer.payload, now=timezone.now()))
     except MalformedEvent as error:
@@ -91,7 +89,7 @@ def admit(consumer: Consumer, group: Group, now: datetime) -> tuple[list[Arrival
         if isinstance(item, Parking):
             parkings.append(item)
         elif item.event.occurred_at < now - settings.PROCESSED_EVENTS_RETENTION and (
-            not dead_letters.was_parked(item.delivery.headers.get(REPLAY_HEADER), item.event)
+            not dead_letters.was_parked(item.delivery.replay_of, item.event)
         ):
             parkings.append(item.parking(consumer, _stale(item.event)))
         else:
@@ -103,6 +101,12 @@ def worded(error: Exception) -> str:
     """Return an error in a line; PostgreSQL's other lines hold the row, and the customer in it."""
     first_line, *_ = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {first_line}"[:500]
+
+
+def _too_large(delivery: Delivery) -> str:
+    size, kept = delivery.size or len(delivery.body), len(delivery.body)
+    text = f"{size:,} bytes: at most {settings.EVENT_MAX_BYTES:,} are read"
+    return f"{text}; its first {kept:,} are kept here" if kept < size else text
 
 
 def _stale(event: Event) -> Refused:

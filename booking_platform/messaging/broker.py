@@ -4,22 +4,34 @@
 by the broker.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import django
+from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 from celery import current_app
 from django.apps import apps
 from django.conf import settings
 from kombu import Connection, Exchange, Producer, Queue
 
-from booking_platform.messaging.rules import CONSUMERS, SWEEPS, Consumer
+from booking_platform.messaging.rules import CONSUMERS, SWEEPS, Consumer, event_types
 
 MAINTENANCE = "maintenance"  # Celery's queue of the kernel's own tasks
 
+# How often the broker hands a message over. For events it is the last resort, which only a worker
+# that dies in its main process again and again can reach; a task message can be sent anew.
+EVENT_DELIVERIES = 100_000
+TASK_DELIVERIES = 1_000
+NEVER = 2**31 - 1
+
 BROKER_SECONDS = 5  # a broker that is frozen ends in an error, not in a request that hangs
 PERSISTENT = 2  # AMQP 0-9-1, basic class, delivery-mode
+
+
+class TopologyDiffers(Exception):
+    """The broker's exchanges and queues are not what they must be; the message says what to do."""
 
 
 def events_exchange() -> Exchange:
@@ -28,13 +40,24 @@ def events_exchange() -> Exchange:
 
 
 def dead_letter_queue() -> Queue:
-    """Return the queue of what the broker gives up on, with its exchange.
-
-    A classic queue: RabbitMQ 4 gives quorum queues a delivery limit of their own, and a dead
-    letter must have no limit after which it is dropped.
-    """
+    """Return the queue of what the broker gives up on, with its exchange."""
     name = f"{settings.EVENTS_EXCHANGE}.dead-letter"
-    return Queue(name, Exchange(name, type="fanout", durable=True), durable=True)
+    return _last_stop(name)
+
+
+def unroutable_queue() -> Queue:
+    """Return the queue of events whose routing key no consumer has, with its exchange."""
+    return _last_stop(f"{settings.EVENTS_EXCHANGE}.unroutable")
+
+
+def _last_stop(name: str) -> Queue:
+    """Return a queue from which nothing may be dropped, however often it was handed over.
+
+    -1, for no limit, is refused by RabbitMQ 3.
+    """
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER}
+    exchange = Exchange(name, type="fanout", durable=True)
+    return Queue(name, exchange, durable=True, queue_arguments=arguments)
 
 
 def task_queues() -> list[str]:
@@ -48,11 +71,26 @@ def task_queues() -> list[str]:
     return list(dict.fromkeys([MAINTENANCE, *consuming, *map(_app, SWEEPS)]))
 
 
+class TaskQueue(Queue):
+    """A queue of Celery's own, which whoever publishes or consumes declares."""
+
+    def declare(self, nowait: bool = False, channel: Any = None) -> Any:
+        """Declare the queue or, where the broker's user may not, look whether it is there."""
+        bound: Any = channel or self.channel
+        _declare_or_find(bound.connection.client, super().declare, self.exchange, self)
+        return self.name
+
+
 class TaskQueues:
     """Celery's queues, read from the registry when Celery first asks for them."""
 
     def __iter__(self) -> Iterator[Queue]:
-        return (Queue(name, Exchange(name), routing_key=name) for name in task_queues())
+        return map(_task_queue, task_queues())
+
+
+def _task_queue(name: str) -> Queue:
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": TASK_DELIVERIES}
+    return TaskQueue(name, Exchange(name), routing_key=name, queue_arguments=arguments)
 
 
 def route(name: str, *_args: Any, **_options: Any) -> dict[str, str]:
@@ -68,13 +106,14 @@ def _app(task: str) -> str:
 def event_queue(consumer: Consumer) -> Queue:
     """Return the queue of a consumer as the broker has it.
 
-    A quorum queue returns what a dead worker held, counts the deliveries, and hands what is over
-    the limit to the dead-letter exchange at least once (RabbitMQ, "Quorum Queues").
+    A quorum queue returns what a dead worker held, and hands what is over the limit to the
+    dead-letter exchange at least once (RabbitMQ, "Quorum Queues"), under the name of this queue.
     """
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
-        "x-delivery-limit": settings.EVENT_DELIVERY_LIMIT,
+        "x-delivery-limit": EVENT_DELIVERIES,
         "x-dead-letter-exchange": dead_letter_queue().exchange.name,
+        "x-dead-letter-routing-key": consumer.queue,
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",  # at-least-once dead-lettering requires it
     }
@@ -90,14 +129,100 @@ def event_queue(consumer: Consumer) -> Queue:
 def declare(connection: Connection) -> None:
     """Declare everything, whatever this process consumes.
 
-    A dead letter that no queue is bound for would be lost.
+    A dead letter that no queue is bound for would be lost. What the broker's user may not declare
+    is looked for instead.
 
     Raises:
-        amqp.PreconditionFailed: a queue exists with other arguments.
+        TopologyDiffers: something is there with other properties, or is missing and may not be
+            declared.
     """
-    with connection.channel() as channel:
-        for queue in (dead_letter_queue(), *map(event_queue, CONSUMERS.values())):
-            queue(channel).declare()
+    queues = [dead_letter_queue(), unroutable_queue(), *map(event_queue, CONSUMERS.values())]
+    _declare_or_find(connection, _declare_events_exchange, events_exchange())
+    for queue in queues:
+        _declare_or_find(connection, partial(_declare_queue, queue), queue.exchange, queue)
+    for name in task_queues():
+        queue = _task_queue(name)
+        _declare_or_find(connection, partial(_declare_queue, queue), queue.exchange, queue)
+    if connection.transport.driver_type == "amqp":
+        _declare_or_find(connection, _declare_net, *_net())
+
+
+def _declare_queue(queue: Queue, channel: Any) -> None:
+    Queue.declare(queue(channel))
+
+
+def _declare_events_exchange(channel: Any) -> None:
+    try:
+        events_exchange()(channel).declare()
+    except PreconditionFailed as error:
+        # Somebody else's alternate exchange changes nothing here.
+        if "'alternate-exchange'" not in str(error):
+            raise
+
+
+def _net() -> tuple[Exchange, Exchange]:
+    """Return the exchanges that find events whose routing key no consumer has.
+
+    ``booking-events`` is the producers': whether it has an alternate exchange can't be changed any
+    more, and one that has it refuses the declaration of a producer who does not know. So every event
+    is also routed to an exchange of ours, which knows the consumers' keys and has the alternate.
+    """
+    name = settings.EVENTS_EXCHANGE
+    arguments = {"alternate-exchange": unroutable_queue().exchange.name}
+    return (
+        Exchange(f"{name}.known", type="fanout", durable=True),  # of no queue: its events have one
+        Exchange(f"{name}.check", type="topic", durable=True, arguments=arguments),
+    )
+
+
+def _declare_net(channel: Any) -> None:
+    known, check = (exchange(channel) for exchange in _net())
+    known.declare()
+    check.declare()
+    for routing_key in event_types():
+        known.bind_to(check, routing_key)
+    check.bind_to(events_exchange(), "#")
+
+
+def _declare_or_find(
+    connection: Connection, declare: Callable[..., object], *entities: Exchange | Queue
+) -> None:
+    """Declare on a channel of its own, since the broker closes the channel that it refuses."""
+    try:
+        with _channel(connection) as channel:
+            declare(channel=channel)
+    except PreconditionFailed as error:
+        raise TopologyDiffers(
+            "The broker has something of this name with other properties, which can't be changed "
+            f"while it lives: {error.reply_text}. docs/upgrading.md says what to do."
+        ) from error
+    except AccessRefused:
+        for entity in entities:
+            _find(connection, entity)
+
+
+def _find(connection: Connection, entity: Exchange | Queue) -> None:
+    try:
+        with _channel(connection) as channel:
+            if isinstance(entity, Queue):
+                entity(channel).queue_declare(passive=True)
+            else:
+                entity(channel).declare(passive=True)
+    except NotFound as error:
+        raise TopologyDiffers(
+            f"{type(entity).__name__} {entity.name!r} is missing on the broker, whose user may not "
+            "declare it. docs/upgrading.md says how to create everything once."
+        ) from error
+
+
+@contextmanager
+def _channel(connection: Connection) -> Iterator[Any]:
+    channel: Any = connection.channel()
+    try:
+        yield channel
+    finally:
+        with suppress(*connection.connection_errors, *connection.channel_errors):
+            channel.close()
 
 
 @contextmanager
@@ -140,6 +265,16 @@ def publish(
         retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 1},
         confirm_timeout=BROKER_SECONDS,
     )
+
+
+def publish_to_consumers(routing_key: str, body: bytes, *, headers: dict[str, Any]) -> None:
+    """Publish an event to all its consumers.
+
+    Raises:
+        amqp.exceptions.ChannelError: no queue takes it, or the broker refused it.
+    """
+    with producer() as opened:
+        publish(opened, body, routing_key=routing_key, headers=headers)
 
 
 def publish_to_queue(queue: str, body: bytes, *, headers: dict[str, Any]) -> None:

@@ -1,26 +1,40 @@
 """Events that could not be applied: parked for a person, who replays or discards them."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+from uuid import uuid4
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 from django.utils import timezone
 
-from booking_platform.contract.envelope import Event, decode, identify, raw_fingerprint
+from booking_platform.contract.envelope import (
+    Event,
+    Payload,
+    decode,
+    identify,
+    raw_fingerprint,
+)
 from booking_platform.messaging import broker, metrics
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.messaging.rows import stored
-from booking_platform.messaging.rules import CONSUMERS, Refused, reason
+from booking_platform.messaging.rules import (
+    CONSUMERS,
+    LONGEST_QUEUE,
+    Refused,
+    event_types,
+    reason,
+)
 
 log = structlog.get_logger(__name__)
 
 POISON = reason(
     "poison",
-    "killed its worker until the broker's delivery limit",
+    "its worker died over it, again and again",
     "Look in the worker's log for what ended it. Replay it when the cause is gone.",
 )
 BROKER = reason(
@@ -28,13 +42,18 @@ BROKER = reason(
     "given up by the broker",
     "The detail has the broker's word for it. Replay it when the cause is gone.",
 )
+UNROUTABLE = reason(
+    "unroutable",
+    "published under a routing key that no consumer has",
+    "The producer must correct its routing key. A replay goes to the consumers of this event type.",
+)
 
 
 class Parking(NamedTuple):
     """An event on its way to the dead letters."""
 
     queue: str
-    body: bytes
+    delivery: Delivery
     event: Event | None  # where the body could be read as one
     refused: Refused
 
@@ -42,8 +61,10 @@ class Parking(NamedTuple):
         """Return queue, event id, fingerprint and event type: the first three are unique."""
         if self.event is not None:
             return self.queue, self.event.event_id, self.event.fingerprint, self.event.event_type
-        event_id, event_type = identify(self.body)
-        return self.queue, event_id, raw_fingerprint(self.body), event_type
+        body = self.delivery.body
+        event_id, event_type = ("", "") if self.refused.reason is POISON else identify(body)
+        fingerprint = self.delivery.digest or raw_fingerprint(body)
+        return self.queue, event_id, fingerprint, event_type
 
 
 class NotReplayable(Exception):
@@ -59,9 +80,9 @@ def park(parkings: Sequence[Parking]) -> None:
     counts = Counter(parking.identity() for parking in parkings)
     by_identity = {parking.identity(): parking for parking in parkings}
     sql = (
-        "INSERT INTO dead_letters (queue, event_id, fingerprint, event_type, body, reason, detail,"
+        "INSERT INTO dead_letters (queue, event_id, fingerprint, event_type, body, size, reason, detail,"
         " attempts, state, parked_at, last_parked_at, resolved_by, resolution)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'parked', %s, %s, '', '')"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'parked', %s, %s, '', '')"
         " ON CONFLICT (queue, event_id, fingerprint) WHERE state = 'parked'"
         " DO UPDATE SET attempts = dead_letters.attempts + excluded.attempts,"
         " last_parked_at = excluded.last_parked_at, reason = excluded.reason,"
@@ -70,7 +91,8 @@ def park(parkings: Sequence[Parking]) -> None:
     rows = [
         (
             *identity,
-            parking.body,
+            parking.delivery.body,
+            parking.delivery.size or None,
             parking.refused.reason.code,
             parking.refused.detail.replace("\0", "�"),
             counts[identity],
@@ -100,49 +122,53 @@ def tell(parkings: Sequence[Parking]) -> None:
 
 
 def from_broker(delivery: Delivery) -> Parking:
-    """Return a message that the broker gave up on, to be parked. RabbitMQ puts the newest death first:
-    https://www.rabbitmq.com/docs/dlx#effects
+    """Return a message that the broker gave up on, to be parked.
+
+    The broker sends it under the name of the queue that gave it up. Where that queue is older than
+    this rule, the newest of its deaths names it: https://www.rabbitmq.com/docs/dlx#effects
     """
-    deaths: Any = delivery.headers.get("x-death")
-    newest: Any = deaths[0] if isinstance(deaths, list) and deaths else {}
-    newest = newest if isinstance(newest, dict) else {}
-    queue, why = _storable(newest.get("queue", "")), _storable(newest.get("reason", "unknown"))
+    named = delivery.routing_key in CONSUMERS
+    queue = delivery.routing_key if named else _storable(delivery.died_in)
+    why = _storable(delivery.died_of) or "unknown"
     if why == "delivery_limit":
-        refused = Refused(
-            POISON,
-            "its worker died or was stopped each time, until the broker's delivery limit",
-        )
+        detail = "handed over until the broker's delivery limit, and never answered"
     else:
-        refused = Refused(BROKER, f"the broker gave it up: {why}")
-    return Parking(queue, delivery.body, _as_event(queue, delivery.body), refused)
-
-
-def _storable(text: object) -> str:
-    """Return what a header says so that it fits a column: whoever may publish can write it."""
-    return str(text).encode(errors="replace").decode().replace("\0", "")[:100]
-
-
-def _as_event(queue: str, body: bytes) -> Event | None:
-    """Return a body as the consumer of its queue reads it, so that it counts as the same dead letter."""
+        detail = f"the broker gave it up: {why}"
     consumer = CONSUMERS.get(queue)
-    if consumer is None:
-        return None
+    event = _as_event(consumer.payload, delivery.body) if consumer else None
+    return Parking(queue, delivery, event, Refused(BROKER, detail))
+
+
+def unroutable(delivery: Delivery) -> Parking:
+    """Return a message that no queue takes, to be parked."""
+    _, event_type = identify(delivery.body)
+    known = [each for each in event_types().values() if each.__name__ == event_type]
+    event = _as_event(known[0], delivery.body) if known else None
+    detail = f"no consumer has the routing key {_storable(delivery.routing_key)!r}"
+    return Parking(broker.unroutable_queue().name, delivery, event, Refused(UNROUTABLE, detail))
+
+
+def _storable(text: str) -> str:
+    """Return what a header says so that it fits a column: whoever may publish can write it."""
+    return text.encode(errors="replace").decode().replace("\0", "")[:LONGEST_QUEUE]
+
+
+def _as_event(payload: type[Payload], body: bytes) -> Event | None:
+    """Return a body as its consumers read it, so that it counts as the same dead letter."""
     try:
-        return decode(body, consumer.payload, now=timezone.now())
+        return decode(body, payload, now=timezone.now())
     except SoftTimeLimitExceeded:
         raise
     except Exception:  # not only InvalidEvent: this is the last stop, it takes whatever comes
         return None
 
 
-def was_parked(dead_letter_id: object, event: Event) -> bool:
-    """Return whether this event is the replay of a dead letter, as its header claims."""
-    return (
-        isinstance(dead_letter_id, int)
-        and DeadLetter.objects.filter(
-            pk=dead_letter_id, event_id=event.event_id, fingerprint=event.fingerprint
-        ).exists()
-    )
+def was_parked(token: str, event: Event) -> bool:
+    """Return whether this event is the replay of a dead letter, which alone knows the token."""
+    if not token:
+        return False
+    same = DeadLetter.objects.filter(event_id=event.event_id, fingerprint=event.fingerprint)
+    return same.exclude(state=DeadLetter.State.DISCARDED).filter(replay_token=token).exists()
 
 
 def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
@@ -153,15 +179,16 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     it was parked again before it could be closed: then false is returned.
 
     Raises:
-        NotReplayable: it is closed, or its queue is none of ours.
+        NotReplayable: it is closed, cut, or its queue is none of ours.
     """
     if dead_letter.state != DeadLetter.State.PARKED:
         raise NotReplayable(f"{dead_letter} is {dead_letter.get_state_display()}")
-    if dead_letter.queue not in CONSUMERS:
-        raise NotReplayable(f"{dead_letter}: no consumer has a queue of that name")
-    broker.publish_to_queue(
-        dead_letter.queue, bytes(dead_letter.body), headers={REPLAY_HEADER: dead_letter.pk}
-    )
+    if dead_letter.size is not None:
+        raise NotReplayable(f"{dead_letter}: only its beginning is kept, it must be published anew")
+    send = _way_back(dead_letter)
+    token = uuid4().hex
+    DeadLetter.objects.filter(pk=dead_letter.pk).update(replay_token=token)
+    send(bytes(dead_letter.body), headers={REPLAY_HEADER: token})
     closed = dead_letter.resolve(DeadLetter.State.REPLAYED, by=by, why=why)
     log.info(
         "Dead letter replayed",
@@ -171,6 +198,18 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
         by=by,
     )
     return closed
+
+
+def _way_back(dead_letter: DeadLetter) -> Callable[..., None]:
+    """Return the function that publishes a dead letter to where it belongs."""
+    if dead_letter.queue in CONSUMERS:
+        return partial(broker.publish_to_queue, dead_letter.queue)
+    if dead_letter.queue != broker.unroutable_queue().name:
+        raise NotReplayable(f"{dead_letter}: no consumer has a queue of that name")
+    for routing_key, payload in event_types().items():
+        if payload.__name__ == dead_letter.event_type:
+            return partial(broker.publish_to_consumers, routing_key)
+    raise NotReplayable(f"{dead_letter}: no consumer takes events of the type it names")
 
 
 def discard(dead_letter: DeadLetter, *, by: str, why: str) -> bool:

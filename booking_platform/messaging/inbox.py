@@ -8,7 +8,7 @@ that cause it are parked.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -16,18 +16,26 @@ from typing import NamedTuple
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from django.db import transaction
+from django.db import Error, transaction
 from django.utils import timezone
 
 from booking_platform.contract.envelope import Event
 from booking_platform.messaging import dead_letters, metrics, outages
 from booking_platform.messaging.arrivals import BUG, Arrival, Group, admit, read, worded
 from booking_platform.messaging.backoff import Backoff
-from booking_platform.messaging.dead_letters import Parking
+from booking_platform.messaging.dead_letters import POISON, Parking
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rows import insert_missing
-from booking_platform.messaging.rules import Applied, Consumer, LostRace, Refused, reason
+from booking_platform.messaging.rules import (
+    Applied,
+    Consumer,
+    EventRefused,
+    LostRace,
+    Refused,
+    reason,
+)
+from booking_platform.messaging.suspects import Trial
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +44,9 @@ CONFLICT = reason(
     "an id used before with other content",
     "The producer must publish it under an event id of its own. Discard this one then.",
 )
+
+
+DUPLICATE = "duplicate"
 
 
 class Known(NamedTuple):
@@ -61,20 +72,50 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         SoftTimeLimitExceeded: the worker's time limit ended it. What is not committed has had no
             effect, and the broker delivers the group again.
     """
-    group: Group = [read(consumer, delivery) for delivery in deliveries]
+    trial = _trial(consumer, deliveries)
+    if trial and not outages.wait_out(trial.begin, consumer=consumer.queue, events=1):
+        [delivery] = deliveries
+        group: Group = [Parking(consumer.queue, delivery, None, _poison())]
+    else:
+        group = [read(consumer, delivery) for delivery in deliveries]
     while group:
         repeats: list[Arrival] = []
-        for committed in _commits(consumer, group):
-            _follow(consumer, committed.applied)
-            _tell(consumer, committed)
+        for committed in _commits(consumer, group, trial):
+            _finish(consumer, committed)
             repeats += committed.repeats
         group = repeats
 
 
-def _commits(consumer: Consumer, group: Group) -> Iterator[Committed]:
+def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
+    """Apply one event and return its outcome: ``duplicate`` for a repeat, none where it is parked.
+
+    Raises:
+        EventRefused: without ``park``, it can't be applied. It has no effect then.
+    """
+    group = [read(consumer, delivery)]
+    commits = _commits(consumer, group) if park else [_commit(consumer, group, strict=True)]
+    [committed] = commits
+    _finish(consumer, committed)
+    if committed.applied:
+        return str(committed.applied[0].outcome)
+    return DUPLICATE if committed.duplicates else None
+
+
+def _trial(consumer: Consumer, deliveries: Sequence[Delivery]) -> Trial | None:
+    """Return the trial of a message that came before, which always travels alone."""
+    [first, *others] = deliveries
+    return Trial(consumer.queue, first) if first.redelivered and not others else None
+
+
+def _finish(consumer: Consumer, committed: Committed) -> None:
+    _follow(consumer, committed.applied)
+    _tell(consumer, committed)
+
+
+def _commits(consumer: Consumer, group: Group, trial: Trial | None = None) -> Iterator[Committed]:
     """Commit a group or, where the code fails, each of its events alone."""
     try:
-        committed = _commit(consumer, group)
+        committed = _commit(consumer, group, trial)
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:  # a bug; MemoryError too, which would make Celery end the worker
@@ -85,21 +126,30 @@ def _commits(consumer: Consumer, group: Group) -> Iterator[Committed]:
             return
         [only] = group
         if isinstance(only, Parking):
-            raise  # it can't even be parked; the broker's delivery limit keeps it
+            raise  # it can't even be parked: its queue keeps it
         log.exception("A bug: the event is parked", event_id=only.event.event_id)
-        committed = _commit(consumer, [only.parking(consumer, Refused(BUG, worded(error)))])
+        parking = only.parking(consumer, Refused(BUG, worded(error)))
+        committed = _commit(consumer, [parking], trial)
     yield committed
 
 
-def _commit(consumer: Consumer, group: Group) -> Committed:
-    """Commit a group, as often as it takes. The last attempt locks first and can't lose a race."""
+def _commit(
+    consumer: Consumer, group: Group, trial: Trial | None = None, *, strict: bool = False
+) -> Committed:
+    """Commit a group, as often as it takes. The last attempt locks first and can't lose a race.
+
+    A ``strict`` one commits nothing of an event that would be parked.
+    """
     pauses = Backoff(settings.LOCK_BASE_SECONDS, settings.LOCK_MAX_SECONDS)
     attempt = 0
     while True:
         attempt += 1
-        apply = partial(_apply, consumer, group, lock=attempt >= settings.LOCK_ATTEMPTS)
+        lock = attempt >= settings.LOCK_ATTEMPTS
+        apply = partial(_apply, consumer, group, lock=lock, trial=trial, strict=strict)
         try:
-            return outages.wait_out(apply, consumer=consumer.queue, events=len(group))
+            return outages.wait_out(
+                partial(_on_trial, apply, trial), consumer=consumer.queue, events=len(group)
+            )
         except LostRace as race:
             pause = pauses.pause(attempt)
             metrics.OPTIMISTIC_LOCK_CONFLICTS.labels(race.resource_type).inc()
@@ -114,10 +164,26 @@ def _commit(consumer: Consumer, group: Group) -> Committed:
         time.sleep(pause)
 
 
-def _apply(consumer: Consumer, group: Group, *, lock: bool) -> Committed:
+def _on_trial(apply: Callable[[], Committed], trial: Trial | None) -> Committed:
+    """Apply a group; where it has to wait for others, it is not begun meanwhile."""
+    if trial is None:
+        return apply()
+    trial.begin()
+    try:
+        return apply()
+    except (Error, LostRace):
+        trial.withdraw()
+        raise
+
+
+def _apply(
+    consumer: Consumer, group: Group, *, lock: bool, trial: Trial | None, strict: bool
+) -> Committed:
     """Apply a group in one transaction."""
     now = timezone.now()
     with transaction.atomic(durable=True):
+        if trial is not None:
+            trial.end()
         arrivals, parkings = admit(consumer, group, now)
         committed = Committed([], [], parkings, [])
         fresh = _claim_fresh(consumer, arrivals, now, committed)
@@ -131,6 +197,8 @@ def _apply(consumer: Consumer, group: Group, *, lock: bool) -> Committed:
             else:
                 committed.applied.append(result)
                 outcomes[arrival.event.event_id] = result.outcome
+        if strict and committed.parkings:
+            raise EventRefused(committed.parkings[0].refused)
         _record(consumer, outcomes)
         dead_letters.park(committed.parkings)
     return committed
@@ -232,6 +300,11 @@ def _tell(consumer: Consumer, committed: Committed) -> None:
             first_processed_at=before.processed_at.isoformat(),
         )
     dead_letters.tell(committed.parkings)
+
+
+def _poison() -> Refused:
+    times = settings.EVENT_DELIVERY_LIMIT
+    return Refused(POISON, f"begun {times} times, and its worker died or was stopped each time")
 
 
 def _conflict(before: Known) -> Refused:

@@ -61,6 +61,9 @@ class DeadLetter(models.Model):
     event_type = models.CharField(max_length=100, blank=True)
     fingerprint = models.CharField(max_length=64)
     body = models.BinaryField()
+    size = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="Bytes of the message, where only its beginning is kept."
+    )
     reason = models.CharField(
         max_length=LONGEST_REASON, help_text="The code of a registered reason."
     )
@@ -72,6 +75,13 @@ class DeadLetter(models.Model):
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_by = models.CharField(max_length=150, blank=True)
     resolution = models.TextField(blank=True, help_text="Why it was replayed or discarded.")
+    replay_token = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What the replay carries, so that nobody else can claim to be one.",
+    )
 
     class Meta:
         db_table = "dead_letters"
@@ -112,3 +122,22 @@ class DeadLetter(models.Model):
             pk=self.pk, state=self.State.PARKED, attempts=self.attempts
         )
         return as_read.update(**fields) == 1
+
+
+class Suspect(models.Model):
+    """A redelivered message that was begun: its worker may have died of it."""
+
+    queue = models.CharField(max_length=LONGEST_QUEUE)
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the body.")
+    begun = models.PositiveIntegerField(help_text="How often it was begun and did not end.")
+    holder = models.CharField(max_length=32, blank=True, help_text="Who began it last.")
+    begun_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "suspects"
+        constraints = (
+            models.UniqueConstraint(fields=("queue", "fingerprint"), name="suspects_once"),
+        )
+
+    def __str__(self) -> str:
+        return f"a message of {self.queue}, begun {self.begun} times"

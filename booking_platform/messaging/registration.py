@@ -4,7 +4,7 @@ They belong in the ``tasks.py`` of an app that is in ``INSTALLED_APPS``. ``docs/
 shows both at work.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -14,8 +14,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Payload
-from booking_platform.messaging import inbox, leases
-from booking_platform.messaging.groups import Delivery, GroupTask
+from booking_platform.messaging import by_hand, inbox, leases
+from booking_platform.messaging.groups import GroupTask, is_group
 from booking_platform.messaging.leases import Conclusion, Leased
 from booking_platform.messaging.rules import Consumer, Rule, register, register_sweep
 
@@ -31,8 +31,10 @@ def consumes(
     batch: int = 1,
     requires: Mapping[str, str] | None = None,
 ) -> Callable[[Rule], Any]:
-    """Register a rule as the consumer of a queue; return a Celery task that takes a group of events.
+    """Register a rule as the consumer of a queue; return a Celery task that applies events.
 
+    The task takes groups from the queue, and what people give it: ``booking_created(event)`` applies
+    an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
     ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
     the rule. ``requires`` names settings, and what to set them to: a worker does not start on the
     queue without them. The workers of the app (``-Q``, and the label of the app) serve the queue.
@@ -61,9 +63,11 @@ def consumes(
 
 
 def _task(consumer: Consumer) -> Any:
-    @shared_task(name=consumer.task, base=GroupTask)
-    def task(deliveries: Sequence[Delivery]) -> None:
-        inbox.process(consumer, [Delivery(*delivery) for delivery in deliveries])
+    @shared_task(name=consumer.task, base=GroupTask, bind=True)
+    def task(self: Any, events: Any) -> Any:
+        if is_group(events):
+            return inbox.process(consumer, events)
+        return by_hand.apply(consumer, events, park=not self.request.called_directly)
 
     task.__doc__ = consumer.rule.__doc__
     return task

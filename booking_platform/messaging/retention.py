@@ -11,7 +11,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from booking_platform.messaging import metrics
-from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from booking_platform.messaging.models import DeadLetter, ProcessedEvent, Suspect
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,13 @@ def forget_processed_events() -> int:
     metrics.PROCESSED_EVENTS_DELETED.inc(deleted)
     log.info("Cleanup: processed events deleted", deleted=deleted, older_than=cutoff.isoformat())
     return deleted
+
+
+@part_of_cleanup
+def forget_suspects() -> int:
+    """Delete the marks of messages that never came back; return how many."""
+    old = Suspect.objects.filter(begun_at__lt=timezone.now() - settings.PROCESSED_EVENTS_RETENTION)
+    return old.delete()[0]
 
 
 @register

@@ -81,6 +81,14 @@ class Refused:
 Result = Applied | Refused
 
 
+class EventRefused(Exception):
+    """An event that was applied by hand has no effect; the message says why."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(f"{refused.reason}: {refused.detail}")
+        self.refused = refused
+
+
 class Rule(Protocol):
     """What a consumer does with events that it has not seen before, inside their transaction.
 

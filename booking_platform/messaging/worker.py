@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from amqp.exceptions import PreconditionFailed
 from celery import bootsteps
 from celery.exceptions import WorkerShutdown
 from celery.worker import state
@@ -17,8 +16,10 @@ from django.conf import settings
 from kombu.common import ignore_errors
 
 from booking_platform.messaging import broker
-from booking_platform.messaging.intake import Intake, Source
+from booking_platform.messaging.celery_consumer import TaskMessages
+from booking_platform.messaging.intake import Intake
 from booking_platform.messaging.rules import CONSUMERS
+from booking_platform.messaging.sources import Source
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +31,7 @@ LOST_PROCESS_SECONDS = 0.5  # between looks for dead pool processes; Celery's ow
 class EventConsumers(bootsteps.ConsumerStep):
     """Consumes the event queues that belong to the task queues selected with ``-Q``."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    requires = (TaskMessages,)
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
@@ -39,16 +40,6 @@ class EventConsumers(bootsteps.ConsumerStep):
         parent.loop = self._run
 
     def start(self, c: Any) -> None:
-        try:
-            broker.declare(c.connection)
-        except PreconditionFailed as error:
-            log.critical(
-                "A queue exists on the broker with other arguments, which can't be changed while "
-                "it lives. Set EVENT_DELIVERY_LIMIT to what the queue has, or stop the producers, "
-                "let the workers empty the queue, delete it and start again.",
-                broker_says=error.reply_text,
-            )
-            raise WorkerShutdown(os.EX_CONFIG) from error
         task_queues = c.app.amqp.queues.consume_from
         _refuse_without_settings(task_queues)
         for name in sorted(set(task_queues) - set(broker.task_queues())):
@@ -59,12 +50,12 @@ class EventConsumers(bootsteps.ConsumerStep):
             handle=c.create_task_handler(),
         )
         if c.hub is None:
-            self.intake.consume(c.connection, wake=None)
+            self.intake.consume(c.connection, loop=None)
 
     def register_with_event_loop(self, c: Any, hub: Any) -> None:
         # Not before: until the pool is in the event loop too, a delivery would crash the worker.
         assert self.intake is not None
-        hub.call_soon(partial(self.intake.consume, c.connection, wake=hub.call_soon))
+        hub.call_soon(partial(self.intake.consume, c.connection, loop=hub))
         if hasattr(c.pool, "maintain_pool"):
             hub.call_repeatedly(LOST_PROCESS_SECONDS, c.pool.maintain_pool)
 
@@ -120,6 +111,7 @@ def _sources(task_queues: Collection[str]) -> Iterator[Source]:
             yield Source(broker.event_queue(consumer), consumer.task, consumer.batch)
     if broker.MAINTENANCE in task_queues:
         yield Source(broker.dead_letter_queue(), "messaging.record_dead_letters", DEAD_LETTER_BATCH)
+        yield Source(broker.unroutable_queue(), "messaging.record_unroutable", DEAD_LETTER_BATCH)
 
 
 def _refuse_without_settings(task_queues: Collection[str]) -> None:

@@ -132,6 +132,7 @@ class TestHostileInput:
         with platform.channel() as channel:
             message = channel.prepare_message(body(created(tour.pk, "B")), properties={})
             message.properties["content_type"] = b"\xff\xfe\xfd"
+            message.properties["application_headers"] = {"far": datetime(9999, 1, 1)}  # noqa: DTZ001
             channel.basic_publish(message, "booking-events", "booking.created")
         platform.publish([created(tour.pk, "C")])
         platform.wait_for_processed(2)

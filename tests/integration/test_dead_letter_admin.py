@@ -43,9 +43,9 @@ Sent = Callable[[], dict[int, bytes]]
 
 def a_foreign_letter() -> DeadLetter:
     """Park a message of a queue that is none of ours."""
-    death = {"queue": "another.queue", "reason": "expired"}
+    given_up = Delivery(b"?", died_in="another.queue", died_of="expired")
     with transaction.atomic():
-        dead_letters.park([dead_letters.from_broker(Delivery(b"?", {"x-death": [death]}))])
+        dead_letters.park([dead_letters.from_broker(given_up)])
     return DeadLetter.objects.latest("pk")
 
 
@@ -156,9 +156,8 @@ class TestReplayAndDiscard:
                 replayed = {}
                 while message := channel.basic_get(CREATED, no_ack=True):
                     body = message.body
-                    replayed[message.headers[REPLAY_HEADER]] = (
-                        body.encode() if isinstance(body, str) else bytes(body)
-                    )
+                    of = DeadLetter.objects.get(replay_token=message.headers[REPLAY_HEADER])
+                    replayed[of.pk] = body.encode() if isinstance(body, str) else bytes(body)
                 return replayed
 
             yield read

@@ -12,7 +12,7 @@ from booking_platform.messaging import dead_letters, inbox, retention
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
-from booking_platform.messaging.tasks import record_dead_letters
+from booking_platform.messaging.tasks import record_dead_letters, record_unroutable
 from tests.events import body, cancelled, created, deliveries
 from tests.factories import TourFactory
 from tests.platform import Platform, parked
@@ -95,28 +95,53 @@ class TestCommand:
 
 class TestBroker:
     def test_what_the_broker_gave_up_on_is_recorded_once(self) -> None:
-        event = body(created(1, "B", event_id="the poison"))
-        death = {"x-death": [{"queue": CREATED, "reason": "delivery_limit", "count": 1}]}
-        record_dead_letters([Delivery(event, death), Delivery(event, death)])
+        event = body(created(1, "B", event_id="given up"))
+        dead = Delivery(event, routing_key=CREATED, died_of="delivery_limit")
+        record_dead_letters([dead, dead])
         letter = DeadLetter.objects.get()
-        assert (letter.queue, letter.reason, letter.attempts) == (CREATED, "poison", 2)
-        assert letter.event_id == "the poison"
+        assert (letter.queue, letter.reason, letter.attempts) == (CREATED, "broker", 2)
+        assert letter.event_id == "given up"
 
-    @pytest.mark.parametrize(
-        "headers",
-        [
-            {"x-death": [{"queue": "\ud800\0"}]},
-            {},
-            {"x-death": "?"},
-            {"x-death": []},
-            {"x-death": [7]},
-            {"x-death": [{"queue": None}]},
-        ],
-        ids=str,
-    )
-    def test_headers_that_mean_nothing_do_no_harm(self, headers: dict[str, Any]) -> None:
-        record_dead_letters([Delivery(b"\xff\0", headers)])
+    def test_a_queue_that_was_declared_before_names_itself_in_the_death(self) -> None:
+        event = body(created(1, "B"))
+        record_dead_letters([Delivery(event, routing_key="booking.created", died_in=CREATED)])
+        assert DeadLetter.objects.get().queue == CREATED
+
+    @pytest.mark.parametrize("died_in", ["\ud800\0", "", "x" * 255], ids=ascii)
+    def test_headers_that_mean_nothing_do_no_harm(self, died_in: str) -> None:
+        record_dead_letters([Delivery(b"\xff\0", died_in=died_in, died_of=died_in)])
         assert [reason for reason, _ in parked()] == ["broker"]
+
+    @pytest.mark.parametrize("given", [[], {}, [{}], ["x"], None, b"x"], ids=repr)
+    def test_nothing_is_taken_by_hand(self, given: Any) -> None:
+        with pytest.raises(TypeError, match="nothing by hand"):
+            record_dead_letters(given)
+        assert DeadLetter.objects.count() == 0
+
+
+class TestUnroutable:
+    def record(self, event: bytes, key: str = "booking.craeted") -> DeadLetter:
+        record_unroutable([Delivery(event, routing_key=key)])
+        return DeadLetter.objects.get()
+
+    def test_it_is_recorded_with_its_routing_key(self) -> None:
+        letter = self.record(body(created(1, "B", event_id="lost")))
+        assert (letter.reason, letter.event_id, letter.event_type) == (
+            "unroutable", "lost", "BookingCreated"
+        )  # fmt: skip
+        assert letter.detail == "no consumer has the routing key 'booking.craeted'"
+
+    def test_its_replay_goes_to_the_consumers_of_its_type(self, platform: Platform) -> None:
+        tour = TourFactory.create(capacity=10)
+        letter = self.record(body(created(tour.pk, "B", event_id="lost")))
+        assert dead_letters.replay(letter, by="somebody")
+        platform.start("-c", "1", "-Q", "catalog")
+        platform.wait_for_processed(1)
+
+    def test_one_of_no_known_type_is_not_replayed(self) -> None:
+        letter = self.record(b"?", key="\ud800")
+        with pytest.raises(dead_letters.NotReplayable, match="no consumer takes events"):
+            dead_letters.replay(letter, by="somebody")
 
 
 class TestCleanup:

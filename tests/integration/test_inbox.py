@@ -192,9 +192,15 @@ class TestParking:
         settle(consumer, event)
         assert parked() == [("stale", "old")]
         letter = DeadLetter.objects.get()
-        inbox.process(consumer, [Delivery(body(event), {"x-replay-of": letter.pk + 1})])
+        DeadLetter.objects.update(replay_token="known to us")
+        for forged in ("", str(letter.pk), "guessed"):
+            inbox.process(consumer, [Delivery(body(event), replay_of=forged)])
         assert ProcessedEvent.objects.count() == 0
-        inbox.process(consumer, [Delivery(body(event), {"x-replay-of": letter.pk})])
+        DeadLetter.objects.update(state="discarded")
+        inbox.process(consumer, [Delivery(body(event), replay_of="known to us")])
+        assert ProcessedEvent.objects.count() == 0
+        DeadLetter.objects.filter(pk=letter.pk).update(state="replayed")
+        inbox.process(consumer, [Delivery(body(event), replay_of="known to us")])
         assert ProcessedEvent.objects.count() == 1
 
 

@@ -24,6 +24,7 @@ import booking_platform.messaging.tasks  # noqa: F401  (registers its Celery tas
 import catalog.tasks  # noqa: F401  (registers its Celery tasks)
 from booking_platform.celery import app
 from booking_platform.messaging.groups import (
+    LONGEST_FACT,
     REPLAY_HEADER,
     Delivery,
     GroupMessage,
@@ -53,6 +54,10 @@ class Pool(BasePool):
         self.killed.append(pid)
 
 
+def delivered(**message: Any) -> Delivery:
+    return Delivery.of(Message(**message), most_bytes=1000, kept_bytes=10)
+
+
 class Group:
     """Three deliveries as one message and as one request of a worker; it notes its answers."""
 
@@ -61,7 +66,7 @@ class Group:
         self.message = GroupMessage(
             TASK,
             QUEUE,
-            [Message(**{"body": b"{}"} | delivery) for _ in range(3)],
+            [delivered(**{"body": b"{}"} | delivery) for _ in range(3)],
             lambda acknowledged: self.answers.append("ack" if acknowledged else "reject"),
         )
         self.pool = Pool()
@@ -238,7 +243,7 @@ class TestAGroupsMessage:
 
         [((_trace, (name, _id, _request, body, *encoding), *_), _)] = group.pool.given
         assert name == TASK
-        assert body == ([[Delivery(b"{}", {})] * 3], {}, {})
+        assert body == ([[Delivery(b"{}")] * 3], {}, {})
         assert encoding == [None, None]
 
     @pytest.mark.parametrize(
@@ -256,15 +261,13 @@ class TestAGroupsMessage:
     ) -> None:
         [[deliveries], *_] = Group(body=body).message.body
 
-        assert deliveries == [Delivery(raw, {})] * 3
+        assert deliveries == [Delivery(raw)] * 3
 
-    def test_it_keeps_the_headers_that_mean_something(self) -> None:
-        kept = {"task": "os.system", "x-death": [{"queue": "q"}], REPLAY_HEADER: 5}
-        other = {"id": "x", "compression": None, "x-delivery-count": 3, "eta": "2999-01-01"}
+    def test_no_header_of_a_producer_reaches_celery(self) -> None:
+        headers = {"task": "os.system", "id": "x", "compression": None, "eta": "2999-01-01"}
 
-        group = Group(headers=kept | other)
+        group = Group(headers=headers)
 
-        assert [delivery.headers for delivery in group.message.body[0][0]] == [kept] * 3
         assert group.message.headers["task"] == TASK
         assert group.request.eta is None
 
@@ -282,9 +285,67 @@ class TestAGroupsMessage:
         }  # fmt: skip
 
 
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+class TestWhatIsToldOfADelivery:
+    def test_the_headers_that_mean_something_are_kept(self) -> None:
+        death = {"queue": "q", "reason": "delivery_limit", "count": 1}
+        headers = {"task": "os.system", REPLAY_HEADER: "a token", "x-death": [death, {}]}
+
+        delivery = delivered(body=b"{}", headers=headers)
+
+        assert delivery == Delivery(
+            b"{}", task="os.system", replay_of="a token", died_in="q", died_of="delivery_limit"
+        )
+
+    @pytest.mark.parametrize(
+        "odd", [nested(480), {"a": nested(480)}, 7, None, b"x", 1.5, True, [], {}], ids=repr
+    )
+    def test_nothing_else_is_handed_on(self, odd: Any) -> None:
+        for headers in (
+            {"task": odd, REPLAY_HEADER: odd, "x-death": odd},
+            {"task": odd, "x-death": [odd]},
+            {"task": odd, "x-death": [{"queue": odd, "reason": odd}]},
+        ):
+            assert delivered(body=b"{}", headers=headers) == Delivery(b"{}", task="?")
+
+    def test_no_fact_is_long(self) -> None:
+        long = "x" * (LONGEST_FACT + 1)
+        headers = {"task": long, REPLAY_HEADER: long, "x-death": [{"queue": long, "reason": long}]}
+
+        facts = delivered(body=b"{}", headers=headers, delivery_info={"routing_key": long})
+
+        assert {len(fact) for fact in facts if isinstance(fact, str)} == {0, LONGEST_FACT}
+
+    def test_a_large_body_is_cut_and_its_size_kept(self) -> None:
+        large = delivered(body=b"x" * 1001)
+
+        assert (large.body, large.size) == (b"x" * 10, 1001)
+        assert delivered(body=b"x" * 1000) == Delivery(b"x" * 1000)
+
+    def test_two_large_bodies_that_begin_alike_stay_two(self) -> None:
+        one, other = (delivered(body=b"x" * 1001 + end) for end in (b"1", b"2"))
+
+        assert one.digest != other.digest
+
+    def test_what_the_transport_has_cut_is_large(self) -> None:
+        assert delivered(body=b"x", delivery_info={"size": 5000}).size == 5000
+
+
 class TestAGroupTask:
     @pytest.mark.parametrize(
-        "name", [TASK, "catalog.booking_cancelled", "messaging.record_dead_letters"]
+        "name",
+        [
+            TASK,
+            "catalog.booking_cancelled",
+            "messaging.record_dead_letters",
+            "messaging.record_unroutable",
+        ],
     )
     def test_it_is_acknowledged_late_and_by_success_only(self, name: str) -> None:
         task = app.tasks[name]

@@ -11,7 +11,8 @@ from kombu import Connection, Producer, Queue
 
 from booking_platform.development.embedded_broker import Transport
 from booking_platform.messaging.groups import GroupMessage
-from booking_platform.messaging.intake import Intake, Source
+from booking_platform.messaging.intake import Intake
+from booking_platform.messaging.sources import Source
 from tests.servers import wait_until
 from tests.unit.intakes import ack, at_once, reject
 
@@ -23,6 +24,8 @@ class Worker:
         self.places = places
         self.groups: list[GroupMessage] = []  # handed over, in order
         self.soon: deque[Callable[[], None]] = deque()
+        self.later: deque[Callable[[], None]] = deque()
+        self.pauses: list[float] = []  # after which what is later was to be called
         options = {
             "data_folder_in": str(folder / "messages"),
             "data_folder_out": str(folder / "messages"),
@@ -40,8 +43,15 @@ class Worker:
         self.intake = Intake(sources, places=lambda: self.places, handle=self.groups.append)
 
     def consume(self) -> "Worker":
-        self.intake.consume(self.connection, wake=self.soon.append)
+        self.intake.consume(self.connection, loop=self)
         return self
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        self.soon.append(function)
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        self.pauses.append(seconds)
+        self.later.append(function)
 
     def publish(self, *bodies: str, queue: int = 0, **properties: Any) -> None:
         with self.connection.clone() as producers:
@@ -70,6 +80,8 @@ class Worker:
     def run(self) -> list[list[str]]:
         """Take in all that the broker gives, run the event loop; return the groups handed over."""
         before = len(self.groups)
+        while self.later:
+            self.later.popleft()()
         self.drain()
         while self.soon:
             self.soon.popleft()()
@@ -363,7 +375,7 @@ class TestWithoutAnEventLoop:
                 pool.submit(work, group)
 
             worker.intake._handle = handle
-            worker.intake.consume(worker.connection, wake=None)
+            worker.intake.consume(worker.connection, loop=None)
             bodies = [str(number) for number in range(500)]
             worker.publish(*bodies)
 
