@@ -46,8 +46,7 @@ class Platform:
     def start(
         self, *options: str, app: str = "booking_platform", wait: bool = True, **env: str
     ) -> Worker:
-        name = f"w{len(self.workers)}@%h"
-        worker = self._celery("worker", "-n", name, *(options or ("-c", "2")), app=app, env=env)
+        worker = self._celery("worker", *(options or ("-c", "2")), app=app, env=env)
         if wait:
             worker.wait_until_ready()
         return worker
@@ -73,7 +72,7 @@ class Platform:
             broker.declare(connection)
 
     def delete_queues(self) -> None:
-        names = [*CONSUMERS, broker.dead_letter_queue().name]
+        names = [*CONSUMERS, broker.dead_letter_queue().name, broker.unroutable_queue().name]
         for name in (*names, *broker.task_queues()):
             self.delete_queue(name)
 

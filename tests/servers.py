@@ -155,7 +155,8 @@ def _rabbitmq_program(name: str) -> str:
     return direct if os.path.exists(direct) else name
 
 
-def _rabbitmqctl(*arguments: str) -> bool:
+def rabbitmqctl(*arguments: str) -> bool:
+    """Run a command against the shared broker; return whether it succeeded."""
     if not shutil.which("rabbitmqctl"):
         return False
     command = ["rabbitmqctl", "-q", *arguments]
@@ -209,9 +210,9 @@ def rabbitmq_url(cleanup: ExitStack) -> str | None:
         return named
     if listens(RABBITMQ_PORT):
         vhost = f"booking-test-{os.getpid()}"
-        if _rabbitmqctl("add_vhost", vhost):
-            cleanup.callback(_rabbitmqctl, "delete_vhost", vhost)
-            if _rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*"):
+        if rabbitmqctl("add_vhost", vhost):
+            cleanup.callback(rabbitmqctl, "delete_vhost", vhost)
+            if rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*"):
                 return f"amqp://guest:guest@127.0.0.1:{RABBITMQ_PORT}/{vhost}"
     if _install("rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server"):
         broker = RabbitMQ()

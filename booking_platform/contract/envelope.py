@@ -106,6 +106,16 @@ def identify(body: bytes) -> tuple[str, str]:
     return _readable(event_id, 255), _readable(event_type, 100)
 
 
+def glimpse(body: bytes) -> tuple[str, str]:
+    """Return what looks like the event id and type of a body that it is not safe to decode."""
+    return _looks_like("eventId", body, 255), _looks_like("eventType", body, 100)
+
+
+def _looks_like(name: str, body: bytes, longest: int) -> str:
+    found = re.search(rb'"%b"\s*:\s*"([^"\\]{1,%d})"' % (name.encode(), longest), body)
+    return _readable(found[1].decode(errors="replace"), longest) if found else ""
+
+
 def raw_fingerprint(body: bytes) -> str:
     """Return the fingerprint of bytes that are no valid event."""
     return hashlib.sha256(body).hexdigest()

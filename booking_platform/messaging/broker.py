@@ -34,9 +34,9 @@ class TopologyDiffers(Exception):
     """The broker's exchanges and queues are not what they must be; the message says what to do."""
 
 
-def events_exchange() -> Exchange:
+def events_exchange(**options: Any) -> Exchange:
     """Return the exchange to which producers publish, and the platform too."""
-    return Exchange(settings.EVENTS_EXCHANGE, type="topic", durable=True)
+    return Exchange(settings.EVENTS_EXCHANGE, type="topic", durable=True, **options)
 
 
 def dead_letter_queue() -> Queue:
@@ -119,7 +119,7 @@ def event_queue(consumer: Consumer) -> Queue:
     }
     return Queue(
         consumer.queue,
-        events_exchange(),
+        events_exchange(no_declare=True),  # the queue's declaration would declare it once more
         routing_key=consumer.routing_key,
         durable=True,
         queue_arguments=arguments,

@@ -15,6 +15,7 @@ from booking_platform.contract.envelope import (
     Event,
     Payload,
     decode,
+    glimpse,
     identify,
     raw_fingerprint,
 )
@@ -62,7 +63,8 @@ class Parking(NamedTuple):
         if self.event is not None:
             return self.queue, self.event.event_id, self.event.fingerprint, self.event.event_type
         body = self.delivery.body
-        event_id, event_type = ("", "") if self.refused.reason is POISON else identify(body)
+        read = glimpse if self.refused.reason is POISON else identify
+        event_id, event_type = read(body)
         fingerprint = self.delivery.digest or raw_fingerprint(body)
         return self.queue, event_id, fingerprint, event_type
 
@@ -165,10 +167,8 @@ def _as_event(payload: type[Payload], body: bytes) -> Event | None:
 
 def was_parked(token: str, event: Event) -> bool:
     """Return whether this event is the replay of a dead letter, which alone knows the token."""
-    if not token:
-        return False
-    same = DeadLetter.objects.filter(event_id=event.event_id, fingerprint=event.fingerprint)
-    return same.exclude(state=DeadLetter.State.DISCARDED).filter(replay_token=token).exists()
+    letters = DeadLetter.objects.exclude(state=DeadLetter.State.DISCARDED)
+    return bool(token) and letters.filter(replay_token=token, event_id=event.event_id).exists()
 
 
 def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:

@@ -67,7 +67,8 @@ def _task(consumer: Consumer) -> Any:
     def task(self: Any, events: Any) -> Any:
         if is_group(events):
             return inbox.process(consumer, events)
-        return by_hand.apply(consumer, events, park=not self.request.called_directly)
+        here = self.request.called_directly or self.request.is_eager
+        return by_hand.apply(consumer, events, park=not here)
 
     task.__doc__ = consumer.rule.__doc__
     return task

@@ -60,14 +60,14 @@ class Frames:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
 
-    def bytes(self, most: int) -> bytes:
+    def noise(self, most: int) -> bytes:
         return self.random.randbytes(self.random.randint(0, most))
 
     def value(self) -> bytes:
         """Draw a field of a table, its type first."""
         draw = self.random
         return draw.choice((
-            lambda: text(self.bytes(40)),
+            lambda: text(self.noise(40)),
             lambda: text(b"x" * 5000),
             lambda: nested(draw.choice((1, 3, 480, 5000))),
             lambda: b"T" + struct.pack(">Q", draw.getrandbits(64)),
@@ -85,7 +85,9 @@ class Frames:
 
     def headers(self, *, cc: bool, task: bool) -> bytes:
         names = [name for name in NAMES if task or name != b"task"]
-        fields = [(self.random.choice(names), self.value()) for _ in range(self.random.randint(0, 3))]
+        fields = [
+            (self.random.choice(names), self.value()) for _ in range(self.random.randint(0, 3))
+        ]
         if cc:
             fields.append((b"CC", array(text(b"booking.created"))))
         return table(*fields)
@@ -93,7 +95,7 @@ class Frames:
     def properties(self, *, cc: bool = False, task: bool = False) -> bytes:
         draw = self.random
         values = {
-            bit: short(self.bytes(60))
+            bit: short(self.noise(60))
             for bit in (CONTENT_TYPE, CONTENT_ENCODING, CORRELATION_ID, REPLY_TO, MESSAGE_ID,
                         TYPE, APP_ID, CLUSTER_ID)
             if draw.random() < 0.2
@@ -110,8 +112,8 @@ class Frames:
     def bad_body(self, number: int) -> bytes:
         mark = b'{"n": %d, ' % number
         return self.random.choice((
-            lambda: mark + self.bytes(200),
-            lambda: self.bytes(20) + mark,
+            lambda: mark + self.noise(200),
+            lambda: self.noise(20) + mark,
             lambda: body(created(1, f"B{number}", seats=self.random.choice((0, -1, "2", 10**30)))),
             lambda: mark + b'"deep": ' + b"[" * 5000 + b"]" * 5000 + b"}",
             lambda: mark + b'"large": "' + b"x" * self.random.choice((140_000, 300_000)) + b'"}',
@@ -140,7 +142,7 @@ def route(frames: Frames) -> dict[str, Any]:
         return {"exchange": EXCHANGE, "key": b"booking.created"}
     if way == 1:
         return {"exchange": b"", "key": CREATED}
-    return {"exchange": EXCHANGE, "key": frames.random.choice((b"\xff\xfe", frames.bytes(200)))}
+    return {"exchange": EXCHANGE, "key": frames.random.choice((b"\xff\xfe", frames.noise(200)))}
 
 
 class TestFrames:
@@ -155,7 +157,9 @@ class TestFrames:
         def bad() -> Iterator[dict[str, Any]]:
             for number in range(MESSAGES):
                 way = route(frames)
-                props = frames.properties(cc=way["key"] not in (b"booking.created", CREATED), task=True)
+                props = frames.properties(
+                    cc=way["key"] not in (b"booking.created", CREATED), task=True
+                )
                 yield {"body": frames.bad_body(number), "props": props, **way}
 
         def good() -> Iterator[dict[str, Any]]:
@@ -166,9 +170,9 @@ class TestFrames:
 
         def lost() -> Iterator[dict[str, Any]]:
             for number in range(MESSAGES // 10):
-                where: dict[str, Any] = {"exchange": EXCHANGE, "key": b"lost." + frames.bytes(90)}
+                where: dict[str, Any] = {"exchange": EXCHANGE, "key": b"lost." + frames.noise(90)}
                 if number % 2:
-                    where = {"exchange": b"booking-events.dead-letter", "key": frames.bytes(90)}
+                    where = {"exchange": b"booking-events.dead-letter", "key": frames.noise(90)}
                 props = frames.properties(task=True)
                 yield {"body": b"lost %d" % number, "props": props, **where}
 

@@ -2,13 +2,20 @@
 
 import os
 import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
+from celery import current_app
+from django.conf import settings
 
 from catalog.models import Reservation, Tour
+from catalog.tasks import booking_created
 from tests.events import body, cancelled, created
 from tests.factories import TourFactory
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
+from tests.servers import rabbitmqctl
 
 CREATED = "tour-catalog.booking-created"
 CANCELLED = "tour-catalog.booking-cancelled"
@@ -128,15 +135,17 @@ class TestHostileInput:
     def test_properties_that_can_not_be_read_do_not_end_the_worker(
         self, platform: Platform, tour: Tour
     ) -> None:
-        worker = platform.start()
+        platform.start()
         with platform.channel() as channel:
             message = channel.prepare_message(body(created(tour.pk, "B")), properties={})
+            nested: list[object] = []
+            for _ in range(300):
+                nested = [nested]
             message.properties["content_type"] = b"\xff\xfe\xfd"
-            message.properties["application_headers"] = {"far": datetime(9999, 1, 1)}  # noqa: DTZ001
+            message.properties["application_headers"] = {"odd": nested}
             channel.basic_publish(message, "booking-events", "booking.created")
         platform.publish([created(tour.pk, "C")])
         platform.wait_for_processed(2)
-        assert "properties can't be read" in worker.log
 
 
 class TestQueues:
@@ -150,12 +159,106 @@ class TestQueues:
         assert "Applied" not in maintenance.log
         assert "Applied" in catalog.log
 
-    @pytest.mark.servers
-    def test_a_queue_with_other_arguments_is_explained(self, platform: Platform) -> None:
-        worker = platform.start("-c", "1", EVENT_DELIVERY_LIMIT="7", wait=False)
+    def test_what_no_consumer_takes_becomes_a_dead_letter(
+        self, platform: Platform, tour: Tour
+    ) -> None:
+        platform.publish([created(tour.pk, "B", event_id="lost")], key="booking.craeted")
+        platform.start("-c", "1")
+        platform.publish([created(tour.pk, "C")])
+        platform.wait_for_processed(1)
+        platform.wait_for(lambda: parked() == [("unroutable", "lost")], "it is recorded")
+
+
+def a_classic_queue(channel: Any) -> None:
+    channel.queue_declare("catalog", durable=True, auto_delete=False)
+
+
+def another_exchange_type(channel: Any) -> None:
+    channel.exchange_delete("booking-events")
+    channel.exchange_declare("booking-events", "direct", durable=True, auto_delete=False)
+
+
+@pytest.mark.servers
+class TestTopology:
+    """What is on the broker already, and what its user may do there."""
+
+    @pytest.mark.parametrize(
+        ("declare", "named"),
+        [
+            (a_classic_queue, "queue 'catalog'"),
+            (another_exchange_type, "exchange 'booking-events'"),
+        ],
+    )
+    def test_what_is_there_with_other_properties_is_explained(
+        self, platform: Platform, declare: Callable[[Any], None], named: str
+    ) -> None:
+        platform.delete_queues()
+        with platform.channel() as channel:
+            declare(channel)
+        try:
+            worker = platform.start("-c", "1", wait=False)
+            assert worker.process.wait(60) == os.EX_CONFIG
+            assert named in worker.log
+            assert "docs/upgrading.md" in worker.log
+        finally:
+            with platform.channel() as channel:
+                channel.exchange_delete("booking-events")
+
+    def test_an_alternate_exchange_of_somebody_else_is_left_alone(
+        self, platform: Platform, tour: Tour
+    ) -> None:
+        with platform.channel() as channel:
+            channel.exchange_delete("booking-events")
+            channel.exchange_declare(
+                "booking-events", "topic", durable=True, auto_delete=False,
+                arguments={"alternate-exchange": "theirs"},
+            )  # fmt: skip
+        try:
+            platform.start("-c", "1")
+            platform.publish([created(tour.pk, "B")])
+            platform.wait_for_processed(1)
+        finally:
+            with platform.channel() as channel:
+                channel.exchange_delete("booking-events")
+
+    def test_two_workers_as_the_readme_starts_them_both_serve_and_answer(
+        self, platform: Platform, tour: Tour
+    ) -> None:
+        workers = [platform.start("--concurrency", "2") for _ in range(2)]
+        replies: Any = current_app.control.ping(timeout=5)
+        platform.publish(created(tour.pk, f"B{n}") for n in range(500))
+        platform.wait_for_processed(500)
+        assert len(replies) == 2
+        assert len({name for reply in replies for name in reply}) == 2
+        for worker in workers:
+            assert "RESOURCE_LOCKED" not in worker.log
+            assert "Applied" in worker.log
+
+    @pytest.fixture
+    def restricted(self, platform: Platform) -> Iterator[str]:
+        """The URL of a user who may read and write, and configure nothing."""
+        vhost = current_app.connection_for_write().virtual_host
+        user = f"no-configure-{os.getpid()}"
+        assert rabbitmqctl("add_user", user, "secret")
+        assert rabbitmqctl("set_permissions", "-p", vhost, user, "^$", ".*", ".*")
+        host = urlsplit(settings.RABBITMQ_URL).netloc.rpartition("@")[2]
+        yield f"amqp://{user}:secret@{host}/{quote(vhost, safe='')}"
+        rabbitmqctl("delete_user", user)
+
+    def test_a_user_who_may_declare_nothing_finds_what_is_there(
+        self, platform: Platform, tour: Tour, restricted: str
+    ) -> None:
+        worker = platform.start("-c", "1", RABBITMQ_URL=restricted)
+        platform.publish([created(tour.pk, "B")])
+        booking_created.delay(created(tour.pk, "C"))
+        platform.wait_for_processed(2)
+        assert "No remote control" in worker.log
+
+    def test_or_is_told_what_is_missing(self, platform: Platform, restricted: str) -> None:
+        platform.delete_queue(CREATED)
+        worker = platform.start("-c", "1", wait=False, RABBITMQ_URL=restricted)
         assert worker.process.wait(60) == os.EX_CONFIG
-        assert "A queue exists on the broker with other arguments" in worker.log
-        assert "EVENT_DELIVERY_LIMIT" in worker.log
+        assert f"Queue {CREATED!r} is missing" in worker.log
 
 
 class TestPools:

@@ -10,6 +10,7 @@ import pytest
 from kombu import Connection, Producer, Queue
 
 from booking_platform.development.embedded_broker import Transport
+from booking_platform.messaging import intake, sources
 from booking_platform.messaging.groups import GroupMessage
 from booking_platform.messaging.intake import Intake
 from booking_platform.messaging.sources import Source
@@ -238,6 +239,95 @@ class TestARedeliveredMessage:
         reject(free.groups[0])
 
         assert sorted(free.run()) == [["a"], ["b"], ["c"]]
+
+
+class TestAGroupThatFails:
+    def test_it_goes_back_after_a_pause_that_grows_while_nothing_succeeds(
+        self, worker: Callable[..., Worker]
+    ) -> None:
+        failing = worker(batches=(1,))
+        failing.publish("a")
+        for _ in range(12):
+            failing.run()
+            reject(failing.groups[-1])
+            assert failing.waiting() == 0
+
+        assert failing.pauses[0] == intake.SHORTEST_PAUSE
+        assert failing.pauses == sorted(failing.pauses)
+        assert failing.pauses[-1] == intake.LONGEST_PAUSE
+
+        failing.run()
+        ack(failing.groups[-1])
+        failing.publish("b")
+        failing.run()
+        reject(failing.groups[-1])
+        assert failing.pauses[-1] == intake.SHORTEST_PAUSE
+
+    def test_the_others_go_on_meanwhile(self, worker: Callable[..., Worker]) -> None:
+        failing = worker(batches=(1,))
+        failing.publish("a", "b")
+        failing.run()
+        later = failing.later
+        reject(failing.groups[0])
+        held = [later.popleft()]
+
+        assert failing.run() == [["b"]]
+
+        held[0]()
+        ack(failing.groups[1])
+        assert failing.run() == [["a"]]
+
+    def test_a_stop_returns_it_at_once_and_a_lost_connection_forgets_it(
+        self, worker: Callable[..., Worker]
+    ) -> None:
+        failing = worker(batches=(1,))
+        failing.publish("a")
+        failing.run()
+        reject(failing.groups[0])
+        failing.intake.stop(at_once)
+        assert failing.waiting() == 1
+        failing.later.popleft()()
+        assert failing.waiting() == 1
+
+
+class TestBytes:
+    """What the main process holds is bounded, however large the messages are."""
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sources, "MOST_HELD", 10)
+        monkeypatch.setattr(sources, "MOST_IN_GROUP", 6)
+
+    def test_what_there_is_no_room_for_goes_back_when_there_is_again(
+        self, worker: Callable[..., Worker]
+    ) -> None:
+        busy = worker(batches=(1,), places=5)
+        busy.places = 0
+        busy.publish("1234", "5678", "90ab")
+        busy.run()
+        busy.places = 1
+        busy.soon.append(busy.intake._dispatch)
+
+        assert busy.run() == [["1234"]]
+        ack(busy.groups[-1])
+        assert busy.run() == [["5678"]]
+        ack(busy.groups[-1])
+        assert busy.run() == []
+        assert busy.run() == [["90ab"]]
+        assert busy.groups[-1].delivery_info["redelivered"]
+
+    def test_a_group_is_bounded_too(self, worker: Callable[..., Worker]) -> None:
+        free = worker(batches=(100,), places=9)
+        free.publish("123", "456", "789")
+        free.drain()
+
+        assert free.run() == [["123", "456"], ["789"]]
+
+    def test_one_message_is_always_a_group(self, worker: Callable[..., Worker]) -> None:
+        free = worker(batches=(100,), places=9)
+        free.publish("123456789")
+
+        assert free.run() == [["123456789"]]
 
 
 class TestSeveralQueues:

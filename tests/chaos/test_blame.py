@@ -1,0 +1,110 @@
+"""An event is called poison only where it is proved that its worker dies of it."""
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+
+from booking_platform.messaging import inbox, suspects
+from booking_platform.messaging.groups import Delivery
+from booking_platform.messaging.models import DeadLetter, Suspect
+from booking_platform.messaging.rules import CONSUMERS
+from booking_platform.messaging.suspects import Trial
+from catalog.models import Tour
+from tests.events import body, created
+from tests.platform import Platform, assert_adds_up, parked, processed
+
+CREATED = "tour-catalog.booking-created"
+
+
+class Died(BaseException):
+    """Stands in for the end of a process."""
+
+
+def die(*_: Any, **__: Any) -> Any:
+    raise Died
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTrials:
+    def deliver(self, event: bytes, **over: Any) -> None:
+        inbox.process(CONSUMERS[CREATED], [Delivery(event, redelivered=True, **over)])
+
+    def die_of(self, event: bytes, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(inbox, "read", die)
+            for _ in range(times):
+                with pytest.raises(Died):
+                    self.deliver(event)
+
+    def test_what_is_begun_too_often_without_an_end_is_poison(
+        self, tour: Tour, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.EVENT_DELIVERY_LIMIT = 3
+        event = body(created(tour.pk, "B", event_id="deadly"))
+        self.die_of(event, monkeypatch, times=3)
+        self.deliver(event)
+        assert parked() == [("poison", "deadly")]
+        assert "begun 3 times" in DeadLetter.objects.get().detail
+        assert Suspect.objects.count() == 0
+
+    def test_one_time_less_is_none(
+        self, tour: Tour, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.EVENT_DELIVERY_LIMIT = 3
+        event = body(created(tour.pk, "B"))
+        self.die_of(event, monkeypatch, times=2)
+        self.deliver(event)
+        assert (parked(), processed()) == ([], 1)
+        assert Suspect.objects.count() == 0
+
+    def test_a_first_delivery_leaves_no_mark(
+        self, tour: Tour, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(suspects.Trial, "begin", die)
+        inbox.process(CONSUMERS[CREATED], [Delivery(body(created(tour.pk, "B")))])
+        assert processed() == 1
+
+    def test_a_beginning_that_had_to_wait_is_taken_back(self, tour: Tour) -> None:
+        delivery = Delivery(body(created(tour.pk, "B")), redelivered=True)
+        trial = Trial(CREATED, delivery)
+        for _ in range(20):
+            assert trial.begin()
+            trial.withdraw()
+        assert Suspect.objects.get().begun == 0
+
+    def test_one_that_begins_twice_has_begun_once(self, tour: Tour) -> None:
+        trial = Trial(CREATED, Delivery(b"{}", redelivered=True))
+        for _ in range(20):
+            assert trial.begin()
+        assert Suspect.objects.get().begun == 1
+
+
+@pytest.mark.servers
+class TestKilledWhileItWaits:
+    """Delivery counts rise with every restart, and prove nothing."""
+
+    def test_events_that_waited_for_a_lock_come_back_unharmed(
+        self, platform: Platform, tour: Tour
+    ) -> None:
+        database = connection.settings_dict
+        parameters = {"host": database["HOST"], "port": database["PORT"], "user": database["USER"],
+                      "dbname": database["NAME"]}  # fmt: skip
+        platform.publish([created(tour.pk, f"B{n}") for n in range(30)])
+        with psycopg.connect(**parameters) as locking:
+            locking.execute("LOCK TABLE tours")
+            for _ in range(7):
+                worker = platform.start("-c", "2", "-Q", "catalog", EVENT_DELIVERY_LIMIT="5")
+                platform.wait_for(self.waits(worker.log_file), "it waits for the lock")
+                worker.kill()
+        platform.start("-c", "2", "-Q", "catalog")
+        platform.wait_for_processed(30)
+        assert parked() == []
+        assert_adds_up(tour)
+
+    @staticmethod
+    def waits(log: Path | None) -> Any:
+        assert log is not None
+        return lambda: "waiting in place" in log.read_text()
