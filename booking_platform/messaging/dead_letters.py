@@ -150,6 +150,11 @@ def unroutable(delivery: Delivery) -> Parking:
     return Parking(broker.unroutable_queue().name, delivery, event, Refused(UNROUTABLE, detail))
 
 
+def unread(queue: str, delivery: Delivery) -> Parking:
+    """Return a message that ended whoever looked into it, to be parked unread."""
+    return Parking(queue, delivery, None, Refused(POISON, "it ended whoever tried to record it"))
+
+
 def _storable(text: str) -> str:
     """Return what a header says so that it fits a column: whoever may publish can write it."""
     return text.encode(errors="replace").decode().replace("\0", "")[:LONGEST_QUEUE]

@@ -35,7 +35,7 @@ from booking_platform.messaging.rules import (
     Refused,
     reason,
 )
-from booking_platform.messaging.suspects import Trial
+from booking_platform.messaging.suspects import Trial, portions
 
 log = structlog.get_logger(__name__)
 
@@ -72,18 +72,18 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         SoftTimeLimitExceeded: the worker's time limit ended it. What is not committed has had no
             effect, and the broker delivers the group again.
     """
-    trial = _trial(consumer, deliveries)
-    if trial and not outages.wait_out(trial.begin, consumer=consumer.queue, events=1):
-        [delivery] = deliveries
-        group: Group = [Parking(consumer.queue, delivery, None, _poison())]
-    else:
-        group = [read(consumer, delivery) for delivery in deliveries]
-    while group:
-        repeats: list[Arrival] = []
-        for committed in _commits(consumer, group, trial):
-            _finish(consumer, committed)
-            repeats += committed.repeats
-        group = repeats
+    for portion in portions(consumer.queue, deliveries):
+        if portion.poison:
+            [deadly] = portion.deliveries
+            group: Group = [Parking(consumer.queue, deadly, None, _poison())]
+        else:
+            group = [read(consumer, delivery) for delivery in portion.deliveries]
+        while group:
+            repeats: list[Arrival] = []
+            for committed in _commits(consumer, group, portion.trial):
+                _finish(consumer, committed)
+                repeats += committed.repeats
+            group = repeats
 
 
 def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
@@ -101,12 +101,6 @@ def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
     return DUPLICATE if committed.duplicates else None
 
 
-def _trial(consumer: Consumer, deliveries: Sequence[Delivery]) -> Trial | None:
-    """Return the trial of a message that came before, which always travels alone."""
-    [first, *others] = deliveries
-    return Trial(consumer.queue, first) if first.redelivered and not others else None
-
-
 def _finish(consumer: Consumer, committed: Committed) -> None:
     _follow(consumer, committed.applied)
     _tell(consumer, committed)
@@ -122,7 +116,8 @@ def _commits(consumer: Consumer, group: Group, trial: Trial | None = None) -> It
         if len(group) > 1:
             log.warning("A group failed: applying its events one by one", events=len(group))
             for one in group:
-                yield from _commits(consumer, [one])
+                alone = Trial(consumer.queue, [one.delivery]) if trial else None
+                yield from _commits(consumer, [one], alone)
             return
         [only] = group
         if isinstance(only, Parking):

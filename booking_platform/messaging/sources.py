@@ -78,13 +78,13 @@ class Source:
             self.waiting.append(Waiting(message, delivery))
 
     def next_group(self) -> list[Waiting]:
-        """Return what goes together: up to a batch, but a redelivered message always alone.
+        """Return what goes together: up to a batch, and redelivered messages among themselves.
 
         What there was no room for goes back to its queue now, when there is room again. The group
         is empty where nothing else waits.
         """
         group: list[Waiting] = []
-        size = 0
+        size, redelivered = 0, False
         while self.waiting and len(group) < self.batch:
             message, delivery = self.waiting[0]
             if delivery is None:
@@ -92,12 +92,11 @@ class Source:
                 self.reject([message])
                 continue
             size += len(delivery.body)
-            if group and (delivery.redelivered or size > MOST_IN_GROUP):
+            if group and (size > MOST_IN_GROUP or delivery.redelivered != redelivered):
                 break
+            redelivered = delivery.redelivered
             self._held -= len(delivery.body)
             group.append(self.waiting.popleft())
-            if delivery.redelivered:
-                break
         return group
 
     def ack(self, group: Sequence[Message], *, closing: bool) -> None:

@@ -5,62 +5,110 @@ redelivered message is begun, that is committed. An event is poison when it was 
 times and none of the beginnings came to an end.
 """
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from hashlib import sha256
+from typing import NamedTuple, Self
 from uuid import uuid4
 
 from django.conf import settings
 from django.db import Error, connection, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from booking_platform.messaging import outages
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import Suspect
 from booking_platform.messaging.rows import stored
 
 PATIENCE_MS = 250  # for a lock: a worker killed while it waits has not died of the message
 
+_BEGIN = (
+    "INSERT INTO suspects (queue, fingerprint, holder, begun_at, begun) VALUES (%s, %s, %s, %s, 1)"
+    " ON CONFLICT (queue, fingerprint) DO UPDATE SET begun = suspects.begun"
+    " + CASE WHEN suspects.holder = excluded.holder THEN 0 ELSE 1 END,"
+    " holder = excluded.holder, begun_at = excluded.begun_at"
+)
+
 
 class Trial:
-    """One redelivered message on its way through a worker."""
+    """Redelivered messages on their way through a worker, whose beginning is on record."""
 
-    def __init__(self, queue: str, delivery: Delivery) -> None:
-        content = delivery.digest.encode() or delivery.body
-        self._key = {"queue": queue, "fingerprint": sha256(content).hexdigest()}
+    def __init__(self, queue: str, deliveries: Sequence[Delivery]) -> None:
+        self._queue = queue
+        self._fingerprints = sorted({_fingerprint(delivery) for delivery in deliveries})
         self._holder = uuid4().hex
+        self._on_record = False
 
-    def begin(self) -> bool:
-        """Commit that the message is begun; return whether it still may be.
+    @property
+    def suspected(self) -> bool:
+        """Whether one of the messages was begun before."""
+        return self._marks().exists()
 
-        A second call without ``withdraw`` between them counts once.
-        """
-        row = (*self._key.values(), self._holder, stored(timezone.now()))
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO suspects (queue, fingerprint, holder, begun_at, begun)"
-                " VALUES (%s, %s, %s, %s, 1) ON CONFLICT (queue, fingerprint) DO UPDATE SET"
-                " begun = suspects.begun"
-                " + CASE WHEN suspects.holder = excluded.holder THEN 0 ELSE 1 END,"
-                " holder = excluded.holder, begun_at = excluded.begun_at RETURNING begun",
-                row,
-            )
-            (begun,) = cursor.fetchone()
-        return int(begun) <= settings.EVENT_DELIVERY_LIMIT
+    def begin(self) -> Self:
+        """Commit that the messages are begun; twice without ``withdraw`` between counts once."""
+        if self._on_record:
+            return self
+        now = stored(timezone.now())
+        rows = [(self._queue, each, self._holder, now) for each in self._fingerprints]
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.executemany(_BEGIN, rows)
+        self._on_record = True
+        return self
+
+    def begun_too_often(self) -> bool:
+        """Return whether a message was begun more often than any may be."""
+        return self._marks().filter(begun__gt=settings.EVENT_DELIVERY_LIMIT).exists()
 
     def withdraw(self) -> None:
-        """Take the beginning back: the message has to wait for the database or for others."""
-        mine = Suspect.objects.filter(**self._key, holder=self._holder)
+        """Take the beginning back: the messages have to wait for the database or for others."""
+        self._on_record = False
         try:
             with transaction.atomic():
-                mine.update(begun=F("begun") - 1, holder="")
+                self._marks().filter(holder=self._holder).update(begun=F("begun") - 1, holder="")
         except Error:  # the database is away: the next `begin` of this trial counts no second time
             connection.close()
 
     def end(self) -> None:
-        """Forget the beginnings, first thing in the transaction that settles the message.
+        """Forget the beginnings, first thing in the transaction that settles the messages.
 
-        A repeat of it in another process waits here, so that two never count as two deaths.
+        A repeat of one in another process waits here, so that two never count as two deaths.
         """
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {PATIENCE_MS}")
-        Suspect.objects.filter(**self._key).delete()
+        self._marks().delete()
+
+    def _marks(self) -> QuerySet[Suspect]:
+        return Suspect.objects.filter(queue=self._queue, fingerprint__in=self._fingerprints)
+
+
+class Portion(NamedTuple):
+    """What of a group is worked on at once."""
+
+    deliveries: Sequence[Delivery]
+    trial: Trial | None = None
+    poison: bool = False  # begun so often that it must not be begun again
+
+
+def portions(queue: str, deliveries: Sequence[Delivery]) -> Iterator[Portion]:
+    """Divide a group so that what ends its process can be told from its neighbours.
+
+    Messages that came before are on trial: all together or, where one of them was begun before,
+    each alone.
+    """
+    if not deliveries[0].redelivered:
+        yield Portion(deliveries)
+        return
+    together = Trial(queue, deliveries)
+    wait_out = partial(outages.wait_out, consumer=queue, events=len(deliveries))
+    if len(deliveries) > 1 and not wait_out(lambda: together.suspected):
+        yield Portion(deliveries, wait_out(together.begin))
+        return
+    for delivery in deliveries:
+        trial = wait_out(Trial(queue, [delivery]).begin)
+        yield Portion([delivery], trial, poison=wait_out(trial.begun_too_often))
+
+
+def _fingerprint(delivery: Delivery) -> str:
+    return sha256(delivery.digest.encode() or delivery.body).hexdigest()

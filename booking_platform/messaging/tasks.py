@@ -7,10 +7,11 @@ from typing import Any
 from celery import shared_task
 from django.db import transaction
 
-from booking_platform.messaging import dead_letters, outages
+from booking_platform.messaging import broker, dead_letters, outages
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask, is_group
 from booking_platform.messaging.retention import CLEANUP
+from booking_platform.messaging.suspects import Trial, portions
 
 
 @shared_task(name="messaging.cleanup")
@@ -23,23 +24,28 @@ def cleanup() -> None:
 @shared_task(name="messaging.record_dead_letters", base=GroupTask)
 def record_dead_letters(deliveries: Any) -> None:
     """Record what the broker gave up on."""
-    _record(dead_letters.from_broker, deliveries)
+    _record(broker.dead_letter_queue().name, dead_letters.from_broker, deliveries)
 
 
 @shared_task(name="messaging.record_unroutable", base=GroupTask)
 def record_unroutable(deliveries: Any) -> None:
     """Record what no queue takes."""
-    _record(dead_letters.unroutable, deliveries)
+    _record(broker.unroutable_queue().name, dead_letters.unroutable, deliveries)
 
 
-def _record(parked: Callable[[Delivery], Parking], deliveries: Any) -> None:
+def _record(queue: str, parked: Callable[[Delivery], Parking], deliveries: Any) -> None:
     if not is_group(deliveries):
         raise TypeError("This task takes what a worker found in its queue, and nothing by hand.")
-    parkings = [parked(delivery) for delivery in deliveries]
-    outages.wait_out(partial(_park, parkings), what="dead letters", events=len(parkings))
-    dead_letters.tell(parkings)
+    for portion in portions(queue, deliveries):
+        read = partial(dead_letters.unread, queue) if portion.poison else parked
+        parkings = [read(delivery) for delivery in portion.deliveries]
+        park = partial(_park, parkings, portion.trial)
+        outages.wait_out(park, what="dead letters", events=len(parkings))
+        dead_letters.tell(parkings)
 
 
-def _park(parkings: Sequence[Parking]) -> None:
+def _park(parkings: Sequence[Parking], trial: Trial | None) -> None:
     with transaction.atomic(durable=True):
+        if trial is not None:
+            trial.end()
         dead_letters.park(parkings)

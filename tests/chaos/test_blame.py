@@ -6,8 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from booking_platform.messaging import inbox, suspects
+from booking_platform.messaging.arrivals import read
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, Suspect
 from booking_platform.messaging.rules import CONSUMERS
@@ -69,17 +71,46 @@ class TestTrials:
 
     def test_a_beginning_that_had_to_wait_is_taken_back(self, tour: Tour) -> None:
         delivery = Delivery(body(created(tour.pk, "B")), redelivered=True)
-        trial = Trial(CREATED, delivery)
+        trial = Trial(CREATED, [delivery])
         for _ in range(20):
-            assert trial.begin()
+            trial.begin()
             trial.withdraw()
         assert Suspect.objects.get().begun == 0
 
     def test_one_that_begins_twice_has_begun_once(self, tour: Tour) -> None:
-        trial = Trial(CREATED, Delivery(b"{}", redelivered=True))
+        trial = Trial(CREATED, [Delivery(b"{}", redelivered=True)])
         for _ in range(20):
-            assert trial.begin()
+            trial.begin()
         assert Suspect.objects.get().begun == 1
+
+    def test_of_a_group_that_died_each_is_begun_alone(
+        self, tour: Tour, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.EVENT_DELIVERY_LIMIT = 3
+
+        def deadly(consumer: Any, delivery: Delivery) -> Any:
+            if b"deadly" in delivery.body:
+                raise Died
+            return read(consumer, delivery)
+
+        monkeypatch.setattr(inbox, "read", deadly)
+        events = [created(tour.pk, f"B{n}") for n in range(5)]
+        events.insert(2, created(tour.pk, "D", event_id="deadly"))
+        group = [Delivery(body(event), redelivered=True) for event in events]
+        for _ in range(3):
+            with pytest.raises(Died):
+                inbox.process(CONSUMERS[CREATED], group)
+        inbox.process(CONSUMERS[CREATED], group)
+        assert parked() == [("poison", "deadly")]
+        assert processed() == 5
+        assert Suspect.objects.count() == 0
+
+    def test_a_group_that_lives_costs_one_commit_more(self, tour: Tour) -> None:
+        group = [Delivery(body(created(tour.pk, f"B{n}")), redelivered=True) for n in range(100)]
+        with CaptureQueriesContext(connection) as queries:
+            inbox.process(CONSUMERS[CREATED], group)
+        assert processed() == 100
+        assert len([q for q in queries if "INSERT INTO suspects" not in q["sql"]]) < 25
 
 
 @pytest.mark.servers

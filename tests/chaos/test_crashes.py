@@ -5,6 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from celery import current_app
@@ -13,6 +14,7 @@ from django.conf import settings
 from catalog.models import Reservation, Tour
 from tests.events import created
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
+from tests.proxies import Proxy
 
 FAULTY = "tests.faulty"
 
@@ -76,6 +78,22 @@ class TestConnections:
         subprocess.run(command, check=True)
         platform.wait_for_processed(3000, seconds=120)
         assert_all_reserved(tour, 3000)
+
+    @pytest.mark.parametrize("pool", ["prefork", "threads"])
+    def test_one_that_is_open_on_one_side_only_costs_seconds(
+        self, platform: Platform, tour: Tour, pool: str
+    ) -> None:
+        url = urlsplit(settings.RABBITMQ_URL)
+        with Proxy(url.hostname or "", url.port or 5672) as proxy:
+            login = url.netloc.rpartition("@")[0]
+            through = url._replace(netloc=f"{login}@127.0.0.1:{proxy.port}").geturl()
+            platform.start("-P", pool, "-c", "2", RABBITMQ_URL=through)
+            platform.publish(bookings(tour, 10, "A"))
+            platform.wait_for_processed(10)
+            proxy.freeze()
+            platform.publish(bookings(tour, 10, "B"))
+            platform.wait_for_processed(20, seconds=45)
+        assert_all_reserved(tour, 20)
 
 
 class TestWarmShutdown:

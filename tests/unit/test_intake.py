@@ -212,14 +212,14 @@ class TestABusyPool:
 
 
 class TestARedeliveredMessage:
-    def test_it_always_travels_alone(self, worker: Callable[..., Worker]) -> None:
+    def test_it_travels_with_its_like_only(self, worker: Callable[..., Worker]) -> None:
         free = worker(places=9)
         for bodies, redelivered in (("ab", "c"), ("", "d"), ("ef", "g")):
             free.publish(*bodies)
             free.publish_redelivered(redelivered)
         free.publish("h")
 
-        assert sorted(free.run()) == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"], ["h"]]
+        assert sorted(free.run()) == [["a", "b"], ["c", "d"], ["e", "f"], ["g"], ["h"]]
 
     def test_its_group_says_so(self, worker: Callable[..., Worker]) -> None:
         free = worker(places=2)
@@ -228,17 +228,6 @@ class TestARedeliveredMessage:
         free.run()
 
         assert [group.delivery_info["redelivered"] for group in free.groups] == [False, True]
-
-    def test_a_group_that_is_returned_comes_back_one_by_one(
-        self, worker: Callable[..., Worker]
-    ) -> None:
-        free = worker(places=3)
-        free.publish(*"abc")
-        assert free.run() == [["a", "b", "c"]]
-
-        reject(free.groups[0])
-
-        assert sorted(free.run()) == [["a"], ["b"], ["c"]]
 
 
 class TestAGroupThatFails:
