@@ -192,7 +192,7 @@ if RABBITMQ_URL == EMBEDDED_BROKER:
         "polling_interval": 0.01,  # seconds between looks into an empty folder
         "deadletter_queue": "booking-events.unroutable",  # Kombu's name for where the unroutable go
     }
-CELERY_BROKER_HEARTBEAT = 10  # seconds: a connection that is open on one side only costs twice that
+CELERY_BROKER_HEARTBEAT = 5  # seconds: a connection that is open on one side only costs twice that
 CELERY_TASK_DEFAULT_QUEUE = "maintenance"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False

@@ -87,6 +87,7 @@ class Platform:
         *,
         key: str = "booking.created",
         headers: dict[str, Any] | None = None,
+        patience: float = 10,
     ) -> None:
         """Publish as a foreign producer: plain bytes, no content type, no Celery headers.
 
@@ -108,7 +109,7 @@ class Platform:
                 channel.basic_publish(message, exchange="booking-events", routing_key=key)
                 sent += 1
             while hasattr(channel, "confirm_select") and len(confirmed) < sent:
-                channel.connection.drain_events(timeout=10)
+                channel.connection.drain_events(timeout=patience)
 
     def wait_for(self, condition: Any, what: str, seconds: float = 60) -> None:
         try:

@@ -111,15 +111,23 @@ class PostgreSQL:
 
 
 class RabbitMQ:
-    """A private broker."""
+    """A private broker: alone, or one more node of the cluster of another."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster_of: "RabbitMQ | None" = None) -> None:
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="bp-rabbitmq-"))
         self.node = f"bp-{os.getpid()}-{self.port}@localhost"
-        (self._folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
-        )
+        cookie = self._folder / ".erlang.cookie"
+        cookie.write_text("A" * 20)
+        cookie.chmod(0o400)
+        configuration = f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
+        if cluster_of is not None:
+            configuration += (
+                "cluster_formation.peer_discovery_backend = classic_config\n"
+                f"cluster_formation.classic_config.nodes.1 = {cluster_of.node}\n"
+                f"cluster_formation.classic_config.nodes.2 = {self.node}\n"
+            )
+        (self._folder / "rabbitmq.conf").write_text(configuration)
         (self._folder / "enabled_plugins").write_text("[].\n")
         self._environment = os.environ | {
             "HOME": str(self._folder),
@@ -138,6 +146,12 @@ class RabbitMQ:
             start_new_session=True,
         )
         wait_until(lambda: listens(self.port), seconds=START_SECONDS, what="RabbitMQ answers")
+
+    def kill(self) -> None:
+        """End the server as a power failure would."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.wait()
 
     @property
     def url(self) -> str:

@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any
 
 import django
-from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
+from amqp.exceptions import AccessRefused, AMQPError, MessageNacked, NotFound, PreconditionFailed
 from celery import current_app
 from django.apps import apps
 from django.conf import settings
 from kombu import Connection, Exchange, Producer, Queue
+from kombu.exceptions import KombuError
 
 from booking_platform.messaging.rules import CONSUMERS, SWEEPS, Consumer, event_types
 
@@ -32,6 +33,10 @@ PERSISTENT = 2  # AMQP 0-9-1, basic class, delivery-mode
 
 class TopologyDiffers(Exception):
     """The broker's exchanges and queues are not what they must be; the message says what to do."""
+
+
+# What publishing raises where the broker is away, frozen, full, or refuses.
+UNREACHABLE = (OSError, AMQPError, MessageNacked, KombuError, TopologyDiffers)
 
 
 def events_exchange(**options: Any) -> Exchange:
@@ -126,6 +131,12 @@ def event_queue(consumer: Consumer) -> Queue:
     )
 
 
+def queues() -> list[Queue]:
+    """Return all queues: those of the consumers, Celery's, and the last stops, which come first."""
+    last_stops = [dead_letter_queue(), unroutable_queue()]
+    return [*last_stops, *map(event_queue, CONSUMERS.values()), *TaskQueues()]
+
+
 def declare(connection: Connection) -> None:
     """Declare everything, whatever this process consumes.
 
@@ -136,12 +147,8 @@ def declare(connection: Connection) -> None:
         TopologyDiffers: something is there with other properties, or is missing and may not be
             declared.
     """
-    queues = [dead_letter_queue(), unroutable_queue(), *map(event_queue, CONSUMERS.values())]
     _declare_or_find(connection, _declare_events_exchange, events_exchange())
-    for queue in queues:
-        _declare_or_find(connection, partial(_declare_queue, queue), queue.exchange, queue)
-    for name in task_queues():
-        queue = _task_queue(name)
+    for queue in queues():
         _declare_or_find(connection, partial(_declare_queue, queue), queue.exchange, queue)
     if connection.transport.driver_type == "amqp":
         _declare_or_find(connection, _declare_net, *_net())
@@ -189,7 +196,7 @@ def _declare_or_find(
 ) -> None:
     """Declare on a channel of its own, since the broker closes the channel that it refuses."""
     try:
-        with _channel(connection) as channel:
+        with open_channel(connection) as channel:
             declare(channel=channel)
     except PreconditionFailed as error:
         raise TopologyDiffers(
@@ -203,7 +210,7 @@ def _declare_or_find(
 
 def _find(connection: Connection, entity: Exchange | Queue) -> None:
     try:
-        with _channel(connection) as channel:
+        with open_channel(connection) as channel:
             if isinstance(entity, Queue):
                 entity(channel).queue_declare(passive=True)
             else:
@@ -216,7 +223,8 @@ def _find(connection: Connection, entity: Exchange | Queue) -> None:
 
 
 @contextmanager
-def _channel(connection: Connection) -> Iterator[Any]:
+def open_channel(connection: Connection) -> Iterator[Any]:
+    """Open a channel, and close it also where the broker has closed it already."""
     channel: Any = connection.channel()
     try:
         yield channel
@@ -235,6 +243,7 @@ def producer() -> Iterator[Producer]:
             "write_timeout": BROKER_SECONDS,
         }
     ) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
         declare(connection)
         yield Producer(connection)
 
@@ -262,7 +271,7 @@ def publish(
         delivery_mode=PERSISTENT,
         mandatory=True,
         retry=True,
-        retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 1},
+        retry_policy={"max_retries": 2, "interval_start": 0, "interval_max": 1},
         confirm_timeout=BROKER_SECONDS,
     )
 

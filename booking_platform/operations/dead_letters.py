@@ -3,7 +3,6 @@
 from typing import Any
 
 import structlog
-from amqp.exceptions import AMQPError, MessageNacked
 from django.contrib import admin
 from django.db import models
 from django.db.models.functions import Length, Substr
@@ -11,9 +10,8 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
-from kombu.exceptions import KombuError
 
-from booking_platform.messaging import dead_letters
+from booking_platform.messaging import broker, dead_letters
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS, REASONS
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, Interrupted
@@ -30,7 +28,6 @@ from booking_platform.operations.records import (
 
 log = structlog.get_logger(__name__)
 
-BROKER_ERRORS = (OSError, AMQPError, MessageNacked, KombuError)
 
 REPLAY = Decision(
     action="replay",
@@ -207,7 +204,7 @@ class DeadLetterAdmin(DecisionsAdmin):
             closed = dead_letters.replay(letter, by=by, why=why)
         except dead_letters.NotReplayable as error:
             return str(error)
-        except BROKER_ERRORS as error:
+        except broker.UNREACHABLE as error:
             log.warning("The broker took no replay: dead letters stay parked", error=str(error))
             raise Interrupted(
                 f"The broker did not take the message ({type(error).__name__}: {error}). Replay again "

@@ -50,9 +50,17 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         bodies = _lines(options["file"]) if options["file"] else list(_events(options))
-        with broker.producer() as producer:
-            for each in track(bodies, "Publishing", disable=len(bodies) < LONG):
-                broker.publish(producer, each, routing_key=options["routing_key"])
+        published = 0
+        try:
+            with broker.producer() as producer:
+                for each in track(bodies, "Publishing", disable=len(bodies) < LONG):
+                    broker.publish(producer, each, routing_key=options["routing_key"])
+                    published += 1
+        except broker.UNREACHABLE as error:
+            raise CommandError(
+                f"{published} of {len(bodies)} events are published, and the next one is not "
+                f"confirmed: {type(error).__name__}: {error}. Is the broker of RABBITMQ_URL there?"
+            ) from error
         plural = "" if len(bodies) == 1 else "s"
         self.stdout.write(f"{len(bodies)} event{plural} published to {options['routing_key']}.")
 

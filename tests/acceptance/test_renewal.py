@@ -1,0 +1,75 @@
+"""Queues of the version before, with what is in them, become those of this one."""
+
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from catalog.models import Tour
+from tests.events import body, created
+from tests.platform import Platform, assert_adds_up, parked
+
+pytestmark = pytest.mark.servers
+
+CREATED = "tour-catalog.booking-created"
+DEAD = "booking-events.dead-letter"
+
+
+def as_before(channel: Any) -> None:
+    """Declare what the version before has declared."""
+    channel.exchange_declare("booking-events", "topic", durable=True, auto_delete=False)
+    channel.exchange_declare(DEAD, "fanout", durable=True, auto_delete=False)
+    channel.queue_declare(DEAD, durable=True, auto_delete=False)
+    channel.queue_bind(DEAD, DEAD)
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 20,
+        "x-dead-letter-exchange": DEAD,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    channel.queue_declare(CREATED, durable=True, auto_delete=False, arguments=arguments)
+    channel.queue_bind(CREATED, "booking-events", "booking.created")
+    for name in ("maintenance", "catalog", "payments", "notifications"):
+        channel.queue_declare(name, durable=True, auto_delete=False)
+
+
+class TestRenewal:
+    def test_nothing_is_lost(self, platform: Platform, tour: Tour) -> None:
+        platform.delete_queues()
+        with platform.channel() as channel:
+            as_before(channel)
+            dead = channel.prepare_message(body(created(tour.pk, "D", event_id="dead")))
+            channel.basic_publish(dead, exchange=DEAD, routing_key="booking.created")
+        platform.publish(created(tour.pk, f"B{n}") for n in range(50))
+
+        call_command("renew_queues", verbosity=0)
+        platform.publish([created(tour.pk, "after")])
+        platform.start("-c", "1")
+
+        platform.wait_for_processed(51)
+        platform.wait_for(lambda: parked() == [("broker", "dead")], "the dead letter is recorded")
+        assert_adds_up(tour)
+        with platform.channel() as channel:
+            assert channel.queue_declare(CREATED, passive=True).message_count == 0
+
+    def test_what_a_crash_has_left_aside_comes_back(self, platform: Platform, tour: Tour) -> None:
+        aside = f"{CREATED}.aside"
+        with platform.channel() as channel:
+            arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2**31 - 1}
+            channel.queue_declare(aside, durable=True, auto_delete=False, arguments=arguments)
+            channel.basic_publish(
+                channel.prepare_message(body(created(tour.pk, "B"))), routing_key=aside
+            )
+        call_command("renew_queues", verbosity=0)
+        platform.start("-c", "1")
+        platform.wait_for_processed(1)
+
+    def test_it_waits_until_the_workers_are_gone(self, platform: Platform) -> None:
+        platform.start("-c", "1")
+        platform.delete_queue("catalog")
+        with platform.channel() as channel:
+            channel.queue_declare("catalog", durable=True, auto_delete=False)
+            channel.basic_consume("catalog")
+            with pytest.raises(CommandError, match="A worker consumes catalog"):
+                call_command("renew_queues", verbosity=0)
