@@ -90,13 +90,14 @@ def platform(transactional_db: None, tmp_path: Path) -> Iterator[Platform]:
 @pytest.fixture(params=["session", "transaction"])
 def bouncer(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[PgBouncer]:
     """PgBouncer before the database under test, in each of its modes."""
-    yield from _bouncer(request.param)
+    fewer_than_clients = {"default_pool_size": 3} if request.param == "transaction" else {}
+    yield from _bouncer(request.param, **fewer_than_clients)
 
 
 @pytest.fixture
 def transaction_bouncer(transactional_db: None) -> Iterator[PgBouncer]:
     """PgBouncer before the database under test, with one server connection for all clients."""
-    yield from _bouncer("transaction", default_pool_size=1)
+    yield from _bouncer("transaction", default_pool_size=1, query_wait_timeout=1)
 
 
 def _bouncer(mode: str, **options: object) -> Iterator[PgBouncer]:
