@@ -5,8 +5,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
-from django.db import ConnectionHandler, Error, connection, connections
+from django.db import Error, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import ConnectionHandler
 
 from booking_platform import databases
 

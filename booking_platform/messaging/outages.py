@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 # Which SQLSTATEs pass by themselves or are mended by an operator. All others are the fault of the event
-# or of our code. docs/decisions/0020-which-database-errors-wait.md goes through them one by one.
+# or of our code. docs/decisions/0020-poolers-and-database-errors.md goes through them one by one.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _PASSING_CLASSES = frozenset(
     {

@@ -93,8 +93,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Send statements in one message; return the rows of the one that has any."""
         with self._refusals(), self.connection.cursor() as cursor:
             cursor.execute(message, prepare=False)
-            rows = (result.fetchall() for result in cursor.results() if result.description)
-            return list(rows)[-1]
+            rows: list[tuple[Any, ...]] = []
+            for result in cursor.results():
+                rows = result.fetchall() if result.description else rows
+            return rows
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -110,7 +112,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _configure_role(self, connection: Any) -> bool:
         """Assume the role for the session, unless others have the session next."""
-        return not self.pooled and super()._configure_role(connection)
+        assumes: Callable[[Any], bool] = super()._configure_role  # type: ignore[misc]  # no stub has it
+        return not self.pooled and assumes(connection)
 
     # --- Transactions ------------------------------------------------------------------------
 

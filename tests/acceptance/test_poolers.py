@@ -13,6 +13,7 @@ from tests.platform import Platform, assert_adds_up, parked, processed
 pytestmark = pytest.mark.servers
 
 BOOKINGS = 1200
+SLOWLY = 400  # of them
 REFUNDS = 60
 
 
@@ -25,8 +26,10 @@ class TestUnderLoad:
         for _ in range(2):
             platform.start("-c", "2", "-Q", "catalog", wait=False)
         events = [created(tours[n % 4].pk, f"B{n}") for n in range(BOOKINGS)]
-        for start in range(0, BOOKINGS, 20):
-            platform.publish(events[start : start + 20] * 2)
+        for start in range(0, SLOWLY, 10):  # many small groups: each process prepares and repeats
+            platform.publish(events[start : start + 10])
+            platform.wait_for_processed(start + 10)
+        platform.publish(events * 2)
         gone = [cancelled(tours[n % 4].pk, f"B{n}") for n in range(0, BOOKINGS, 2)]
         platform.publish(gone, key="booking.cancelled")
         platform.wait_for_processed(BOOKINGS + len(gone))
@@ -67,9 +70,7 @@ class TestUnderLoad:
 
 
 class TestAnExhaustedPool:
-    def test_it_is_waited_out(
-        self, platform: Platform, transaction_bouncer: PgBouncer
-    ) -> None:
+    def test_it_is_waited_out(self, platform: Platform, transaction_bouncer: PgBouncer) -> None:
         tour = TourFactory.create(capacity=BOOKINGS)
         platform.environment["DATABASE_URL"] = transaction_bouncer.url()
         with psycopg.connect(transaction_bouncer.url()) as hog:

@@ -69,11 +69,15 @@ class TestWhatTheServerForgets:
             assert rows == [(number,) for number in range(1, 3001)]
 
     def test_rows_are_read_from_the_server_within_a_transaction(self, bouncer: PgBouncer) -> None:
-        with session(bouncer.url()) as ours, transaction.atomic(ALIAS):
-            with ours.chunked_cursor() as cursor:
-                cursor.execute("SELECT generate_series(1, 3000)")
-                assert cursor.fetchmany(10)[-1] == (10,)
-                assert ask(ours, "SELECT is_holdable FROM pg_cursors WHERE name <> ''") is False
+        holdable = "SELECT is_holdable FROM pg_cursors WHERE name <> ''"
+        with (
+            session(bouncer.url()) as ours,
+            transaction.atomic(ALIAS),
+            ours.chunked_cursor() as cursor,
+        ):
+            cursor.execute("SELECT generate_series(1, 3000)")
+            assert cursor.fetchmany(10)[-1] == (10,)
+            assert ask(ours, holdable) is False
 
     def test_a_lock_is_waited_for_no_longer_than_allowed(self, bouncer: PgBouncer) -> None:
         options = "options=--lock-timeout%3D50"

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,20 @@ class TestTheLimits:
         query = "options=-c%20idle_in_transaction_session_timeout%3D50"
         with session(database_url(query)) as ours, psycopg.connect(database_url()) as other:
             other.autocommit = True
-            with pytest.raises(Error) as ended, transaction.atomic(ALIAS):
-                pid = ask(ours, "SELECT pg_backend_pid()")
+
+            def freeze() -> None:
                 left = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
-                wait_until(
-                    lambda: other.execute(left, [pid]).fetchone() == (0,),
-                    seconds=10,
-                    what="the server has ended the session",
-                )
-                ask(ours, "SELECT 1")
+                with transaction.atomic(ALIAS):
+                    pid = [ask(ours, "SELECT pg_backend_pid()")]
+                    wait_until(
+                        lambda: other.execute(left, pid).fetchone() == (0,),
+                        seconds=10,
+                        what="the server has ended the session",
+                    )
+                    ask(ours, "SELECT 1")
+
+            with pytest.raises(Error) as ended:
+                freeze()
             assert passes(ended.value)
 
     def test_one_that_the_server_refuses_is_nobody_elses_fault(self) -> None:
@@ -94,9 +100,11 @@ class TestTheLimits:
                 assert passes(refused.value)
 
     def test_what_is_not_kept_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
-        with Meddler(database_url(), b"lock_timeout\" = '10000'", b"lock_timeout\" = '00000'") as it:
-            with session(it.url) as ours:
-                assert ask(ours, "SELECT 1") == 1
+        with (
+            Meddler(database_url(), b"lock_timeout\" = '10000'", b"lock_timeout\" = '00000'") as it,
+            session(it.url) as ours,
+        ):
+            assert ask(ours, "SELECT 1") == 1
         [said] = [record for record in caplog.records if "does not keep" in record.getMessage()]
         assert "lock_timeout" in said.getMessage()
 
@@ -115,28 +123,29 @@ class TestTransactions:
         assert ended == len(["BEGIN", *statements, "COMMIT"])
 
     def test_they_end_as_they_should(self) -> None:
-        kept = TourFactory.create(name="before")
+        tour = Tour.objects.filter(pk=TourFactory.create().pk)
+
+        def rename(name: str, then: Callable[[], object]) -> None:
+            with transaction.atomic():
+                tour.update(name=name)
+                then()
+
         with transaction.atomic(durable=True):
-            Tour.objects.filter(pk=kept.pk).update(name="outer")
-            with pytest.raises(DataError), transaction.atomic():
-                Tour.objects.filter(pk=kept.pk).update(name="inner")
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT 1 / 0")
-            locked = Tour.objects.select_for_update().get(pk=kept.pk)
-            assert locked.name == "outer"
-        with pytest.raises(IntegrityError), transaction.atomic():
-            Tour.objects.filter(pk=kept.pk).update(name="lost")
-            Tour.objects.filter(pk=kept.pk).update(available_seats=-1)
-        with pytest.raises(LookupError), transaction.atomic():
-            Tour.objects.filter(pk=kept.pk).update(name="lost")
-            raise LookupError
-        assert Tour.objects.get(pk=kept.pk).name == "outer"
+            tour.update(name="outer")
+            with pytest.raises(DataError):
+                rename("inner", lambda: ask(connection, "SELECT 1 / 0"))
+            assert tour.select_for_update().get().name == "outer"
+        with pytest.raises(IntegrityError):
+            rename("lost", lambda: tour.update(available_seats=-1))
+        with pytest.raises(ZeroDivisionError):
+            rename("lost", lambda: 1 / 0)
+        assert tour.get().name == "outer"
         assert connection.get_autocommit()
 
     def test_a_durable_one_is_never_within_another(self) -> None:
+        durable = transaction.atomic(durable=True)
         with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
-            with transaction.atomic(durable=True):
-                pass
+            durable.__enter__()
 
     def test_one_that_can_not_begin_leaves_nothing_behind(self) -> None:
         with session(database_url()) as ours:
