@@ -53,4 +53,6 @@ def _postgresql(options: dict[str, Any]) -> dict[str, Any]:
     words = " ".join(map(str, given)) if isinstance(given, list) else str(given)
     named, at_start = from_options(words)
     merged = _POSTGRESQL | options | {"parameters": LIMITS | named, "options": at_start}
+    if merged["prepare_threshold"] == "none":  # for a pooler that can't be told from the server
+        merged["prepare_threshold"] = None
     return merged if at_start else {name: merged[name] for name in merged if name != "options"}
