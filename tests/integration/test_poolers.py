@@ -1,9 +1,12 @@
 """Sessions behind PgBouncer, in both its modes."""
 
+from datetime import UTC, datetime
+
 import psycopg
 import pytest
-from django.db import OperationalError, transaction
+from django.db import Error, OperationalError, connection, transaction
 
+from booking_platform.messaging.outages import passes
 from tests.pgbouncer import PgBouncer
 from tests.servers import wait_until
 from tests.sessions import ALIAS, OURS, ask, database_url, limits, session
@@ -87,6 +90,61 @@ class TestWhatTheServerForgets:
                 ask(ours, "SELECT count(*) FROM tours")
             other.rollback()
             assert ask(ours, "SELECT count(*) FROM tours") == 0
+
+
+class TestItsErrors:
+    @pytest.mark.parametrize("mode", ["session", "transaction"])
+    def test_a_server_that_is_away_is_waited_for(self, mode: str, bouncer: PgBouncer) -> None:
+        away = PgBouncer("postgres://postgres@127.0.0.1:9/none", mode=mode)
+        try:
+            with session(away.url()) as ours:
+                for _ in range(2):  # at first it has not tried yet, then it knows
+                    with pytest.raises(OperationalError) as error:
+                        ask(ours, "SELECT 1")
+                    assert passes(error.value)
+        finally:
+            away.remove()
+
+    def test_a_server_connection_that_ends_is_waited_for(self, bouncer: PgBouncer) -> None:
+        def cut() -> None:
+            with transaction.atomic(ALIAS):
+                pid = ask(ours, "SELECT pg_backend_pid()")
+                ask(connection, "SELECT pg_terminate_backend(%s, 5000)", pid)
+                ask(ours, "SELECT 1")
+
+        with session(bouncer.url()) as ours:
+            with pytest.raises(Error) as error:
+                cut()
+            assert passes(error.value)
+            ours.close()
+            assert ask(ours, "SELECT 1") == 1
+
+    def test_a_kept_connection_that_it_closed_is_opened_again(self, bouncer: PgBouncer) -> None:
+        with session(bouncer.url()) as ours:
+            assert ask(ours, "SELECT 1") == 1
+            bouncer.stop()
+            bouncer.start()
+            ours.close_if_unusable_or_obsolete()  # as before each task and request
+            with transaction.atomic(ALIAS):
+                assert limits(ours) == OURS
+
+
+class TestTime:
+    def test_it_is_the_same_in_a_database_of_another_zone(self, bouncer: PgBouncer) -> None:
+        database = connection.settings_dict["NAME"]
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER DATABASE {database} SET timezone = 'Asia/Tokyo'")
+        try:
+            with session(bouncer.url()) as ours, psycopg.connect(bouncer.url()) as other:
+                moment = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
+                for _ in range(2):
+                    assert ask(ours, "SELECT %s::timestamptz", moment) == moment
+                    assert ask(ours, "SHOW timezone") == "UTC"
+                    assert other.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
+                    other.rollback()
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute(f"ALTER DATABASE {database} RESET timezone")
 
 
 class TestStatementsAlone:
