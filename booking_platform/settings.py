@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
-import dj_database_url
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
+from booking_platform import databases
 from booking_platform import environment as env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -121,47 +121,7 @@ DATABASE_URL = (
     if PRODUCTION
     else env.text("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
 )
-try:
-    # A kept connection is looked at before each task or request, so it survives a restart.
-    _database: dict[str, Any] = dict(
-        dj_database_url.parse(DATABASE_URL, conn_max_age=None, conn_health_checks=True)
-    )
-except (dj_database_url.UnknownSchemeError, dj_database_url.ParseError, ValueError):
-    raise ImproperlyConfigured(
-        "DATABASE_URL can't be read: set it to postgres://user:password@host:5432/name "
-        "or sqlite:////absolute/path."
-    ) from None
-
-# A frozen process must not hold up the others: its locks, its statements and its open
-# transaction all end by themselves, in milliseconds.
-_SESSION_LIMITS = {
-    "lock_timeout": 10_000,
-    "statement_timeout": 30_000,
-    "idle_in_transaction_session_timeout": 30_000,
-}
-if _database["ENGINE"].endswith("postgresql"):
-    _database["OPTIONS"] = {
-        "options": " ".join(f"-c {name}={ms}" for name, ms in _SESSION_LIMITS.items()),
-        "connect_timeout": 5,
-        # A group's statements are always the same ones: let the server plan them once.
-        "server_side_binding": True,
-        "prepare_threshold": 5,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,
-    } | _database.get("OPTIONS", {})
-elif _database["ENGINE"].endswith("sqlite3"):
-    # IMMEDIATE: take the write lock first, so that a transaction never fails half way; 30 s:
-    # shorter waits starve when several processes write.
-    _database["OPTIONS"] = {
-        "transaction_mode": "IMMEDIATE",
-        "timeout": 30,
-        "init_command": "PRAGMA journal_mode=WAL",
-    }
-else:
-    raise ImproperlyConfigured("DATABASE_URL must name PostgreSQL (postgres://) or SQLite.")
-DATABASES = {"default": _database}
+DATABASES = {"default": databases.from_url(DATABASE_URL)}
 
 # --- Broker and Celery -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from booking_platform.messaging import leases
+from booking_platform.messaging.rows import in_pages
 from booking_platform.money import format_money
 from payments import stripe_gateway
 from payments.answers import StripeRefund, Unknown
@@ -107,8 +108,7 @@ def findings(since: datetime) -> Iterator[Finding]:
         yield from _listed(listed[start : start + CHUNK], asked)
     ids = {one.refund_id for one in listed}
     made = Refund.objects.filter(created_at__gte=since, stripe_refund_id__isnull=False)
-    pairs = made.order_by("created_at", "pk").values_list("pk", "stripe_refund_id")
-    for pk, refund_id in pairs.iterator(chunk_size=CHUNK):
+    for pk, refund_id in in_pages(made.values_list("pk", "stripe_refund_id"), CHUNK):
         if refund_id and refund_id not in ids:
             yield from _asked_singly(pk, refund_id)
 

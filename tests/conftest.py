@@ -20,7 +20,9 @@ from booking_platform.messaging.rules import CONSUMERS, Consumer
 from catalog.models import Tour
 from notifications import smtp
 from tests.factories import TourFactory
+from tests.pgbouncer import PgBouncer, can_start_pgbouncer
 from tests.platform import Platform
+from tests.sessions import database_url
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -83,6 +85,30 @@ def platform(transactional_db: None, tmp_path: Path) -> Iterator[Platform]:
         yield platform
     finally:
         platform.close()
+
+
+@pytest.fixture(params=["session", "transaction"])
+def bouncer(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[PgBouncer]:
+    """PgBouncer before the database under test, in each of its modes."""
+    fewer_than_clients = {"default_pool_size": 3} if request.param == "transaction" else {}
+    yield from _bouncer(request.param, **fewer_than_clients)
+
+
+@pytest.fixture
+def transaction_bouncer(transactional_db: None) -> Iterator[PgBouncer]:
+    """PgBouncer before the database under test, with one server connection for all clients."""
+    yield from _bouncer("transaction", default_pool_size=1, query_wait_timeout=1)
+
+
+def _bouncer(mode: str, **options: object) -> Iterator[PgBouncer]:
+    if not can_start_pgbouncer():
+        problem = "needs PgBouncer, which could not be installed"
+        pytest.fail(problem) if os.environ.get("CI") == "true" else pytest.skip(problem)
+    bouncer = PgBouncer(database_url(), mode=mode, **options)
+    try:
+        yield bouncer
+    finally:
+        bouncer.remove()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from booking_platform.messaging.rules import CONSUMERS
 from catalog.models import Reservation, Tour
 from tests.events import body
 from tests.servers import wait_until
+from tests.sessions import database_url
 
 
 class Worker(CeleryProcess):
@@ -40,8 +41,7 @@ class Platform:
         database = connection.settings_dict
         if connection.vendor == "sqlite":
             return f"sqlite:///{database['NAME']}"
-        user = f"{database['USER']}:{database['PASSWORD']}"
-        return f"postgres://{user}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+        return database_url()
 
     def start(
         self, *options: str, app: str = "booking_platform", wait: bool = True, **env: str

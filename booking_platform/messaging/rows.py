@@ -4,7 +4,7 @@ The rows travel as one JSON parameter: a driver spends longer on a thousand plac
 database on a thousand values.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -59,6 +59,20 @@ def compare_and_set(
         return set()
     columns = tuple(column for column in rows[0] if column != EXPECTED)
     return {row[0] for row in _run(_compare_and_set_sql(model, columns, key, guard), rows)}
+
+
+def in_pages(rows: "models.QuerySet[Any, tuple[Any, ...]]", size: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows that are there now, in the order of their keys, ``size`` in one query.
+
+    The key is the first column. Memory stays bounded behind a pooler too, where a cursor on the
+    server does not outlast a transaction, and nothing stays open while the caller is busy.
+    """
+    ordered = rows.order_by("pk")
+    newest = rows.aggregate(newest=models.Max("pk"))["newest"]
+    page = list(ordered[:size])
+    while page:
+        yield from page
+        page = list(ordered.filter(pk__gt=page[-1][0], pk__lte=newest)[:size])
 
 
 def stored(value: Any) -> Any:

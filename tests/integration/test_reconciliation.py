@@ -5,6 +5,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from booking_platform.development.stripe_sandbox import Sandbox
@@ -317,6 +319,17 @@ class TestUnderWay:
         late = refunded(stripe, "BK-2")
         assert list(found) == []
         assert stripe.requests[-1].path.endswith(str(late.stripe_refund_id))
+
+    def test_rows_that_stripe_does_not_list_are_read_in_pages(
+        self, stripe: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = [refunded(stripe, f"BK-{n}", stripe_refund_id=f"re_gone{n}") for n in range(7)]
+        stripe.reset()
+        monkeypatch.setattr(reconciliation, "CHUNK", 3)
+        with CaptureQueriesContext(connection) as queries:
+            found = list(reconciliation.findings(timezone.now() - timedelta(days=1)))
+        assert [finding.row for finding in found] == rows
+        assert len([query for query in queries if "LIMIT 3" in query["sql"]]) == 4
 
     def test_a_status_stored_after_the_list_is_no_difference(self, stripe: Sandbox) -> None:
         stale = refunded(stripe)  # the oldest: in the second chunk
