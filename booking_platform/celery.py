@@ -8,10 +8,11 @@ from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
-from booking_platform.messaging import broker, lenient_amqp
+from booking_platform.messaging import broker, lenient_amqp, metric_files
 from booking_platform.messaging.worker import EventConsumers
 
 lenient_amqp.install()
+metric_files.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 
@@ -23,6 +24,7 @@ app.conf["CELERY_DB_REUSE_MAX"] = 2**31
 app.conf.task_routes = (broker.route,)
 app.conf.task_queues = broker.TaskQueues()
 app.steps["consumer"].add(EventConsumers)
+app.steps["worker"].add(metric_files.MetricsFolder)
 
 
 @signals.import_modules.connect(sender=app)
