@@ -28,6 +28,7 @@ from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rows import insert_missing
 from booking_platform.messaging.rules import Applied, Consumer, LostRace, Refused, reason
+from booking_platform.messaging.telling import safely
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +67,7 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         repeats: list[Arrival] = []
         for committed in _commits(consumer, group):
             _follow(consumer, committed.applied)
-            _tell(consumer, committed)
+            safely(_tell, consumer, committed)
             repeats += committed.repeats
         group = repeats
 

@@ -10,6 +10,7 @@ from booking_platform.messaging import dead_letters, outages
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask
 from booking_platform.messaging.retention import CLEANUP
+from booking_platform.messaging.telling import safely
 
 
 @shared_task(name="messaging.cleanup")
@@ -24,7 +25,7 @@ def record_dead_letters(deliveries: Sequence[Delivery]) -> None:
     """Record what the broker gave up on."""
     parkings = [dead_letters.from_broker(Delivery(*delivery)) for delivery in deliveries]
     outages.wait_out(partial(_park, parkings), what="dead letters", events=len(parkings))
-    dead_letters.tell(parkings)
+    safely(dead_letters.tell, parkings)
 
 
 def _park(parkings: Sequence[Parking]) -> None:
