@@ -8,6 +8,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
+from booking_platform import standard_streams
 from booking_platform.messaging import broker, lenient_amqp, metric_files
 from booking_platform.messaging.worker import EventConsumers
 
@@ -25,6 +26,9 @@ app.conf.task_routes = (broker.route,)
 app.conf.task_queues = broker.TaskQueues()
 app.steps["consumer"].add(EventConsumers)
 app.steps["worker"].add(metric_files.MetricsFolder)
+
+signals.celeryd_init.connect(standard_streams.install)
+signals.beat_init.connect(standard_streams.install)
 
 
 @signals.import_modules.connect(sender=app)

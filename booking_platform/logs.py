@@ -10,6 +10,7 @@ between a payment and its record. Only the worker's time limit, which may end an
 import io
 import json
 import logging.config
+import os
 import re
 import sys
 from contextlib import suppress
@@ -64,6 +65,10 @@ class StandardError(logging.StreamHandler[Any]):
     """Writes lines to standard error. How many could not be written is said when one can be again."""
 
     lost = 0
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """The stream is one of its own: what can't be written must not stay in everybody's buffer."""
+        super().__init__(stream or _of_its_own(sys.stderr))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -161,6 +166,18 @@ def _readable() -> list[Any]:
         colors=_is_terminal(), pad_event_to=0, exception_formatter=_plain_traceback
     )
     return [_without_row, renderer]
+
+
+def _of_its_own(stream: TextIO | None) -> TextIO | None:
+    try:
+        return os.fdopen(
+            os.dup(stream.fileno()),  # type: ignore[union-attr]  # None is caught
+            "w",
+            encoding=stream.encoding,  # type: ignore[union-attr]
+            errors="backslashreplace",
+        )
+    except (AttributeError, OSError, ValueError):  # there is none, it is closed, or it is no file
+        return stream
 
 
 def _is_terminal() -> bool:

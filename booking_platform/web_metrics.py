@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from stat import S_ISREG
+from struct import Struct
 from typing import Any
 
 import structlog
@@ -16,6 +18,8 @@ from prometheus_client.registry import Collector
 from booking_platform.messaging.telling import safely
 
 log = structlog.get_logger(__name__)
+
+USED = Struct("i")  # at the beginning of a file: how many bytes of it are used
 
 
 class Before(PrometheusBeforeMiddleware):
@@ -76,9 +80,11 @@ def show(_request: HttpRequest) -> HttpResponse:
 def page(folder: Path) -> bytes:
     """Return the metrics in a folder as Prometheus reads them. Which files can't be read is said once."""
     there = _there(folder)
-    files = [file for file in there if _is_file(file)]
+    files = [file for file in there if _seems_whole(file)]
     try:
-        return _text(files, len(there) - len(files))
+        text = _text(files, len(there) - len(files))
+        _said.difference_update(files)
+        return text
     except Exception:
         files = [file for file in files if _can_be_shown(file)]
     try:
@@ -98,12 +104,22 @@ def _there(folder: Path) -> list[Path]:
     return there
 
 
-def _is_file(path: Path) -> bool:
-    """Return whether it is a file: a pipe of that name would be waited for."""
-    if path.is_file():
-        return True
-    _say_once(path, OSError("not a file"))
-    return False
+def _seems_whole(path: Path) -> bool:
+    """Return whether it is a file that is as long as it says; a pipe of that name would be waited for."""
+    try:
+        status = path.stat()
+        if not S_ISREG(status.st_mode):
+            raise ValueError("not a file")
+        with path.open("rb") as file:
+            [used] = USED.unpack(file.read(USED.size))
+        if not 0 <= used <= status.st_size:
+            raise ValueError("cut short, or no file of metrics")
+    except FileNotFoundError:  # removed meanwhile
+        return False
+    except Exception as error:
+        _say_once(path, error)
+        return False
+    return True
 
 
 def _can_be_shown(file: Path) -> bool:
@@ -112,7 +128,6 @@ def _can_be_shown(file: Path) -> bool:
     except Exception as error:
         _say_once(file, error)
         return False
-    _said.discard(file)
     return True
 
 

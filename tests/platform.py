@@ -1,5 +1,7 @@
 """A real worker on the servers under test, started, watched and killed as an operator could."""
 
+import os
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,6 +29,36 @@ class Worker(CeleryProcess):
         return children
 
 
+class UnheardWorker(Worker):
+    """A worker whose standard output and error are broken, from its start or from ``hang_up`` on."""
+
+    def __init__(self, redirection: str, *options: str, env: dict[str, str]) -> None:
+        super().__init__(Path(os.devnull), "worker", *options, env=env)
+        self._redirection = redirection
+        self._reader: int | None = None
+
+    def start(self) -> None:
+        self._reader, writer = os.pipe()
+        self.process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {self._redirection}', "sh", *self._command],
+            env=os.environ | self._env,
+            stdout=writer,
+            stderr=writer,
+            start_new_session=True,
+        )
+        os.close(writer)
+
+    def hang_up(self) -> None:
+        """Leave the pipe to which it writes without a reader."""
+        if self._reader is not None:
+            os.close(self._reader)
+            self._reader = None
+
+    def kill(self) -> None:
+        self.hang_up()
+        super().kill()
+
+
 class Platform:
     """The database under test, the broker under test, and workers on both."""
 
@@ -50,6 +82,16 @@ class Platform:
         worker = self._celery("worker", "-n", name, *(options or ("-c", "2")), app=app, env=env)
         if wait:
             worker.wait_until_ready()
+        return worker
+
+    def start_unheard(self, redirection: str, *options: str, **env: str) -> UnheardWorker:
+        """Start a worker of whose start nothing can be read; the shell redirects what it writes."""
+        name = f"w{len(self.workers)}@%h"
+        worker = UnheardWorker(
+            redirection, "-n", name, *(options or ("-c", "2")), env=self.environment | env
+        )
+        self.workers.append(worker)
+        worker.start()
         return worker
 
     def start_beat(self, **env: str) -> None:

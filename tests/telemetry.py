@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -132,8 +131,7 @@ def _stderr_without_a_reader(stack: ExitStack, tmp: Path) -> None:
 def _write_logs_to(stream: IO[str], stack: ExitStack) -> None:
     for handler in standard_error():
         stack.callback(handler.setStream, handler.setStream(stream))
-        stack.callback(_forget, stream)
-    stack.enter_context(patch.object(sys, "stderr", stream))
+    stack.callback(_forget, stream)
 
 
 def _forget(stream: IO[str]) -> None:

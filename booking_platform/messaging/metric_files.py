@@ -73,6 +73,8 @@ class Value:
 class MetricFile:
     """The file of this process for one type of metric."""
 
+    clock = staticmethod(time.monotonic)
+
     def __init__(self, kind: str, folder: Path | None = None) -> None:
         self._kind, self._folder = kind, folder
         self._values: dict[str, Value] = {}  # by key
@@ -126,7 +128,7 @@ class MetricFile:
         self._look_at = 0.0
 
     def _is_open(self) -> bool:
-        now = time.monotonic()
+        now = self.clock()
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             if self._fd is None or not self._is_in_place(self._fd):
