@@ -88,7 +88,10 @@ def tell(parkings: Sequence[Parking]) -> None:
     """Log and count what was parked, once it is committed."""
     for parking in parkings:
         queue, event_id, _, event_type = parking.identity()
-        metrics.DEAD_LETTERS.labels(queue, parking.refused.reason.code).inc()
+        counted = (
+            queue if queue in CONSUMERS else "none of ours"
+        )  # anybody may name one to the broker
+        metrics.DEAD_LETTERS.labels(counted, parking.refused.reason.code).inc()
         log.warning(
             "Event parked: it waits for a person under dead letters in the admin",
             queue=queue,

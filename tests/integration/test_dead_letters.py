@@ -5,9 +5,11 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from booking_platform import web_metrics
 from booking_platform.messaging import dead_letters, inbox, retention
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
@@ -117,6 +119,15 @@ class TestBroker:
     def test_headers_that_mean_nothing_do_no_harm(self, headers: dict[str, Any]) -> None:
         record_dead_letters([Delivery(b"\xff\0", headers)])
         assert [reason for reason, _ in parked()] == ["broker"]
+
+    def test_a_queue_that_anybody_may_name_does_not_become_a_label(self) -> None:
+        """Each value of a label is kept in memory, and shown, for ever."""
+        for number in range(3):
+            death = {"x-death": [{"queue": f"made-up-{number}", "reason": "rejected"}]}
+            record_dead_letters([Delivery(b"?", death)])
+        page = web_metrics.page(settings.METRICS_DIR).decode()
+        assert 'dead_letters_parked_total{queue="none of ours",reason="broker"}' in page
+        assert "made-up" not in page
 
 
 class TestCleanup:
