@@ -223,8 +223,10 @@ def _tell(consumer: Consumer, committed: Committed) -> None:
         metrics.EVENTS.labels(consumer.queue, outcome).inc(count)
     if counts:
         log.bind(**counts).info("Applied", consumer=consumer.queue, events=counts.total())
+    repeated = Counter(event.event_type for event, _ in committed.duplicates)
+    for event_type, count in repeated.items():
+        metrics.DUPLICATE_EVENTS.labels(event_type).inc(count)
     for event, before in committed.duplicates:
-        metrics.DUPLICATE_EVENTS.labels(event.event_type).inc()
         log.info(
             "Duplicate event: applied before, no effect now",
             consumer=consumer.queue,

@@ -273,6 +273,7 @@ class TestProcesses:
         done = python(TOO_LARGE, "ours", folder=tmp_path / "metrics")
         assert (done.returncode, done.stdout[-6:]) == (0, "alive\n"), done.stderr
         assert "Metrics can't be written" in done.stdout + done.stderr
+        assert shown(tmp_path / "metrics")[("a",)] == 1.0  # what was written before can be read
 
     def test_a_full_disk_ends_no_process(self, tmp_path: Path) -> None:
         with ExitStack() as stack:
