@@ -148,12 +148,12 @@ def full_disk(stack: ExitStack, folder: Path) -> Path:
     """Mount a file system that has no room; skip the test where that is not allowed."""
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False, capture_output=True
     )
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     stack.callback(_unmount, folder)
-    (folder / "full").write_bytes(bytes(4096))
+    (folder / "full").write_bytes(bytes(2**20))
     return folder
 
 
