@@ -17,7 +17,17 @@ metric_files.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 
-app = Celery("booking_platform")
+
+class Application(Celery):
+    """Celery, whose beat does not depend on whether it can print."""
+
+    @property
+    def Beat(self) -> Any:  # noqa: N802  (Celery's name)
+        standard_streams.install()  # it prints before it sends any signal
+        return super().Beat
+
+
+app = Application("booking_platform")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # Celery's Django fixup closes the database connection around every task unless it finds this
 # key, under exactly this name: 112 events/s against 484 with kept connections.
@@ -28,7 +38,6 @@ app.steps["consumer"].add(EventConsumers)
 app.steps["worker"].add(metric_files.MetricsFolder)
 
 signals.celeryd_init.connect(standard_streams.install)
-signals.beat_init.connect(standard_streams.install)
 
 
 @signals.import_modules.connect(sender=app)

@@ -1,7 +1,7 @@
-"""Standard output and error of a worker: what can't be written there is dropped.
+"""Standard output and error of a worker and of beat: what can't be written there is dropped.
 
 Celery and billiard print and flush there, and don't expect an error: a full disk under a redirected log,
-or a log collector that is gone, would keep a worker from starting, and end it when it replaces a process
+or a log collector that is gone, would keep them from starting, and end a worker when it replaces a process
 of its pool. Commands are left alone: who redirects their output wants to hear that it is not whole.
 """
 

@@ -29,11 +29,11 @@ class Worker(CeleryProcess):
         return children
 
 
-class UnheardWorker(Worker):
-    """A worker whose standard output and error are broken, from its start or from ``hang_up`` on."""
+class Unheard(Worker):
+    """A worker or beat whose standard streams are broken, from its start or from ``hang_up`` on."""
 
-    def __init__(self, redirection: str, *options: str, env: dict[str, str]) -> None:
-        super().__init__(Path(os.devnull), "worker", *options, env=env)
+    def __init__(self, redirection: str, *command: str, env: dict[str, str]) -> None:
+        super().__init__(Path(os.devnull), *command, env=env)
         self._redirection = redirection
         self._reader: int | None = None
 
@@ -84,15 +84,12 @@ class Platform:
             worker.wait_until_ready()
         return worker
 
-    def start_unheard(self, redirection: str, *options: str, **env: str) -> UnheardWorker:
-        """Start a worker of whose start nothing can be read; the shell redirects what it writes."""
-        name = f"w{len(self.workers)}@%h"
-        worker = UnheardWorker(
-            redirection, "-n", name, *(options or ("-c", "2")), env=self.environment | env
-        )
-        self.workers.append(worker)
-        worker.start()
-        return worker
+    def start_unheard(self, redirection: str, *command: str, **env: str) -> Unheard:
+        """Start a process of whose start nothing can be read; the shell redirects what it writes."""
+        process = Unheard(redirection, *command, env=self.environment | env)
+        self.workers.append(process)
+        process.start()
+        return process
 
     def start_beat(self, **env: str) -> None:
         schedule = str(self.folder / "schedule")

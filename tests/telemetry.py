@@ -146,15 +146,27 @@ def standard_error() -> list[StandardError]:
 
 def full_disk(stack: ExitStack, folder: Path) -> Path:
     """Mount a file system that has no room; skip the test where that is not allowed."""
-    folder.mkdir()
+    fill(small_disk(stack, folder))
+    return folder
+
+
+def small_disk(stack: ExitStack, folder: Path) -> Path:
+    """Mount a file system of a megabyte; skip the test where that is not allowed."""
+    folder.mkdir(exist_ok=True)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False, capture_output=True
     )
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     stack.callback(_unmount, folder)
-    (folder / "full").write_bytes(bytes(2**20))
     return folder
+
+
+def fill(folder: Path) -> None:
+    """Write to a disk until it is full; the file ``full`` has it all."""
+    with suppress(OSError), (folder / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
 
 
 def _unmount(folder: Path) -> None:

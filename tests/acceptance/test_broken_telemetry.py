@@ -1,6 +1,7 @@
 """A real worker whose metrics can't be written and whose words nobody hears: its work is the same."""
 
 import shutil
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from notifications.models import CancellationEmail
 from payments.models import Refund
 from tests.events import cancelled, created
 from tests.platform import Platform, assert_adds_up, counter, parked
+from tests.telemetry import fill, small_disk
 
+WORKER = ("worker", "-c", "2", "--max-tasks-per-child", "1")
 EVENTS = 4  # that each booking makes: its creation, and its cancellation at three consumers
 
 
@@ -88,7 +91,7 @@ class TestAWorker:
         say so, and can't write what it counts first.
         """
         folder = Path(whole.environment["PROMETHEUS_MULTIPROC_DIR"])
-        worker = whole.start_unheard(redirection, "-c", "2", "--max-tasks-per-child", "1")
+        worker = whole.start_unheard(redirection, *WORKER)
         worker.hang_up()
         publish(whole, tour, stripe, "A")
         shutil.rmtree(folder)
@@ -97,6 +100,20 @@ class TestAWorker:
         publish(whole, tour, stripe, "C")
         assert worker.process.poll() is None
         assert worker.stop() == 0
+        assert_done_once(tour, stripe, mail_server, "A", "B", "C")
+
+    def test_a_disk_of_metrics_that_fills_up_ends_no_process(
+        self, whole: Platform, tour: Tour, stripe: Sandbox, mail_server: MailServer
+    ) -> None:
+        with ExitStack() as stack:
+            disk = small_disk(stack, Path(whole.environment["PROMETHEUS_MULTIPROC_DIR"]))
+            worker = whole.start("-c", "2", "--max-tasks-per-child", "1")
+            publish(whole, tour, stripe, "A")
+            fill(disk)
+            publish(whole, tour, stripe, "B")
+            publish(whole, tour, stripe, "C")
+            assert worker.stop() == 0
+        assert "exited with" not in worker.log
         assert_done_once(tour, stripe, mail_server, "A", "B", "C")
 
     def test_its_metrics_come_back_with_what_was_counted_meanwhile(
@@ -130,3 +147,19 @@ class TestAWorker:
         worker = platform.start("-c", "1", wait=False, PROMETHEUS_MULTIPROC_DIR=folder)
         assert worker.process.wait(60) == 1
         assert f"ImproperlyConfigured: PROMETHEUS_MULTIPROC_DIR is {folder!r}" in worker.log
+
+
+class TestBeat:
+    @pytest.mark.parametrize("redirection", ["2>&-", ">/dev/full 2>&1", "<&- >&- 2>&-"])
+    def test_it_has_what_is_due_taken_up(self, platform: Platform, redirection: str) -> None:
+        schedule = str(platform.folder / "schedule")
+        beat = platform.start_unheard(redirection, "beat", "-s", schedule, SWEEP_SECONDS="0.1")
+        beat.hang_up()
+
+        def asked() -> bool:
+            with suppress(Exception), platform.channel() as channel:
+                return bool(channel.queue_declare("payments", passive=True).message_count)
+            return False
+
+        platform.wait_for(asked, "a sweep is asked for")
+        assert beat.process.poll() is None
