@@ -9,14 +9,26 @@ from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
-from booking_platform.messaging import broker, lenient_amqp
+from booking_platform import standard_streams
+from booking_platform.messaging import broker, lenient_amqp, metric_files
 from booking_platform.messaging.worker import EventConsumers
 
 lenient_amqp.install()
+metric_files.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 
-app = Celery(
+
+class Application(Celery):
+    """Celery, whose beat does not depend on whether it can print."""
+
+    @property
+    def Beat(self) -> Any:  # noqa: N802  (Celery's name)
+        standard_streams.install()  # it prints before it sends any signal
+        return super().Beat
+
+
+app = Application(
     "booking_platform", control="booking_platform.messaging.celery_consumer:PlatformControl"
 )
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -27,6 +39,9 @@ app.conf.task_routes = (broker.route,)
 app.conf.task_queues = broker.TaskQueues()
 app.conf.worker_consumer = "booking_platform.messaging.celery_consumer:PlatformConsumer"
 app.steps["consumer"].add(EventConsumers)
+app.steps["worker"].add(metric_files.MetricsFolder)
+
+signals.celeryd_init.connect(standard_streams.install)
 
 
 @signals.celeryd_init.connect

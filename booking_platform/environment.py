@@ -6,10 +6,14 @@ value and what to write instead.
 
 import os
 import re
+import tempfile
 from collections.abc import Collection
+from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 from email_validator import EmailNotValidError, validate_email
+
+PROBE_BYTES = 64 * 1024  # written to a folder to see that its disk has room
 
 
 def text(name: str, default: str = "") -> str:
@@ -55,6 +59,25 @@ def sender(name: str, default: str) -> str:
             "noreply@example.com or Example Tours <noreply@example.com>."
         ) from None
     return value
+
+
+def writable_folder(name: str, folder: Path) -> None:
+    """Check that files can be written in a folder, which is made if it is not there.
+
+    Raises:
+        ImproperlyConfigured: they can't; the message says why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".looked-at-") as probe:
+            probe.write(bytes(PROBE_BYTES))
+            probe.flush()
+    except OSError as error:
+        why = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise ImproperlyConfigured(
+            f"{name} is {str(folder)!r}, and no file can be written there ({why}): set it "
+            "to a folder with room that this process may write to."
+        ) from None
 
 
 def _number(name: str, default: float, minimum: float, maximum: float, *, whole: bool) -> float:

@@ -4,7 +4,6 @@ In development each part falls back on its own to the embedded one (SQLite, a br
 files under ``var/``). In production nothing falls back: what is missing is an error at start.
 """
 
-import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -24,9 +23,8 @@ PRODUCTION = env.production()
 VAR_DIR = Path(env.text("VAR_DIR", str(BASE_DIR / "var"))).absolute()
 VAR_DIR.mkdir(parents=True, exist_ok=True)
 
-# prometheus_client looks for this when it is first imported, which is after this line.
-os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "metrics"))
-Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
+# Looked at when a worker or the web process starts: booking_platform.messaging.metric_files.
+METRICS_DIR = Path(env.text("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "metrics"))).absolute()
 
 # --- Web -------------------------------------------------------------------------------------
 
@@ -63,7 +61,7 @@ INSTALLED_APPS = [
 if not PRODUCTION:
     INSTALLED_APPS.append("booking_platform.development")
 MIDDLEWARE = [
-    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "booking_platform.web_metrics.Before",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -72,7 +70,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_prometheus.middleware.PrometheusAfterMiddleware",
+    "booking_platform.web_metrics.After",
 ]
 TEMPLATES = [
     {

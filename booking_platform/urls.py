@@ -1,7 +1,8 @@
 from django.contrib import admin
-from django.urls import include, path, re_path
+from django.urls import path, re_path
 from django.views.generic import RedirectView
 
+from booking_platform import web_metrics
 from payments import webhooks
 
 admin.site.site_header = admin.site.site_title = "Booking platform"
@@ -15,5 +16,5 @@ urlpatterns = [
     re_path("^admin/payments/idempotencystore/(?P<rest>.*)$", refunds_moved),
     path("admin/", admin.site.urls),
     path("webhooks/stripe/", webhooks.receive),
-    path("", include("django_prometheus.urls")),
+    path("metrics", web_metrics.show, name="prometheus-django-metrics"),
 ]

@@ -12,12 +12,12 @@ from functools import partial
 import structlog
 from django.conf import settings
 from django.utils import timezone
-from prometheus_client import Counter
 
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled
 from booking_platform.messaging import leases
 from booking_platform.messaging.leases import Conclusion, LeaseLost
+from booking_platform.messaging.metrics import Counter
 from booking_platform.messaging.rows import insert_missing
 from booking_platform.messaging.rules import DIFFERS, Applied, Refused, Result
 from notifications import mailer, rules

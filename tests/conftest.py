@@ -19,6 +19,7 @@ from booking_platform.development.stripe_sandbox import Sandbox, running
 from booking_platform.messaging.rules import CONSUMERS, Consumer
 from catalog.models import Tour
 from notifications import smtp
+from tests import telemetry
 from tests.factories import TourFactory
 from tests.pgbouncer import PgBouncer, can_start_pgbouncer
 from tests.platform import Platform
@@ -69,6 +70,13 @@ def mail_server(settings: Any) -> Iterator[MailServer]:
 def consumer(request: pytest.FixtureRequest) -> Consumer:
     """Every registered consumer in turn: the laws hold for each."""
     return CONSUMERS[request.param]
+
+
+@pytest.fixture(params=telemetry.WAYS)
+def broken_telemetry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Metrics or logs that are broken, in each way in turn: what they tell of must not change."""
+    with telemetry.broken(request.param, tmp_path):
+        yield request.param
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A real worker on the servers under test, started, watched and killed as an operator could."""
 
+import os
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +30,36 @@ class Worker(CeleryProcess):
         return children
 
 
+class Unheard(Worker):
+    """A worker or beat whose standard streams are broken, from its start or from ``hang_up`` on."""
+
+    def __init__(self, redirection: str, *command: str, env: dict[str, str]) -> None:
+        super().__init__(Path(os.devnull), *command, env=env)
+        self._redirection = redirection
+        self._reader: int | None = None
+
+    def start(self) -> None:
+        self._reader, writer = os.pipe()
+        self.process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {self._redirection}', "sh", *self._command],
+            env=os.environ | self._env,
+            stdout=writer,
+            stderr=writer,
+            start_new_session=True,
+        )
+        os.close(writer)
+
+    def hang_up(self) -> None:
+        """Leave the pipe to which it writes without a reader."""
+        if self._reader is not None:
+            os.close(self._reader)
+            self._reader = None
+
+    def kill(self) -> None:
+        self.hang_up()
+        super().kill()
+
+
 class Platform:
     """The database under test, the broker under test, and workers on both."""
 
@@ -50,6 +82,13 @@ class Platform:
         if wait:
             worker.wait_until_ready()
         return worker
+
+    def start_unheard(self, redirection: str, *command: str, **env: str) -> Unheard:
+        """Start a process of whose start nothing can be read; the shell redirects what it writes."""
+        process = Unheard(redirection, *command, env=self.environment | env)
+        self.workers.append(process)
+        process.start()
+        return process
 
     def start_beat(self, **env: str) -> None:
         schedule = str(self.folder / "schedule")

@@ -98,8 +98,15 @@ def admit(consumer: Consumer, group: Group, now: datetime) -> tuple[list[Arrival
 
 
 def worded(error: Exception) -> str:
-    """Return an error in a line; PostgreSQL's other lines hold the row, and the customer in it."""
-    first_line, *_ = str(error).splitlines() or [""]
+    """Return an error in a line that can be stored, whatever the error is.
+
+    PostgreSQL's other lines hold the row, and the customer in it.
+    """
+    try:
+        text = str(error).encode(errors="backslashreplace").decode()
+    except Exception:  # of its own __str__; the event must be parked all the same
+        text = "(it can't be put into words)"
+    first_line, *_ = text.splitlines() or [""]
     return f"{type(error).__name__}: {first_line}"[:500]
 
 

@@ -112,7 +112,10 @@ def tell(parkings: Sequence[Parking]) -> None:
     """Log and count what was parked, once it is committed."""
     for parking in parkings:
         queue, event_id, _, event_type = parking.identity()
-        metrics.DEAD_LETTERS.labels(queue, parking.refused.reason.code).inc()
+        # Anybody may name a queue to the broker, and each value of a label is kept for ever.
+        ours = queue in CONSUMERS or parking.refused.reason is UNROUTABLE
+        counted = queue if ours else "none of ours"
+        metrics.DEAD_LETTERS.labels(counted, parking.refused.reason.code).inc()
         log.warning(
             "Event parked: it waits for a person under dead letters in the admin",
             queue=queue,

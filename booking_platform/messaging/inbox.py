@@ -36,6 +36,7 @@ from booking_platform.messaging.rules import (
     reason,
 )
 from booking_platform.messaging.suspects import Trial, portions
+from booking_platform.messaging.telling import safely
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,7 @@ def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
 
 def _finish(consumer: Consumer, committed: Committed) -> None:
     _follow(consumer, committed.applied)
-    _tell(consumer, committed)
+    safely(_tell, consumer, committed)
 
 
 def _commits(consumer: Consumer, group: Group, trial: Trial | None = None) -> Iterator[Committed]:
@@ -148,13 +149,13 @@ def _commit(
         except LostRace as race:
             pause = pauses.pause(attempt)
             metrics.OPTIMISTIC_LOCK_CONFLICTS.labels(race.resource_type).inc()
-            log.info(
+            # Bound, not passed: a rule may name its context as the line names its own words.
+            log.bind(**race.context).info(
                 f"Optimistic lock conflict on a {race.resource_type}: trying again",
                 consumer=consumer.queue,
                 attempt=attempt,
                 of=settings.LOCK_ATTEMPTS,
                 pause_ms=round(1000 * pause),
-                **race.context,
             )
         time.sleep(pause)
 
@@ -284,9 +285,11 @@ def _tell(consumer: Consumer, committed: Committed) -> None:
     for outcome, count in counts.items():
         metrics.EVENTS.labels(consumer.queue, outcome).inc(count)
     if counts:
-        log.info("Applied", consumer=consumer.queue, events=counts.total(), **counts)
+        log.bind(**counts).info("Applied", consumer=consumer.queue, events=counts.total())
+    repeated = Counter(event.event_type for event, _ in committed.duplicates)
+    for event_type, count in repeated.items():
+        metrics.DUPLICATE_EVENTS.labels(event_type).inc(count)
     for event, before in committed.duplicates:
-        metrics.DUPLICATE_EVENTS.labels(event.event_type).inc()
         log.info(
             "Duplicate event: applied before, no effect now",
             consumer=consumer.queue,

@@ -35,6 +35,7 @@ from django.utils import timezone
 from booking_platform.messaging import outages
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.rules import SWEEPS
+from booking_platform.messaging.telling import safely
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +124,8 @@ R = TypeVar("R", bound=Leased)
 class Conclusion:
     """What an attempt came to: columns to write, and whether it is to be made again.
 
-    ``tell`` is called when the columns are stored, to log and count what the attempt came to.
+    ``tell`` is called when the columns are stored, to log and count what the attempt came to. What it
+    raises changes nothing of that.
     """
 
     columns: dict[str, Any] = field(default_factory=dict)
@@ -165,7 +167,7 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
             log.exception("What an attempt came to can't be stored", what=name, pk=row.pk)
             outages.wait_out(partial(_finish, row, row.unstored(error)), what=name)
         else:
-            conclusion.tell()
+            safely(conclusion.tell)
     except LeaseLost as lost:
         log.warning(
             "Lease lost: what this attempt learnt is left to the next",
@@ -254,7 +256,7 @@ def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> 
         if conclusion.again:
             columns["next_attempt_at"] = now
         if rows.filter(pk=row.pk, lease_token=row.lease_token).update(**columns):
-            conclusion.tell()
+            safely(conclusion.tell)
             concluded += 1
     return concluded
 

@@ -12,6 +12,7 @@ from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask, is_group
 from booking_platform.messaging.retention import CLEANUP
 from booking_platform.messaging.suspects import Trial, portions
+from booking_platform.messaging.telling import safely
 
 
 @shared_task(name="messaging.cleanup")
@@ -41,7 +42,7 @@ def _record(queue: str, parked: Callable[[Delivery], Parking], deliveries: Any) 
         parkings = [read(delivery) for delivery in portion.deliveries]
         park = partial(_park, parkings, portion.trial)
         outages.wait_out(park, what="dead letters", events=len(parkings))
-        dead_letters.tell(parkings)
+        safely(dead_letters.tell, parkings)
 
 
 def _park(parkings: Sequence[Parking], trial: Trial | None) -> None:

@@ -10,7 +10,9 @@ from django.test import Client
 from stripe import StripeClient
 
 from booking_platform.development.stripe_sandbox import Sandbox, running
+from booking_platform.messaging.rules import Consumer
 from tests import stripe_clients
+from tests.subjects import SUBJECTS, Subject
 
 
 @pytest.fixture
@@ -19,6 +21,12 @@ def admin_client(db: None) -> Client:
     client = Client()
     client.force_login(User.objects.create_superuser("admin"))
     return client
+
+
+@pytest.fixture
+def subject(consumer: Consumer) -> Subject:
+    """What is special about the consumer, so that the laws need not know it."""
+    return SUBJECTS[consumer.queue]()
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from booking_platform import web_metrics
 from booking_platform.messaging import dead_letters, inbox, retention
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
@@ -117,6 +119,15 @@ class TestBroker:
         with pytest.raises(TypeError, match="nothing by hand"):
             record_dead_letters(given)
         assert DeadLetter.objects.count() == 0
+
+    def test_a_queue_that_anybody_may_name_does_not_become_a_label(self) -> None:
+        """Each value of a label is kept in memory, and shown, for ever."""
+        for number in range(3):
+            given_up = Delivery(b"?", died_in=f"made-up-{number}", died_of="rejected")
+            record_dead_letters([given_up])
+        page = web_metrics.page(settings.METRICS_DIR).decode()
+        assert 'dead_letters_parked_total{queue="none of ours",reason="broker"}' in page
+        assert "made-up" not in page
 
 
 class TestUnroutable:

@@ -32,12 +32,6 @@ def tour() -> Tour:
     return TourFactory.create(capacity=100, available_seats=50)
 
 
-@pytest.fixture
-def subject(consumer: Consumer) -> Subject:
-    """What is special about the consumer, so that the laws need not know it."""
-    return SUBJECTS[consumer.queue]()
-
-
 def settle(consumer: Consumer, *events: dict[str, Any] | bytes) -> None:
     inbox.process(consumer, deliveries(*events))
 

@@ -3,6 +3,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from booking_platform import environment as env
+from tests.telemetry import full_disk
 
 ROOT = Path(__file__).parents[2]
 PRODUCTION = {
@@ -134,6 +136,46 @@ class TestWhatIsRequired:
         )
 
 
+class TestAWritableFolder:
+    def test_it_is_made(self, tmp_path: Path) -> None:
+        env.writable_folder("X", tmp_path / "a" / "b")
+
+        assert list((tmp_path / "a" / "b").iterdir()) == []
+
+    def test_one_that_is_there_is_left_as_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "kept").touch()
+
+        env.writable_folder("X", tmp_path)
+
+        assert [file.name for file in tmp_path.iterdir()] == ["kept"]
+
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("file", "it is not a folder"),
+            ("file/below", "Not a directory"),
+            ("/proc/self", "No such file or directory"),  # read-only, even for root
+        ],
+    )
+    def test_any_other_is_refused(self, tmp_path: Path, name: str, why: str) -> None:
+        (tmp_path / "file").touch()
+        folder = tmp_path / name
+
+        with pytest.raises(ImproperlyConfigured) as refused:
+            env.writable_folder("X", folder)
+        assert str(refused.value) == (
+            f"X is {str(folder)!r}, and no file can be written there ({why}): set it to a folder "
+            "with room that this process may write to."
+        )
+
+    def test_one_without_room_is_refused(self, tmp_path: Path) -> None:
+        with ExitStack() as stack:
+            folder = full_disk(stack, tmp_path / "disk")
+
+            with pytest.raises(ImproperlyConfigured, match="No space left on device"):
+                env.writable_folder("X", folder)
+
+
 @pytest.fixture
 def read_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Read the settings anew, with no environment variables but those given."""
@@ -168,6 +210,55 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+class TestMetrics:
+    @pytest.mark.parametrize(
+        ("value", "folder"),
+        [
+            ("", "{0}/metrics"),
+            (" ", "{0}/metrics"),
+            ("/a/b", "/a/b"),
+            ("here", f"{Path.cwd()}/here"),
+        ],
+    )
+    def test_their_folder_is_named_or_falls_back(
+        self,
+        read_settings: Callable[..., dict[str, Any]],
+        tmp_path: Path,
+        value: str,
+        folder: str,
+    ) -> None:
+        settings = read_settings(PROMETHEUS_MULTIPROC_DIR=value)
+
+        assert str(settings["METRICS_DIR"]) == folder.format(tmp_path)
+
+    @pytest.mark.parametrize("module", ["wsgi", "asgi"])
+    def test_the_web_process_does_not_start_without_it(
+        self,
+        python: Callable[..., subprocess.CompletedProcess[str]],
+        tmp_path: Path,
+        module: str,
+    ) -> None:
+        (tmp_path / "file").touch()
+        start = ("-c", f"import booking_platform.{module}")
+
+        done = python(*start, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file"))
+
+        assert done.returncode == 1
+        assert "ImproperlyConfigured: PROMETHEUS_MULTIPROC_DIR is" in done.stderr
+        assert "(it is not a folder)" in done.stderr
+        assert python(*start).returncode == 0
+
+    def test_a_command_runs_without_it(
+        self, python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").touch()
+
+        done = python("manage.py", "check", PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file"))
+
+        assert done.returncode == 0
+        assert done.stderr.count("Metrics can't be written to their file") == 1
 
 
 class TestDevelopment:
