@@ -242,7 +242,8 @@ class TestReplayAndDiscard:
         away = f"amqp://guest:guest@127.0.0.1:{free_port()}//"
         monkeypatch.setenv("CELERY_BROKER_WRITE_URL", away)
         response = decide(admin_client, "replay", *letters, why="try")
-        assert "The broker did not take the message (ConnectionRefusedError" in messages(response)
+        assert "The broker did not take the message" in messages(response)
+        assert "Connection refused" in messages(response)
         assert "2 of those selected stay as they were" in messages(response)
         assert DeadLetter.objects.filter(state="parked").count() == 2
         assert not LogEntry.objects.exists()

@@ -1,0 +1,67 @@
+"""The memory that makes a repeat harmless: which events a consumer has claimed, and what they did."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from booking_platform.contract.envelope import Event
+from booking_platform.messaging.models import ProcessedEvent
+from booking_platform.messaging.rows import insert_missing
+from booking_platform.messaging.rules import Consumer, LostRace
+
+
+class Known(NamedTuple):
+    """What is remembered of an event that was applied before."""
+
+    fingerprint: str
+    processed_at: datetime
+
+
+def claim(consumer: Consumer, events: Iterable[Event], now: datetime) -> dict[str, Known]:
+    """Claim the events for this transaction; return what is known of those claimed before.
+
+    Sorted, so that two workers with overlapping groups wait for each other instead of
+    deadlocking. Who waited sees the other's claim as a duplicate.
+    """
+    first = {event.event_id: event for event in reversed(list(events))}
+    claims = [
+        {
+            "event_id": event_id,
+            "consumer": consumer.queue,
+            "event_type": event.event_type,
+            "aggregate_id": event.aggregate_id,
+            "fingerprint": event.fingerprint,
+            "outcome": consumer.usual_outcome,
+            "occurred_at": event.occurred_at,
+            "processed_at": now,
+        }
+        for event_id, event in sorted(first.items())
+    ]
+    claimed = insert_missing(ProcessedEvent, claims, key="event_id")
+    if len(claimed) == len(first):
+        return {}
+    lost = first.keys() - claimed
+    before = ProcessedEvent.objects.filter(consumer=consumer.queue, event_id__in=lost)
+    known = {
+        event_id: Known(fingerprint, processed_at)
+        for event_id, fingerprint, processed_at in before.values_list(
+            "event_id", "fingerprint", "processed_at"
+        )
+    }
+    if forgotten := lost - known.keys():  # by the cleanup, between the two statements
+        raise LostRace("processed_event", event_id=min(forgotten))
+    return known
+
+
+def record(consumer: Consumer, outcomes: dict[str, str]) -> None:
+    """Correct the claims whose outcome is not the usual one; delete those of refused events."""
+    unusual: dict[str, list[str]] = {}
+    for event_id, outcome in outcomes.items():
+        if outcome != consumer.usual_outcome:
+            unusual.setdefault(outcome, []).append(event_id)
+    for outcome, event_ids in unusual.items():
+        claims = ProcessedEvent.objects.filter(consumer=consumer.queue, event_id__in=event_ids)
+        if outcome:
+            claims.update(outcome=outcome)
+        else:
+            claims.delete()
