@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
-from django.utils import timezone
 
 from booking_platform.contract.envelope import Event, decode, identify, raw_fingerprint
-from booking_platform.messaging import broker, metrics
+from booking_platform.messaging import broker, clock, metrics
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.messaging.rows import stored
@@ -55,7 +55,7 @@ def park(parkings: Sequence[Parking]) -> None:
 
     One that is open already is counted, not repeated.
     """
-    now = stored(timezone.now())
+    now = stored(clock.now())
     counts = Counter(parking.identity() for parking in parkings)
     by_identity = {parking.identity(): parking for parking in parkings}
     sql = (
@@ -99,7 +99,7 @@ def tell(parkings: Sequence[Parking]) -> None:
         )
 
 
-def from_broker(delivery: Delivery) -> Parking:
+def from_broker(delivery: Delivery, now: datetime) -> Parking:
     """Return a message that the broker gave up on, to be parked. RabbitMQ puts the newest death first:
     https://www.rabbitmq.com/docs/dlx#effects
     """
@@ -114,7 +114,7 @@ def from_broker(delivery: Delivery) -> Parking:
         )
     else:
         refused = Refused(BROKER, f"the broker gave it up: {why}")
-    return Parking(queue, delivery.body, _as_event(queue, delivery.body), refused)
+    return Parking(queue, delivery.body, _as_event(queue, delivery.body, now), refused)
 
 
 def _storable(text: object) -> str:
@@ -122,13 +122,13 @@ def _storable(text: object) -> str:
     return str(text).encode(errors="replace").decode().replace("\0", "")[:100]
 
 
-def _as_event(queue: str, body: bytes) -> Event | None:
+def _as_event(queue: str, body: bytes, now: datetime) -> Event | None:
     """Return a body as the consumer of its queue reads it, so that it counts as the same dead letter."""
     consumer = CONSUMERS.get(queue)
     if consumer is None:
         return None
     try:
-        return decode(body, consumer.payload, now=timezone.now())
+        return decode(body, consumer.payload, now=now)
     except SoftTimeLimitExceeded:
         raise
     except Exception:  # not only InvalidEvent: this is the last stop, it takes whatever comes

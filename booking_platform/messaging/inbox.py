@@ -17,10 +17,9 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
 from booking_platform.contract.envelope import Event
-from booking_platform.messaging import dead_letters, metrics, outages
+from booking_platform.messaging import clock, dead_letters, metrics, outages
 from booking_platform.messaging.arrivals import BUG, Arrival, Group, admit, read, worded
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.dead_letters import Parking
@@ -61,7 +60,8 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         SoftTimeLimitExceeded: the worker's time limit ended it. What is not committed has had no
             effect, and the broker delivers the group again.
     """
-    group: Group = [read(consumer, delivery) for delivery in deliveries]
+    now = outages.wait_out(clock.now, consumer=consumer.queue, events=len(deliveries))
+    group: Group = [read(consumer, delivery, now) for delivery in deliveries]
     while group:
         repeats: list[Arrival] = []
         for committed in _commits(consumer, group):
@@ -116,7 +116,7 @@ def _commit(consumer: Consumer, group: Group) -> Committed:
 
 def _apply(consumer: Consumer, group: Group, *, lock: bool) -> Committed:
     """Apply a group in one transaction."""
-    now = timezone.now()
+    now = clock.now()
     with transaction.atomic(durable=True):
         arrivals, parkings = admit(consumer, group, now)
         committed = Committed([], [], parkings, [])

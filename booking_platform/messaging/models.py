@@ -3,6 +3,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
+from booking_platform.messaging import clock
 from booking_platform.messaging.rules import (
     LONGEST_OUTCOME,
     LONGEST_QUEUE,
@@ -104,7 +105,7 @@ class DeadLetter(models.Model):
         """Close this dead letter; return false if it was parked again or closed since it was read."""
         fields: dict[str, Any] = {
             "state": state,
-            "resolved_at": timezone.now(),
+            "resolved_at": clock.now(),
             "resolved_by": by,
             "resolution": why,
         }

@@ -8,9 +8,8 @@ import structlog
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.db.models import Exists, OuterRef, Q
-from django.utils import timezone
 
-from booking_platform.messaging import metrics
+from booking_platform.messaging import clock, metrics
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 
 log = structlog.get_logger(__name__)
@@ -36,7 +35,7 @@ def forget_processed_events() -> int:
     timestamp of the event, which may be ahead of the time at which it was processed. A row also
     stays as long as a dead letter can be replayed for it, since a replay is applied however old.
     """
-    now = timezone.now()
+    now = clock.now()
     cutoff = now - settings.PROCESSED_EVENTS_RETENTION - MARGIN
     replayable = DeadLetter.objects.filter(
         Q(state=DeadLetter.State.PARKED) | Q(resolved_at__gt=now - settings.REPLAY_WINDOW),

@@ -6,7 +6,7 @@ from functools import partial
 from celery import shared_task
 from django.db import transaction
 
-from booking_platform.messaging import dead_letters, outages
+from booking_platform.messaging import clock, dead_letters, outages
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask
 from booking_platform.messaging.retention import CLEANUP
@@ -22,7 +22,8 @@ def cleanup() -> None:
 @shared_task(name="messaging.record_dead_letters", base=GroupTask)
 def record_dead_letters(deliveries: Sequence[Delivery]) -> None:
     """Record what the broker gave up on."""
-    parkings = [dead_letters.from_broker(Delivery(*delivery)) for delivery in deliveries]
+    now = outages.wait_out(clock.now, what="dead letters", events=len(deliveries))
+    parkings = [dead_letters.from_broker(Delivery(*delivery), now) for delivery in deliveries]
     outages.wait_out(partial(_park, parkings), what="dead letters", events=len(parkings))
     dead_letters.tell(parkings)
 
