@@ -2,7 +2,6 @@
 
 import os
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,7 +31,7 @@ def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When the database was asked for its time, by ticks."""
     measure, times = clock._measure, list[float]()
 
@@ -41,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         return measure()
 
     monkeypatch.setattr(clock, "_measure", counting)
-    yield times
+    return times
 
 
 @pytest.fixture(params=[timedelta(days=40), timedelta(minutes=10), timedelta(seconds=-90)], ids=str)

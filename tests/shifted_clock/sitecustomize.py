@@ -3,6 +3,7 @@
 Only the time of day is changed, as on a machine whose clock is wrong; monotonic clocks are not.
 """
 
+import copyreg
 import datetime as dt
 import os
 import time
@@ -41,7 +42,13 @@ def _inherited(name: str) -> Any:
     return classmethod(lambda _cls, *args, **kwargs: getattr(_datetime, name)(*args, **kwargs))
 
 
+def _pickled(moment: Any) -> tuple[Any, ...]:
+    """Return how a datetime is made again: pickle does not find its class under its name any more."""
+    return _Ahead, (*moment.timetuple()[:6], moment.microsecond, moment.tzinfo)
+
+
 if AHEAD:
+    copyreg.pickle(_datetime, _pickled)
     for name in ("fromisoformat", "fromtimestamp", "utcfromtimestamp", "strptime", "combine"):
         setattr(_Ahead, name, _inherited(name))
     time.time = lambda: _time() + AHEAD
