@@ -23,6 +23,7 @@ app.conf["CELERY_DB_REUSE_MAX"] = 2**31
 app.conf.task_routes = (broker.route,)
 app.conf.task_queues = broker.TaskQueues()
 app.steps["consumer"].add(EventConsumers)
+app.conf.beat_scheduler = "booking_platform.messaging.beat:Scheduler"
 
 
 @signals.import_modules.connect(sender=app)

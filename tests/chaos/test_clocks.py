@@ -9,6 +9,7 @@ from celery import current_app
 from booking_platform.development.mail_server import RCPT, MailServer
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging.models import ProcessedEvent
+from booking_platform.messaging.rules import SWEEPS
 from catalog.models import Tour
 from notifications.models import CancellationEmail
 from payments.models import Refund
@@ -91,6 +92,19 @@ class TestProgress:
         calling.wait_for(lambda: done(3), "all are refunded and told")
         assert len(stripe.refunds) == len(mail_server.received()) == 3
         assert parked() == []
+
+
+class TestBeat:
+    def test_it_sends_sweeps_though_it_ran_last_in_the_future(self, platform: Platform) -> None:
+        platform.environment |= QUICK
+        platform.start_beat(**ahead(40 * DAYS))
+        [first] = platform.workers
+        platform.wait_for(lambda: "payments.sweep" in first.log, "it sends")
+        first.stop()
+        platform.start_beat(**ahead(0))
+        second = platform.workers[1]
+        for sweep in SWEEPS:
+            platform.wait_for(lambda: f"due task {sweep}" in second.log, f"it sends {sweep}")  # noqa: B023
 
 
 class TestLeases:
