@@ -29,9 +29,9 @@ app.conf.beat_scheduler = "booking_platform.messaging.beat:Scheduler"
 @signals.import_modules.connect(sender=app)
 def _derive_beat(**_: Any) -> None:
     """Derive beat's entries from what the apps have registered: Django is set up by now."""
-    from booking_platform.messaging import leases
+    from booking_platform.messaging import sweeps
 
-    app.conf.beat_schedule = app.conf.beat_schedule | leases.beat_entries()
+    app.conf.beat_schedule = app.conf.beat_schedule | sweeps.beat_entries()
 
 
 @signals.setup_logging.connect

@@ -7,6 +7,7 @@ value and what to write instead.
 import os
 import re
 from collections.abc import Collection
+from datetime import timedelta
 
 from django.core.exceptions import ImproperlyConfigured
 from email_validator import EmailNotValidError, validate_email
@@ -35,6 +36,11 @@ def integer(name: str, default: int, *, minimum: int = 0, maximum: int = 10**9 -
 
 def seconds(name: str, default: float, *, minimum: float = 0.0) -> float:
     return _number(name, default, minimum, 10**9 - 1, whole=False)
+
+
+def days(name: str, default: int, *, minimum: int = 0) -> timedelta:
+    """Return a number of whole days, a century at most."""
+    return timedelta(days=integer(name, default, minimum=minimum, maximum=36_500))
 
 
 def sender(name: str, default: str) -> str:

@@ -153,8 +153,13 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     it was parked again before it could be closed: then false is returned.
 
     Raises:
-        NotReplayable: it is closed, or its queue is none of ours.
+        NotReplayable: what came was removed, it is closed, or its queue is none of ours.
     """
+    if dead_letter.forgotten_at is not None:
+        raise NotReplayable(
+            f"{dead_letter}: what came was removed on {dead_letter.forgotten_at:%Y-%m-%d}. The "
+            "producer must publish the event again."
+        )
     if dead_letter.state != DeadLetter.State.PARKED:
         raise NotReplayable(f"{dead_letter} is {dead_letter.get_state_display()}")
     if dead_letter.queue not in CONSUMERS:

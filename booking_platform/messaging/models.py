@@ -50,7 +50,10 @@ class ProcessedEvent(models.Model):
 
 
 class DeadLetter(models.Model):
-    """An event that could not be processed, kept as it came until a person decides."""
+    """An event that could not be processed, kept as it came until a person decides.
+
+    What came is removed some time after that decision.
+    """
 
     class State(models.TextChoices):
         PARKED = "parked", "parked: waits for a person"
@@ -73,6 +76,9 @@ class DeadLetter(models.Model):
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_by = models.CharField(max_length=150, blank=True)
     resolution = models.TextField(blank=True, help_text="Why it was replayed or discarded.")
+    forgotten_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its body and detail were removed."
+    )
 
     class Meta:
         db_table = "dead_letters"
@@ -87,6 +93,11 @@ class DeadLetter(models.Model):
         indexes = (
             models.Index(fields=("state", "reason"), name="dead_letters_state_reason"),
             models.Index(fields=("event_id",), name="dead_letters_event"),
+            models.Index(
+                fields=("resolved_at",),
+                condition=models.Q(resolved_at__isnull=False, forgotten_at__isnull=True),
+                name="dead_letters_remembered",
+            ),
         )
         permissions = (
             ("replay_deadletter", "Can replay dead letters"),
@@ -100,6 +111,11 @@ class DeadLetter(models.Model):
     def why(self) -> Reason:
         """Return the reason, also where the app that registered it is gone."""
         return REASONS.get(self.reason, Reason(self.reason, self.reason))
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether what came was removed."""
+        return self.forgotten_at is not None
 
     def resolve(self, state: "DeadLetter.State", *, by: str, why: str) -> bool:
         """Close this dead letter; return false if it was parked again or closed since it was read."""

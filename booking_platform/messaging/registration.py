@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Payload
-from booking_platform.messaging import inbox, leases
+from booking_platform.messaging import inbox, leases, sweeps
 from booking_platform.messaging.groups import Delivery, GroupTask
 from booking_platform.messaging.leases import Conclusion, Leased
 from booking_platform.messaging.rules import Consumer, Rule, register, register_sweep
@@ -93,7 +93,7 @@ def leased(
 
         @shared_task(name=f"{task_queue}.sweep")
         def sweep() -> None:
-            leases.sweep(model, attempt_one, lost)
+            sweeps.sweep(model, attempt_one, lost)
 
         attempt_one.__doc__ = attempt.__doc__
         return attempt_one

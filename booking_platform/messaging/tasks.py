@@ -6,17 +6,15 @@ from functools import partial
 from celery import shared_task
 from django.db import transaction
 
-from booking_platform.messaging import clock, dead_letters, outages
+from booking_platform.messaging import clock, dead_letters, outages, retention
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask
-from booking_platform.messaging.retention import CLEANUP
 
 
 @shared_task(name="messaging.cleanup")
 def cleanup() -> None:
     """Delete what has outlived its retention."""
-    for forget in CLEANUP:
-        forget()
+    retention.clean_up()
 
 
 @shared_task(name="messaging.record_dead_letters", base=GroupTask)

@@ -9,7 +9,7 @@ import pytest
 from celery import current_app
 from celery.beat import PersistentScheduler
 
-from booking_platform.messaging import leases
+from booking_platform.messaging import sweeps
 from booking_platform.messaging.beat import Scheduler
 from booking_platform.messaging.rules import SWEEPS
 from tests.platform import Platform
@@ -21,7 +21,7 @@ DAYS = timedelta(days=40)
 def scheduler(request: pytest.FixtureRequest, tmp_path: Path, platform: Platform) -> Iterator[Any]:
     """A running schedule of the sweeps, each of which has been sent once."""
     scheduler = request.param(app=current_app, schedule_filename=str(tmp_path / "schedule"))
-    scheduler.update_from_dict(leases.beat_entries())
+    scheduler.update_from_dict(sweeps.beat_entries())
     for entry in scheduler.schedule.values():
         entry.last_run_at -= timedelta(minutes=2)
     while scheduler.tick() == 0:

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.utils import timezone
 from kombu import Producer, Queue
 
-from booking_platform.messaging import leases
+from booking_platform.messaging import sweeps
 from booking_platform.messaging.rules import SWEEPS
 from payments import tasks
 from payments.models import Refund
@@ -75,14 +75,14 @@ class TestTheBroker:
 @pytest.mark.django_db(transaction=True)
 class TestSweeps:
     def test_beat_says_how_long_and_not_until_when(self) -> None:
-        entries = leases.beat_entries()
+        entries = sweeps.beat_entries()
         assert set(entries) == set(SWEEPS)
         for entry in entries.values():
             assert entry["options"] == {"expiration": max(10.0, settings.SWEEP_SECONDS)}
 
     def test_an_attempt_is_asked_for_without_a_time(self, platform: Platform) -> None:
         RefundFactory.create(next_attempt_at=timezone.now())
-        leases.sweep(Refund, tasks.attempt, None)
+        sweeps.sweep(Refund, tasks.attempt, None)
         with platform.channel() as channel:
             message = channel.basic_get("payments", no_ack=True)
         assert message is not None
