@@ -155,7 +155,9 @@ class TestDeadLetters:
         letter = a_dead_letter()
         DeadLetter.objects.filter(pk=letter.pk).update(body=b"", forgotten_at=clock.now())
         letter.refresh_from_db()
-        with pytest.raises(dead_letters.NotReplayable, match=r"was removed on .* publish the event"):
+        with pytest.raises(
+            dead_letters.NotReplayable, match=r"was removed on .* publish the event"
+        ):
             dead_letters.replay(letter, by="ada")
         output = StringIO()
         with pytest.raises(CommandError):
