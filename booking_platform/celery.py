@@ -8,10 +8,11 @@ from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
-from booking_platform.messaging import broker, lenient_amqp
+from booking_platform.messaging import broker, farewell, lenient_amqp
 from booking_platform.messaging.worker import EventConsumers
 
 lenient_amqp.install()
+farewell.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 

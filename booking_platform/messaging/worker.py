@@ -16,7 +16,7 @@ from celery.worker import state
 from django.conf import settings
 from kombu.common import ignore_errors
 
-from booking_platform.messaging import broker
+from booking_platform.messaging import broker, farewell
 from booking_platform.messaging.intake import Intake, Source
 from booking_platform.messaging.rules import CONSUMERS
 
@@ -79,6 +79,7 @@ class EventConsumers(bootsteps.ConsumerStep):
         try:
             self._loop(c, *args)
         except WorkerShutdown:
+            farewell.begin()  # remote control sends no signal
             self.stop(c)
             ignore_errors(c.connection, self._finish, c)
             raise
