@@ -5,16 +5,19 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from booking_platform.messaging import clock, inbox, leases, retention
+from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
+from booking_platform.messaging.tasks import record_dead_letters
 from payments.models import Refund
-from tests.events import created, deliveries
+from tests.events import body, created, deliveries
 from tests.factories import RefundFactory, TourFactory
 from tests.platform import parked
 
@@ -142,7 +145,7 @@ class TestNow:
                 clock.now()
                 Refund.objects.count()
 
-        with pytest.raises(DatabaseError, match="aborted"):  # by the last line: it was broken
+        with pytest.raises(DatabaseError, match="can.t execute queries"):  # it was broken
             break_it()
 
     def test_it_goes_on_while_the_database_is_away(
@@ -163,6 +166,35 @@ class TestNow:
 
 def away() -> Any:
     raise OperationalError("away")
+
+
+@SERVERS
+class TestAnOutage:
+    """A new pool process, and a database that is away when the first events come."""
+
+    @pytest.fixture(autouse=True)
+    def _away_at_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        measure, outages = clock._measure, [1, 2]
+
+        def at_first_away() -> Any:
+            if outages:
+                outages.pop()
+                raise OperationalError("away") from psycopg.OperationalError("away")
+            return measure()
+
+        monkeypatch.setattr(clock, "_measure", at_first_away)
+
+    def test_it_parks_nothing(self) -> None:
+        tour = TourFactory.create()
+        inbox.process(CONSUMERS[CREATED], deliveries(created(tour.pk, "B")))
+        assert (parked(), tour.reservations.count()) == ([], 1)
+
+    def test_what_the_broker_gave_up_on_is_the_dead_letter_that_it_was(self) -> None:
+        event = body(created(4242, event_id="one"))
+        death = {"x-death": [{"queue": CREATED, "reason": "delivery_limit"}]}
+        record_dead_letters([Delivery(event, death)])
+        inbox.process(CONSUMERS[CREATED], [Delivery(event, {})])
+        assert parked() == [("unknown_tour", "one")]
 
 
 @SERVERS
