@@ -74,7 +74,7 @@ class TestAClockThatMayBeWrong:
         assert CancellationEmail.objects.get().recipient == ""
 
     def test_a_person_can_say_that_there_were_no_events(self) -> None:
-        with pytest.raises(CommandError, match="newest processed event is of"):
+        with pytest.raises(CommandError, match="the newest was processed on"):
             call_command("cleanup")
         assert remembered() == ["one", "two"]
         call_command("cleanup", "--idle")
