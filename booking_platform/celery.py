@@ -10,11 +10,12 @@ from kombu.transport import TRANSPORT_ALIASES
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
 from booking_platform import standard_streams
-from booking_platform.messaging import broker, lenient_amqp, metric_files
+from booking_platform.messaging import broker, farewell, lenient_amqp, metric_files
 from booking_platform.messaging.worker import EventConsumers
 
 lenient_amqp.install()
 metric_files.install()
+farewell.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 
@@ -39,6 +40,7 @@ app.conf.task_routes = (broker.route,)
 app.conf.task_queues = broker.TaskQueues()
 app.conf.worker_consumer = "booking_platform.messaging.celery_consumer:PlatformConsumer"
 app.steps["consumer"].add(EventConsumers)
+app.conf.beat_scheduler = "booking_platform.messaging.beat:Scheduler"
 app.steps["worker"].add(metric_files.MetricsFolder)
 
 signals.celeryd_init.connect(standard_streams.install)
@@ -54,9 +56,9 @@ def _name_worker(sender: str, instance: Any, **_: Any) -> None:
 @signals.import_modules.connect(sender=app)
 def _derive_beat(**_: Any) -> None:
     """Derive beat's entries from what the apps have registered: Django is set up by now."""
-    from booking_platform.messaging import leases
+    from booking_platform.messaging import sweeps
 
-    app.conf.beat_schedule = app.conf.beat_schedule | leases.beat_entries()
+    app.conf.beat_schedule = app.conf.beat_schedule | sweeps.beat_entries()
 
 
 @signals.setup_logging.connect

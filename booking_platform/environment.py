@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Collection
+from datetime import timedelta
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -39,6 +40,11 @@ def integer(name: str, default: int, *, minimum: int = 0, maximum: int = 10**9 -
 
 def seconds(name: str, default: float, *, minimum: float = 0.0) -> float:
     return _number(name, default, minimum, 10**9 - 1, whole=False)
+
+
+def days(name: str, default: int, *, minimum: int = 0) -> timedelta:
+    """Return a number of whole days, a century at most."""
+    return timedelta(days=integer(name, default, minimum=minimum, maximum=36_500))
 
 
 def sender(name: str, default: str) -> str:

@@ -5,7 +5,6 @@ files under ``var/``). In production nothing falls back: what is missing is an e
 """
 
 import re
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
@@ -179,10 +178,10 @@ OUTAGE_BASE_SECONDS = env.seconds("OUTAGE_BASE_SECONDS", 0.1)
 OUTAGE_MAX_SECONDS = env.seconds("OUTAGE_MAX_SECONDS", 5.0)
 
 # How long duplicates are recognised. The system check messaging.E001 holds it against the rest.
-PROCESSED_EVENTS_RETENTION = timedelta(
-    days=env.integer("RETENTION_DAYS", 30, minimum=1, maximum=36_500)
-)
-REPLAY_WINDOW = timedelta(days=env.integer("REPLAY_WINDOW_DAYS", 7, maximum=36_500))
+PROCESSED_EVENTS_RETENTION = env.days("RETENTION_DAYS", 30, minimum=1)
+REPLAY_WINDOW = env.days("REPLAY_WINDOW_DAYS", 7)
+# After which a dead letter that is closed loses what came.
+DEAD_LETTER_RETENTION = env.days("DEAD_LETTER_RETENTION_DAYS", 90, minimum=1)
 
 # --- Attempts at calls to the world outside -------------------------------------------------
 
@@ -249,7 +248,7 @@ EMAIL_FROM = env.sender("EMAIL_FROM", "" if PRODUCTION else "noreply@example.com
 
 # A mail of which it isn't known whether it was sent: ask a person, or send it again, once.
 EMAIL_UNCERTAIN = env.choice("EMAIL_UNCERTAIN", ("ask", "resend"), "ask")
-EMAIL_RETENTION = timedelta(days=env.integer("EMAIL_RETENTION_DAYS", 90, minimum=1, maximum=36_500))
+EMAIL_RETENTION = env.days("EMAIL_RETENTION_DAYS", 90, minimum=1)
 
 # --- Logs ------------------------------------------------------------------------------------
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import structlog
-from django.utils import timezone
 
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled
+from booking_platform.messaging import clock
 from booking_platform.messaging.rows import EXPECTED, compare_and_set, insert_missing, read
 from booking_platform.messaging.rules import Applied, LostRace, Refused, Result
 from catalog.models import Reservation, Tour
@@ -50,7 +50,7 @@ def _read_bookings(booking_ids: set[str]) -> dict[str, Booking]:
 
 def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
     """Compare and set each tour, in id order, as other groups do."""
-    now = timezone.now()
+    now = clock.now()
     rows = [
         {
             "id": after.tour_id,
@@ -70,7 +70,7 @@ def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
 
 
 def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking]) -> None:
-    now = timezone.now()
+    now = clock.now()
     changed = [after[key] for key in sorted(after) if after[key] != before.get(key)]
     new = [
         {**booking._asdict(), "created_at": now, "updated_at": now}

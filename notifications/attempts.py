@@ -6,16 +6,15 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 import structlog
 from django.conf import settings
-from django.utils import timezone
 
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled
-from booking_platform.messaging import leases
+from booking_platform.messaging import clock, leases
 from booking_platform.messaging.leases import Conclusion, LeaseLost
 from booking_platform.messaging.metrics import Counter
 from booking_platform.messaging.rows import insert_missing
@@ -50,7 +49,7 @@ def attempt(mail: CancellationEmail) -> Conclusion:
     """Hand over an e-mail that this worker has under lease."""
     if mail.state != State.PENDING:  # sent, or decided about, since it became due
         return Conclusion()
-    return _judged(mail, _handed_over(mail), timezone.now())
+    return _judged(mail, _handed_over(mail), clock.now())
 
 
 def lost(mail: CancellationEmail, now: datetime) -> Conclusion:
@@ -80,7 +79,7 @@ def _request(event: Event) -> Result:
 def _insert(payload: BookingCancelled, recipient: str) -> CancellationEmail | None:
     """Store a booking's e-mail, under the lease of this worker; return None if it has one already."""
     letter = compose(payload)
-    now = timezone.now()
+    now = clock.now()
     columns = {
         **leases.new_lease(),
         "booking_id": payload.booking_id,
@@ -120,10 +119,8 @@ def _handed_over(mail: CancellationEmail) -> Answer:
 
 
 def _mark_sending(mail: CancellationEmail) -> None:
-    leases.still_held(mail)
     # A whole lease for the message and its answer, whatever came before them has taken.
-    mail.lease_until = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
-    leases.write(mail, state=State.SENDING, lease_until=mail.lease_until)
+    leases.begin_anew(mail, state=State.SENDING)
     mail.state = State.SENDING
 
 

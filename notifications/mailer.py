@@ -25,6 +25,7 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.utils import timezone
 
+from booking_platform.messaging import leases
 from notifications import smtp
 from notifications.answers import MESSAGE, Answer, Verdict
 from notifications.models import CancellationEmail
@@ -83,9 +84,7 @@ def send(mail: CancellationEmail, about_to_send: Callable[[], None]) -> Answer:
 
 def _seconds_left(mail: CancellationEmail) -> float:
     """Return how long it may take up to the message: what is learnt must be stored in time."""
-    assert mail.lease_until is not None
-    left = (mail.lease_until - timezone.now()).total_seconds()
-    return left - TO_WRITE_IT_DOWN * settings.LEASE_SECONDS
+    return leases.seconds_left(mail) - TO_WRITE_IT_DOWN * settings.LEASE_SECONDS
 
 
 def _without_addresses(text: bytes, mail: CancellationEmail) -> str:
@@ -101,7 +100,8 @@ def _without_addresses(text: bytes, mail: CancellationEmail) -> str:
 
 def _write_file(message: EmailMultiAlternatives, about_to_send: Callable[[], None]) -> Answer:
     """Store a message as a file, where there is no mail server; a repeat would be another file."""
-    name = f"{timezone.now():%Y%m%dT%H%M%S}-{uuid4().hex[:8]}.eml"
+    now = timezone.now()  # noqa: TID251  # a name that only a person reads
+    name = f"{now:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}.eml"
     settings.MAIL_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = settings.MAIL_DIR / f".{name}"
     parsed: Any = message.message()

@@ -3,6 +3,7 @@ from django.db.models import Q
 from django.db.models.functions import Now, Upper
 from django.utils import timezone
 
+from booking_platform.messaging import clock
 from booking_platform.messaging.leases import Conclusion, Leased
 
 
@@ -99,7 +100,7 @@ class CancellationEmail(Leased):
         It may tell the customer twice, if it is uncertain. It keeps its ``Message-ID``.
         """
         waiting = self.waits_for_person or self.state == self.State.PENDING
-        now = timezone.now()
+        now = clock.now()
         return (
             waiting
             and not self.forgotten

@@ -2,8 +2,8 @@
 
 import structlog
 from django.conf import settings
-from django.utils import timezone
 
+from booking_platform.messaging import clock
 from booking_platform.messaging.retention import BATCH, part_of_cleanup
 from notifications.models import CancellationEmail
 
@@ -19,7 +19,7 @@ def forget_recipients() -> None:
     What is still under way keeps them. What waits for a person does not: after that time the
     customer is told in another way.
     """
-    now = timezone.now()
+    now = clock.now()
     old = CancellationEmail.objects.filter(
         forgotten_at__isnull=True, created_at__lt=now - settings.EMAIL_RETENTION
     ).exclude(state__in=(State.PENDING, State.SENDING))

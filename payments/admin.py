@@ -10,11 +10,11 @@ from django.contrib import admin, messages
 from django.db import models
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
+from booking_platform.messaging import clock
 from booking_platform.operations.decisions import Decision
 from booking_platform.operations.leased import (
     LONGEST_WAITING,
@@ -235,7 +235,7 @@ class RefundAdmin(LeasedAdmin):
         [refund] = selected
         form = ReissueForm.about([refund], request)
         obstacle = "" if form.has_shown(refund) else "it changed since it was shown"
-        obstacle = obstacle or attempts.obstacle_to_reissue(refund, timezone.now())
+        obstacle = obstacle or attempts.obstacle_to_reissue(refund, clock.now())
         asked = f"{localtime():%H:%M:%S %Z}"
         if obstacle:
             obstacle = visible(f"It can't be re-issued ({asked}): {obstacle}.")

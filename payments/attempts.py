@@ -10,10 +10,9 @@ from datetime import datetime
 from functools import partial
 
 import structlog
-from django.utils import timezone
 
 from booking_platform.contract.envelope import Event
-from booking_platform.messaging import leases
+from booking_platform.messaging import clock, leases
 from booking_platform.messaging.leases import Conclusion, LeaseLost
 from booking_platform.messaging.metrics import Counter
 from booking_platform.messaging.models import ProcessedEvent
@@ -49,7 +48,7 @@ def attempt(refund: Refund) -> Conclusion:
     except Exception as error:  # a bug of ours proves nothing about Stripe
         log.exception("A bug: the refund is tried again later", booking_id=refund.booking_id)
         unknown = Unknown(f"a bug: {type(error).__name__}")
-        conclusion = rules.judge(refund, Evidence(listed=unknown), timezone.now())
+        conclusion = rules.judge(refund, Evidence(listed=unknown), clock.now())
     return replace(conclusion, tell=partial(_tell, refund, conclusion))
 
 
@@ -88,7 +87,7 @@ def _remember_nothing(event: Event) -> Applied | None:
     row = {
         "booking_id": event.payload.booking_id,
         "event_id": event.event_id,
-        "created_at": timezone.now(),
+        "created_at": clock.now(),
     }
     inserted = insert_missing(NothingToRefund, [row], key="booking_id")
     return Applied(Outcome.NOTHING) if inserted else None
@@ -96,7 +95,7 @@ def _remember_nothing(event: Event) -> Applied | None:
 
 def _insert(booking: str, wanted: Wish) -> Applied | None:
     """Store a booking's refund, under the lease of this worker; return None if it has one already."""
-    key, now = idempotency_key(booking), timezone.now()
+    key, now = idempotency_key(booking), clock.now()
     columns = {
         **wanted._asdict(),
         **leases.new_lease(),
@@ -115,7 +114,7 @@ def _insert(booking: str, wanted: Wish) -> Applied | None:
 
 
 def _ask(refund: Refund) -> Conclusion:
-    now = timezone.now()
+    now = clock.now()
     plan = rules.plan(refund, now)
     if plan is not Plan.SEND:
         listed = _look(refund)

@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from booking_platform.messaging import clock
 from booking_platform.messaging.leases import Conclusion, Leased
 from booking_platform.money import format_money
 
@@ -127,7 +128,7 @@ class Refund(Leased):
         anew = {} if self.stripe_refund_id or self.settled else {
             "status": self.Status.IN_PROGRESS, "needs_review": False, "attempts": 0
         }  # fmt: skip
-        return self.decide(next_attempt_at=timezone.now(), **anew)
+        return self.decide(next_attempt_at=clock.now(), **anew)
 
     def settle(self, *, by: str, why: str) -> bool:
         """Close what waits for a person; return false if it does not, or not any more."""
@@ -149,7 +150,7 @@ class Refund(Leased):
             needs_review=False,
             attempts=0,
             first_sent_at=None,
-            next_attempt_at=timezone.now(),
+            next_attempt_at=clock.now(),
         )
 
 

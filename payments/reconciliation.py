@@ -15,9 +15,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Q
-from django.utils import timezone
 
-from booking_platform.messaging import leases
+from booking_platform.messaging import clock, leases
 from booking_platform.messaging.rows import in_pages
 from booking_platform.money import format_money
 from payments import stripe_gateway
@@ -99,7 +98,7 @@ def findings(since: datetime) -> Iterator[Finding]:
         CouldNotCompare: Stripe could not be asked; what was given before is true nevertheless.
         django.db.Error: the database could not be.
     """
-    asked = timezone.now()
+    asked = clock.now()
     listed = stripe_gateway.since(since)
     if not isinstance(listed, list):
         why = listed.why if isinstance(listed, Unknown) else listed.message
@@ -164,7 +163,7 @@ def mend(differences: Iterable[Difference]) -> tuple[int, int]:
     for row, its in by_row.items():
         mendings = {difference.mending for difference in its}
         if Mending.LOOK in mendings:
-            due += _put_up(row, its, next_attempt_at=timezone.now())
+            due += _put_up(row, its, next_attempt_at=clock.now())
         elif Mending.PERSON in mendings and not row.settled:
             for_a_person += _put_up(row, its)
         elif Mending.ATTEMPT in mendings:
@@ -185,14 +184,14 @@ def _put_up(row: Refund, its: Sequence[Difference], **columns: Any) -> int:
     columns |= {
         "needs_review": True,
         "last_error": "; ".join([*(f"reconciliation: {words}" for words in news), *said]),
-        "updated_at": timezone.now(),
+        "updated_at": clock.now(),
     }
     return leases.at_rest(unchanged).update(**columns)
 
 
 def _listed(chunk: list[StripeRefund], asked: datetime) -> Iterator[Finding]:
     related = Related(ROWS.filter(_ties(chunk)))
-    now = timezone.now()
+    now = clock.now()
     for one in chunk:
         rows = related.to(one)
         found = compare(one, rows, now)
@@ -202,13 +201,13 @@ def _listed(chunk: list[StripeRefund], asked: datetime) -> Iterator[Finding]:
 
 
 def _asked_singly(pk: int, refund_id: str) -> list[Finding]:
-    asked = timezone.now()
+    asked = clock.now()
     answer = stripe_gateway.fetch(refund_id)
     if isinstance(answer, Unknown):
         raise CouldNotCompare(f"Stripe did not say what it has as {refund_id}: {answer.why}")
     row = ROWS.get(pk=pk)
     changed = row.updated_at >= asked or row.stripe_refund_id != refund_id
-    if changed or under_way(row, timezone.now()):
+    if changed or under_way(row, clock.now()):
         return [UnderWay(row)]
     if isinstance(answer, StripeRefund):
         return [*_contents(row, answer)]

@@ -157,6 +157,16 @@ class RabbitMQ:
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
+    def control(self, *arguments: str) -> None:
+        """Run ``rabbitmqctl`` on this broker."""
+        subprocess.run(
+            [_rabbitmq_program("rabbitmqctl"), "-q", *arguments],
+            env=self._environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=START_SECONDS,
+        )
+
     def remove(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._server.pid, signal.SIGTERM)
@@ -189,6 +199,12 @@ def _install(package: str, binaries: str) -> bool:
     for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
         subprocess.run(["apt-get", "-q", *command], env=environment, check=False, stdout=sys.stderr)
     return bool(glob(binaries))
+
+
+def can_start_rabbitmq() -> bool:
+    return os.path.exists(_rabbitmq_program("rabbitmq-server")) or bool(
+        shutil.which("rabbitmq-server")
+    )
 
 
 def can_start_postgresql() -> bool:

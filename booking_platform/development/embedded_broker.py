@@ -3,8 +3,8 @@
 Kombu's own hands over files that their writer has only opened (4,756 of 5,000 messages arrived in
 a trial of one writer and one reader), can lose a binding when two processes bind at once, gives
 what a consumer returns to every queue of its routing key, and knows no delivery limit. This one
-renames finished files into place, returns a message to the queue that it came from, and counts
-deliveries as a quorum queue does. What it can't do is survive ``kill -9``: a message is taken by
+renames finished files into place, returns a message to the queue that it came from, counts
+deliveries as a quorum queue does, and drops messages that have expired. What it can't do is survive ``kill -9``: a message is taken by
 deleting its file. Use RabbitMQ for real bookings.
 """
 
@@ -23,6 +23,7 @@ from kombu.transport.filesystem import exchange_queue_t
 from kombu.utils.json import dumps, loads
 
 DELIVERY_COUNT = "x-delivery-count"  # RabbitMQ's name for it
+UNTIL = "-until-"  # in the name of a file: nanoseconds follow, after which it is not delivered
 
 
 class Channel(filesystem.Channel):
@@ -68,8 +69,14 @@ class Channel(filesystem.Channel):
     def _put(  # type: ignore[override]  # Kombu's own differ in this
         self, queue: str, payload: dict[str, Any], **_: Any
     ) -> None:
-        folder = _folder(self.data_folder_out, queue)
-        _write(folder / f"{time_ns():020}-{uuid4().hex}", dumps(payload))
+        folder, name = _folder(self.data_folder_out, queue), f"{time_ns():020}-{uuid4().hex}"
+        expiration = str(payload["properties"].get("expiration"))  # milliseconds, as in AMQP
+        # What would be a dead letter on RabbitMQ, an event, does not expire here.
+        kept = "x-dead-letter-exchange" in self.connection.queue_arguments.get(queue, {})
+        if expiration.isdecimal() and not kept:
+            _remove_expired(folder)
+            name += f"{UNTIL}{time_ns() + int(expiration) * 1_000_000}"
+        _write(folder / name, dumps(payload))
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
         waiting = self._listed[queue]
@@ -81,6 +88,9 @@ class Channel(filesystem.Channel):
             try:
                 file.rename(taken)
             except FileNotFoundError:  # another process was faster
+                continue
+            if _expired(file):
+                taken.unlink()
                 continue
             payload: dict[str, Any] = loads(taken.read_text())
             taken.unlink()
@@ -139,6 +149,17 @@ def _write(file: Path, text: str) -> None:
     unfinished = file.with_name(f".{file.name}-{uuid4().hex}")
     unfinished.write_text(text)
     unfinished.rename(file)
+
+
+def _expired(file: Path) -> bool:
+    _, _, until = file.name.partition(UNTIL)
+    return bool(until) and int(until) <= time_ns()
+
+
+def _remove_expired(folder: Path) -> None:
+    """Remove what has expired in a folder, so that it holds no more where nobody reads from it."""
+    for file in filter(_expired, _finished(folder)):
+        file.unlink(missing_ok=True)
 
 
 def _finished(folder: Path) -> list[Path]:

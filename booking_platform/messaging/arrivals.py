@@ -7,7 +7,6 @@ from typing import NamedTuple
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from django.utils import timezone
 
 from booking_platform.contract.envelope import Event, InvalidEvent, MalformedEvent, decode
 from booking_platform.messaging import dead_letters
@@ -58,7 +57,7 @@ class Arrival(NamedTuple):
 Group = Sequence[Arrival | Parking]
 
 
-def read(consumer: Consumer, delivery: Delivery) -> Arrival | Parking:
+def read(consumer: Consumer, delivery: Delivery, now: datetime) -> Arrival | Parking:
     """Decode a delivery. What is no event that the consumer takes is to be parked."""
 
     def refuse(why: Reason, detail: str) -> Parking:
@@ -69,7 +68,7 @@ def read(consumer: Consumer, delivery: Delivery) -> Arrival | Parking:
     if delivery.size or len(delivery.body) > settings.EVENT_MAX_BYTES:
         return refuse(TOO_LARGE, _too_large(delivery))
     try:
-        return Arrival(delivery, decode(delivery.body, consumer.payload, now=timezone.now()))
+        return Arrival(delivery, decode(delivery.body, consumer.payload, now=now))
     except MalformedEvent as error:
         return refuse(MALFORMED, str(error))
     except InvalidEvent as error:

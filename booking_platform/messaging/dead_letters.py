@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
@@ -9,7 +10,6 @@ from uuid import uuid4
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
-from django.utils import timezone
 
 from booking_platform.contract.envelope import (
     Event,
@@ -19,7 +19,7 @@ from booking_platform.contract.envelope import (
     identify,
     raw_fingerprint,
 )
-from booking_platform.messaging import broker, metrics
+from booking_platform.messaging import broker, clock, metrics
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.messaging.rows import stored
@@ -78,7 +78,7 @@ def park(parkings: Sequence[Parking]) -> None:
 
     One that is open already is counted, not repeated.
     """
-    now = stored(timezone.now())
+    now = stored(clock.now())
     counts = Counter(parking.identity() for parking in parkings)
     by_identity = {parking.identity(): parking for parking in parkings}
     sql = (
@@ -126,7 +126,7 @@ def tell(parkings: Sequence[Parking]) -> None:
         )
 
 
-def from_broker(delivery: Delivery) -> Parking:
+def from_broker(delivery: Delivery, now: datetime) -> Parking:
     """Return a message that the broker gave up on, to be parked.
 
     The broker sends it under the name of the queue that gave it up. Where that queue is older than
@@ -140,20 +140,20 @@ def from_broker(delivery: Delivery) -> Parking:
     else:
         detail = f"the broker gave it up: {why}"
     consumer = CONSUMERS.get(queue)
-    event = _as_event(consumer.payload, delivery.body) if consumer else None
+    event = _as_event(consumer.payload, delivery.body, now) if consumer else None
     return Parking(queue, delivery, event, Refused(BROKER, detail))
 
 
-def unroutable(delivery: Delivery) -> Parking:
+def unroutable(delivery: Delivery, now: datetime) -> Parking:
     """Return a message that no queue takes, to be parked."""
     _, event_type = identify(delivery.body)
     known = [each for each in event_types().values() if each.__name__ == event_type]
-    event = _as_event(known[0], delivery.body) if known else None
+    event = _as_event(known[0], delivery.body, now) if known else None
     detail = f"no consumer has the routing key {_storable(delivery.routing_key)!r}"
     return Parking(broker.unroutable_queue().name, delivery, event, Refused(UNROUTABLE, detail))
 
 
-def unread(queue: str, delivery: Delivery) -> Parking:
+def unread(queue: str, delivery: Delivery, _now: datetime) -> Parking:
     """Return a message that ended whoever looked into it, to be parked unread."""
     return Parking(queue, delivery, None, Refused(POISON, "it ended whoever tried to record it"))
 
@@ -163,10 +163,10 @@ def _storable(text: str) -> str:
     return text.encode(errors="replace").decode().replace("\0", "")[:LONGEST_QUEUE]
 
 
-def _as_event(payload: type[Payload], body: bytes) -> Event | None:
+def _as_event(payload: type[Payload], body: bytes, now: datetime) -> Event | None:
     """Return a body as its consumers read it, so that it counts as the same dead letter."""
     try:
-        return decode(body, payload, now=timezone.now())
+        return decode(body, payload, now=now)
     except SoftTimeLimitExceeded:
         raise
     except Exception:  # not only InvalidEvent: this is the last stop, it takes whatever comes
@@ -187,8 +187,13 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     it was parked again before it could be closed: then false is returned.
 
     Raises:
-        NotReplayable: it is closed, cut, or its queue is none of ours.
+        NotReplayable: what came was removed or cut, it is closed, or its queue is none of ours.
     """
+    if dead_letter.forgotten_at is not None:
+        raise NotReplayable(
+            f"{dead_letter}: what came was removed on {dead_letter.forgotten_at:%Y-%m-%d}. The "
+            "producer must publish the event again."
+        )
     if dead_letter.state != DeadLetter.State.PARKED:
         raise NotReplayable(f"{dead_letter} is {dead_letter.get_state_display()}")
     if dead_letter.size is not None:

@@ -17,10 +17,9 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import Error, transaction
-from django.utils import timezone
 
 from booking_platform.contract.envelope import Event
-from booking_platform.messaging import dead_letters, metrics, outages
+from booking_platform.messaging import clock, dead_letters, metrics, outages
 from booking_platform.messaging.arrivals import BUG, Arrival, Group, admit, read, worded
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.claims import Known, claim, record
@@ -65,12 +64,13 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         SoftTimeLimitExceeded: the worker's time limit ended it. What is not committed has had no
             effect, and the broker delivers the group again.
     """
+    now = outages.wait_out(clock.now, consumer=consumer.queue, events=len(deliveries))
     for portion in portions(consumer.queue, deliveries):
         if portion.poison:
             [deadly] = portion.deliveries
             group: Group = [Parking(consumer.queue, deadly, None, _poison())]
         else:
-            group = [read(consumer, delivery) for delivery in portion.deliveries]
+            group = [read(consumer, delivery, now) for delivery in portion.deliveries]
         while group:
             repeats: list[Arrival] = []
             for committed in _commits(consumer, group, portion.trial):
@@ -85,7 +85,7 @@ def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
     Raises:
         EventRefused: without ``park``, it can't be applied. It has no effect then.
     """
-    group = [read(consumer, delivery)]
+    group = [read(consumer, delivery, clock.now())]
     commits = _commits(consumer, group) if park else [_commit(consumer, group, strict=True)]
     [committed] = commits
     _finish(consumer, committed)
@@ -168,7 +168,7 @@ def _apply(
     consumer: Consumer, group: Group, *, lock: bool, trial: Trial | None, strict: bool
 ) -> Committed:
     """Apply a group in one transaction."""
-    now = timezone.now()
+    now = clock.now()
     with transaction.atomic(durable=True):
         if trial is not None:
             trial.end()

@@ -25,22 +25,16 @@ from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
 import structlog
-from celery import Task
 from django.conf import settings
 from django.db import Error, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
-from django.utils import timezone
 
-from booking_platform.messaging import outages
+from booking_platform.messaging import clock, outages
 from booking_platform.messaging.backoff import Backoff
-from booking_platform.messaging.rules import SWEEPS
 from booking_platform.messaging.telling import safely
 
 log = structlog.get_logger(__name__)
-
-SWEPT_AT_ONCE = 1000  # attempts asked for by one sweep; the next one finds the rest
-LEAST_EXPIRY = 10.0  # seconds that an asked-for attempt may wait for a free worker
 
 
 class LeaseLost(Exception):
@@ -76,6 +70,9 @@ class Leased(models.Model):
         blank=True, default="", db_default="", help_text="Why a person closed the matter."
     )
 
+    # Until when this process may start calls, by ``clock.ticks``; not stored.
+    held_until: float | None = None
+
     class Meta:
         abstract = True
         indexes = (
@@ -104,7 +101,7 @@ class Leased(models.Model):
 
     def close(self, *, by: str, why: str, **columns: Any) -> bool:
         """Store that a person closed the matter; return false as ``decide`` does."""
-        return self.decide(settled_at=timezone.now(), settled_by=by, settlement=why, **columns)
+        return self.decide(settled_at=clock.now(), settled_by=by, settlement=why, **columns)
 
     def decide(self, **columns: Any) -> bool:
         """Store a person's decision, unless the row changed since it was read or is under lease.
@@ -113,7 +110,7 @@ class Leased(models.Model):
         for an answer can't undo the decision.
         """
         as_read = type(self)._default_manager.filter(pk=self.pk, updated_at=self.updated_at)
-        columns |= {"lease_token": None, "lease_until": None, "updated_at": timezone.now()}
+        columns |= {"lease_token": None, "lease_until": None, "updated_at": clock.now()}
         return at_rest(as_read).update(**columns) == 1
 
 
@@ -142,7 +139,7 @@ def due(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:
 
 def mark_due(rows: models.QuerySet[R]) -> int:
     """Schedule the rows for the next sweep, after the attempt under way if there is one."""
-    return rows.update(next_attempt_at=timezone.now())
+    return rows.update(next_attempt_at=clock.now())
 
 
 def take_up(rows: models.QuerySet[R], attempt: Callable[[R], Conclusion]) -> None:
@@ -159,6 +156,7 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
     must be known before a call.
     """
     name = row._meta.db_table
+    seconds_left(row)  # counts from here on
     try:
         conclusion = attempt(row)
         try:
@@ -180,7 +178,7 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
 
 def new_lease() -> dict[str, Any]:
     """Return the columns of a first lease, which starts now: a new row belongs to its creator."""
-    until = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+    until = clock.now() + timedelta(seconds=settings.LEASE_SECONDS)
     return {
         "lease_token": uuid4(),
         "lease_until": until,
@@ -195,8 +193,34 @@ def still_held(row: Leased) -> None:
     Raises:
         LeaseLost: the lease has ended.
     """
-    if row.lease_until is None or timezone.now() >= row.lease_until:
+    if seconds_left(row) <= 0:
         raise LeaseLost(f"it ended at {row.lease_until}, before the call")
+
+
+def seconds_left(row: Leased) -> float:
+    """Return for how long this process may still start calls; 0 or less: no more.
+
+    The end of the lease is translated once into a clock that nobody sets, and counted on that.
+    """
+    if row.lease_until is None:
+        return 0.0
+    if row.held_until is None:
+        left = (row.lease_until - clock.now()).total_seconds()
+        row.held_until = clock.ticks() + left
+    return row.held_until - clock.ticks()
+
+
+def begin_anew(row: R, **columns: Any) -> None:
+    """Commit that the lease starts anew, with what must be known before a call.
+
+    Raises:
+        LeaseLost: the lease has ended, or another worker has taken the row since.
+    """
+    still_held(row)
+    held_until = clock.ticks() + settings.LEASE_SECONDS
+    until = clock.now() + timedelta(seconds=settings.LEASE_SECONDS)
+    write(row, lease_until=until, **columns)
+    row.lease_until, row.held_until = until, held_until
 
 
 def write(row: R, **columns: Any) -> None:
@@ -206,40 +230,13 @@ def write(row: R, **columns: Any) -> None:
         LeaseLost: another worker has taken the row since; nothing is written.
     """
     held = type(row)._default_manager.filter(pk=row.pk, lease_token=row.lease_token)
-    if not held.update(updated_at=timezone.now(), **columns):
+    if not held.update(updated_at=clock.now(), **columns):
         raise LeaseLost("another worker has taken it since")
 
 
 def at_rest(rows: models.QuerySet[R]) -> models.QuerySet[R]:
     """Return the rows that no worker has under lease: a person may change them."""
-    return rows.filter(Q(lease_until__isnull=True) | Q(lease_until__lte=timezone.now()))
-
-
-def beat_entries() -> dict[str, dict[str, Any]]:
-    """Return the sweeps as entries of Celery beat's schedule."""
-    seconds = settings.SWEEP_SECONDS
-    options = {"expires": max(LEAST_EXPIRY, seconds)}  # sweeps don't queue up for a busy worker
-    return {task: {"task": task, "schedule": seconds, "options": options} for task in SWEEPS}
-
-
-def sweep(
-    model: type[R], attempt: "Task[Any, Any]", lost: Callable[[R, datetime], Conclusion] | None
-) -> None:
-    """Ask the workers for an attempt at each row that is due.
-
-    Each takes its row just before its call. One that waits too long for a worker expires, since
-    later sweeps ask again; one that finds its row not due any more does nothing.
-    """
-    if lost is not None:
-        conclude_lost(model, lost)
-    rows = due(model._default_manager.all(), timezone.now())
-    pks = rows.order_by(Coalesce("lease_until", "next_attempt_at")).values_list("pk", flat=True)
-    asked = 0
-    for pk in pks[:SWEPT_AT_ONCE]:
-        attempt.apply_async((pk,), expires=max(LEAST_EXPIRY, settings.SWEEP_SECONDS))
-        asked += 1
-    if asked:
-        log.info("Sweep: attempts asked for", what=model._meta.db_table, due=asked)
+    return rows.filter(Q(lease_until__isnull=True) | Q(lease_until__lte=clock.now()))
 
 
 def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> int:
@@ -247,7 +244,7 @@ def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> 
 
     The token of the lease stays, so that a worker that is only late can still store what it learns.
     """
-    now = timezone.now()
+    now = clock.now()
     rows = model._default_manager.filter(model.not_again, lease_until__lte=now)
     concluded = 0
     for row in rows:
@@ -262,7 +259,7 @@ def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> 
 
 
 def _take(rows: models.QuerySet[R]) -> R | None:
-    now = timezone.now()
+    now = clock.now()
     with transaction.atomic(durable=True):
         # What another worker is just taking is skipped; SQLite has one writer at a time anyway.
         ready = due(rows.exclude(rows.model.not_again), now)
@@ -280,6 +277,6 @@ def _finish(row: Leased, conclusion: Conclusion) -> None:
     ended: dict[str, Any] = {"lease_until": None, **conclusion.columns}
     if conclusion.again:
         pause = Backoff(settings.RETRY_BASE_SECONDS, settings.RETRY_MAX_SECONDS).pause(row.attempts)
-        later = timezone.now() + timedelta(seconds=pause)
+        later = clock.now() + timedelta(seconds=pause)
         ended["next_attempt_at"] = Coalesce(F("next_attempt_at"), later)
     write(row, **ended)

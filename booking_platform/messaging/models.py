@@ -3,6 +3,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
+from booking_platform.messaging import clock
 from booking_platform.messaging.rules import (
     LONGEST_OUTCOME,
     LONGEST_QUEUE,
@@ -49,7 +50,10 @@ class ProcessedEvent(models.Model):
 
 
 class DeadLetter(models.Model):
-    """An event that could not be processed, kept as it came until a person decides."""
+    """An event that could not be processed, kept as it came until a person decides.
+
+    What came is removed some time after that decision.
+    """
 
     class State(models.TextChoices):
         PARKED = "parked", "parked: waits for a person"
@@ -82,6 +86,9 @@ class DeadLetter(models.Model):
         db_default="",
         help_text="What the replay carries, so that nobody else can claim to be one.",
     )
+    forgotten_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its body and detail were removed."
+    )
 
     class Meta:
         db_table = "dead_letters"
@@ -96,6 +103,11 @@ class DeadLetter(models.Model):
         indexes = (
             models.Index(fields=("state", "reason"), name="dead_letters_state_reason"),
             models.Index(fields=("event_id",), name="dead_letters_event"),
+            models.Index(
+                fields=("resolved_at",),
+                condition=models.Q(resolved_at__isnull=False, forgotten_at__isnull=True),
+                name="dead_letters_remembered",
+            ),
         )
         permissions = (
             ("replay_deadletter", "Can replay dead letters"),
@@ -110,11 +122,16 @@ class DeadLetter(models.Model):
         """Return the reason, also where the app that registered it is gone."""
         return REASONS.get(self.reason, Reason(self.reason, self.reason))
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether what came was removed."""
+        return self.forgotten_at is not None
+
     def resolve(self, state: "DeadLetter.State", *, by: str, why: str) -> bool:
         """Close this dead letter; return false if it was parked again or closed since it was read."""
         fields: dict[str, Any] = {
             "state": state,
-            "resolved_at": timezone.now(),
+            "resolved_at": clock.now(),
             "resolved_by": by,
             "resolution": why,
         }

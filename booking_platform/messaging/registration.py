@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Payload
-from booking_platform.messaging import by_hand, inbox, leases
+from booking_platform.messaging import by_hand, inbox, leases, sweeps
 from booking_platform.messaging.groups import GroupTask, is_group
 from booking_platform.messaging.leases import Conclusion, Leased
 from booking_platform.messaging.rules import Consumer, Rule, register, register_sweep
@@ -98,7 +98,7 @@ def leased(
 
         @shared_task(name=f"{task_queue}.sweep")
         def sweep() -> None:
-            leases.sweep(model, attempt_one, lost)
+            sweeps.sweep(model, attempt_one, lost)
 
         attempt_one.__doc__ = attempt.__doc__
         return attempt_one

@@ -1,4 +1,4 @@
-"""How long processed events are remembered, and how they are deleted."""
+"""How long processed events and closed dead letters are remembered, and the nightly cleanup."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,9 +8,8 @@ import structlog
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.db.models import Exists, OuterRef, Q
-from django.utils import timezone
 
-from booking_platform.messaging import metrics
+from booking_platform.messaging import clock, metrics
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent, Suspect
 
 log = structlog.get_logger(__name__)
@@ -28,6 +27,52 @@ def part_of_cleanup(forget: Callable[[], object]) -> Callable[[], object]:
     return forget
 
 
+def clean_up(*, idle: bool = False) -> bool:
+    """Delete what has outlived its retention; return false if that was put off.
+
+    It is put off while ``doubt`` doubts the time. ``idle`` is a person's word that there were no
+    events. A part that fails holds up no other; what it raised is raised at the end.
+    """
+    why = doubt()
+    if why and not idle:
+        log.error(
+            f"Cleanup put off, nothing is deleted: {why}. If the platform was really idle, its next "
+            "event lets the cleanup go on, or run `python manage.py cleanup --idle`. If not, the "
+            "database's clock is wrong: correct it first"
+        )
+        return False
+    failures: list[Exception] = []
+    for forget in CLEANUP:
+        try:
+            forget()
+        except Exception as error:
+            log.exception("A part of the cleanup failed", part=getattr(forget, "__name__", "?"))
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return True
+
+
+def doubt() -> str:
+    """Return why the database's clock may be wrong; empty if events bear it out.
+
+    Where no event is younger than the retention, each of them would be forgotten at once. Both the
+    time at which an event was processed and the producer's own timestamp must be younger: a replay
+    in a time that is wrong has only the first.
+    """
+    now = clock.now()
+    cutoff = now - settings.PROCESSED_EVENTS_RETENTION
+    events = ProcessedEvent.objects.order_by("-processed_at")
+    newest = events.values_list("processed_at", flat=True).first()
+    stamped = Q(occurred_at__isnull=True) | Q(occurred_at__gte=cutoff)
+    if newest is None or events.filter(stamped, processed_at__gte=cutoff).exists():
+        return ""
+    return (
+        f"by the database's clock ({now:%Y-%m-%d %H:%M} UTC) every processed event is older than "
+        f"RETENTION_DAYS; the newest was processed on {newest:%Y-%m-%d %H:%M} UTC"
+    )
+
+
 @part_of_cleanup
 def forget_processed_events() -> int:
     """Delete processed events older than the retention; return how many.
@@ -36,7 +81,7 @@ def forget_processed_events() -> int:
     timestamp of the event, which may be ahead of the time at which it was processed. A row also
     stays as long as a dead letter can be replayed for it, since a replay is applied however old.
     """
-    now = timezone.now()
+    now = clock.now()
     cutoff = now - settings.PROCESSED_EVENTS_RETENTION - MARGIN
     replayable = DeadLetter.objects.filter(
         Q(state=DeadLetter.State.PARKED) | Q(resolved_at__gt=now - settings.REPLAY_WINDOW),
@@ -59,8 +104,26 @@ def forget_processed_events() -> int:
 @part_of_cleanup
 def forget_suspects() -> int:
     """Delete the marks of messages that never came back; return how many."""
-    old = Suspect.objects.filter(begun_at__lt=timezone.now() - settings.PROCESSED_EVENTS_RETENTION)
+    old = Suspect.objects.filter(begun_at__lt=clock.now() - settings.PROCESSED_EVENTS_RETENTION)
     return old.delete()[0]
+
+
+@part_of_cleanup
+def forget_dead_letters() -> int:
+    """Remove what came from dead letters that were closed longer ago than their retention.
+
+    What is known of each (its ids, the reason, who closed it and why) stays. Open ones are kept.
+    """
+    now = clock.now()
+    old = DeadLetter.objects.filter(
+        resolved_at__lt=now - settings.DEAD_LETTER_RETENTION, forgotten_at__isnull=True
+    ).exclude(state=DeadLetter.State.PARKED)
+    forgotten = 0
+    while pks := list(old.order_by("resolved_at").values_list("pk", flat=True)[:BATCH]):
+        # The detail may repeat a value of the body.
+        forgotten += old.filter(pk__in=pks).update(forgotten_at=now, body=b"", detail="")
+    log.info("Cleanup: what came was removed from dead letters", forgotten=forgotten)
+    return forgotten
 
 
 @register

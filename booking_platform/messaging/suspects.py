@@ -14,9 +14,8 @@ from uuid import uuid4
 from django.conf import settings
 from django.db import Error, connection, transaction
 from django.db.models import F, QuerySet
-from django.utils import timezone
 
-from booking_platform.messaging import outages
+from booking_platform.messaging import clock, outages
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import Suspect
 from booking_platform.messaging.rows import stored
@@ -49,7 +48,7 @@ class Trial:
         """Commit that the messages are begun; twice without ``withdraw`` between counts once."""
         if self._on_record:
             return self
-        now = stored(timezone.now())
+        now = stored(clock.now())
         rows = [(self._queue, each, self._holder, now) for each in self._fingerprints]
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.executemany(_BEGIN, rows)

@@ -1,16 +1,16 @@
 """The kernel's own Celery tasks, on the queue ``maintenance``."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from celery import shared_task
 from django.db import transaction
 
-from booking_platform.messaging import broker, dead_letters, outages
+from booking_platform.messaging import broker, clock, dead_letters, outages, retention
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask, is_group
-from booking_platform.messaging.retention import CLEANUP
 from booking_platform.messaging.suspects import Trial, portions
 from booking_platform.messaging.telling import safely
 
@@ -18,8 +18,7 @@ from booking_platform.messaging.telling import safely
 @shared_task(name="messaging.cleanup")
 def cleanup() -> None:
     """Delete what has outlived its retention."""
-    for forget in CLEANUP:
-        forget()
+    retention.clean_up()
 
 
 @shared_task(name="messaging.record_dead_letters", base=GroupTask)
@@ -34,12 +33,13 @@ def record_unroutable(deliveries: Any) -> None:
     _record(broker.unroutable_queue().name, dead_letters.unroutable, deliveries)
 
 
-def _record(queue: str, parked: Callable[[Delivery], Parking], deliveries: Any) -> None:
+def _record(queue: str, parked: Callable[[Delivery, datetime], Parking], deliveries: Any) -> None:
     if not is_group(deliveries):
         raise TypeError("This task takes what a worker found in its queue, and nothing by hand.")
+    now = outages.wait_out(clock.now, what="dead letters", events=len(deliveries))
     for portion in portions(queue, deliveries):
         read = partial(dead_letters.unread, queue) if portion.poison else parked
-        parkings = [read(delivery) for delivery in portion.deliveries]
+        parkings = [read(delivery, now) for delivery in portion.deliveries]
         park = partial(_park, parkings, portion.trial)
         outages.wait_out(park, what="dead letters", events=len(parkings))
         safely(dead_letters.tell, parkings)

@@ -15,7 +15,7 @@ from celery.worker import state
 from django.conf import settings
 from kombu.common import ignore_errors
 
-from booking_platform.messaging import broker
+from booking_platform.messaging import broker, farewell
 from booking_platform.messaging.celery_consumer import TaskMessages
 from booking_platform.messaging.intake import Intake
 from booking_platform.messaging.rules import CONSUMERS
@@ -42,11 +42,12 @@ class EventConsumers(bootsteps.ConsumerStep):
     def start(self, c: Any) -> None:
         task_queues = c.app.amqp.queues.consume_from
         _refuse_without_settings(task_queues)
+        _refuse_autoscale_of_a_fixed_pool(c)
         for name in sorted(set(task_queues) - set(broker.task_queues())):
             log.warning("No app takes part in a queue of that name", queue=name)
         self.intake = Intake(
             list(_sources(task_queues)),
-            places=lambda: c.pool.num_processes,
+            places=partial(_places, c),
             handle=c.create_task_handler(),
         )
         if c.hub is None:
@@ -69,6 +70,7 @@ class EventConsumers(bootsteps.ConsumerStep):
         try:
             self._loop(c, *args)
         except WorkerShutdown:
+            farewell.begin()  # remote control sends no signal
             self.stop(c)
             ignore_errors(c.connection, self._finish, c)
             raise
@@ -124,3 +126,20 @@ def _refuse_without_settings(task_queues: Collection[str]) -> None:
                     f"to {purpose}, or leave {consumer.task_queue!r} out of --queues."
                 )
                 raise WorkerShutdown(os.EX_CONFIG)
+
+
+def _places(c: Any) -> int:
+    """Return how many groups may be in the pool: with ``--autoscale`` as many as it may grow to.
+
+    Celery's autoscaler adds a process when there are more requests than processes, and only then.
+    """
+    autoscaler: Any = c.controller.autoscaler
+    places: int = max(c.pool.num_processes, autoscaler.max_concurrency if autoscaler else 0)
+    return places
+
+
+def _refuse_autoscale_of_a_fixed_pool(c: Any) -> None:
+    """End the worker if it is told to grow a pool that can't: Celery would crash when it tries."""
+    if c.controller.autoscaler and not hasattr(c.pool, "grow"):
+        log.critical("This pool can't grow: leave --autoscale out, and set --concurrency instead.")
+        raise WorkerShutdown(os.EX_CONFIG)

@@ -10,8 +10,10 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.utils.timesince import timesince
+from django.utils.timezone import localtime
 
-from booking_platform.messaging import broker, dead_letters
+from booking_platform.messaging import broker, clock, dead_letters
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS, REASONS
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, Interrupted
@@ -48,8 +50,8 @@ DISCARD = Decision(
     title="Discard {}",
     done="discarded",
     undone="not discarded",
-    explanation="Closed for good, without effect on any booking. What came is kept, and so is the "
-    "reason.",
+    explanation="Closed for good, without effect on any booking. The reason is kept; what came is "
+    "removed after DEAD_LETTER_RETENTION_DAYS.",
 )
 OVERTAKEN = "it came again meanwhile, or somebody else closed it"
 
@@ -106,6 +108,7 @@ class DeadLetterAdmin(DecisionsAdmin):
         "what_is_wrong",
         "attempts",
         "last_parked",
+        "open_for",
         "short_state",
     )
     list_filter = (
@@ -124,6 +127,7 @@ class DeadLetterAdmin(DecisionsAdmin):
             "parked_because",
             "detail",
             "advice",
+            "open_for",
             "attempts",
             "first_parked",
             "last_parked",
@@ -160,13 +164,21 @@ class DeadLetterAdmin(DecisionsAdmin):
     def short_state(self, letter: DeadLetter) -> str:
         return letter.state
 
+    @admin.display(description="open for", ordering="parked_at")
+    def open_for(self, letter: DeadLetter) -> str:
+        if letter.state != DeadLetter.State.PARKED:
+            return "-"
+        return timesince(letter.parked_at, clock.now(), depth=1)
+
     @admin.display(description="applied under this id")
     def namesakes(self, letter: DeadLetter) -> SafeString | str:
         applied = ProcessedEvent.objects.filter(event_id=letter.event_id)[:LISTED]
         return lines(link(event, f"{event} ({event.consumer})") for event in applied) or "nothing"
 
     @admin.display(description="body")
-    def body_as_text(self, letter: DeadLetter) -> SafeString:
+    def body_as_text(self, letter: DeadLetter) -> SafeString | str:
+        if letter.forgotten_at is not None:
+            return f"removed on {localtime(letter.forgotten_at):%Y-%m-%d}"
         opening, size = (
             DeadLetter.objects.filter(pk=letter.pk)
             .values_list(

@@ -17,13 +17,12 @@ from django.db.models import Case, F, Q, When
 from django.db.models.expressions import OrderBy
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
-from booking_platform.messaging import leases
+from booking_platform.messaging import clock, leases
 from booking_platform.messaging.leases import Leased
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, ReasonForm
 from booking_platform.operations.records import foreign, moment, records_of, visible
@@ -65,7 +64,7 @@ def because(row: Leased) -> str:
 
 
 def has_worker(row: Leased) -> bool:
-    return row.lease_until is not None and row.lease_until > timezone.now()
+    return row.lease_until is not None and row.lease_until > clock.now()
 
 
 def next_attempt(row: Leased, now: datetime, why: str = "") -> str:
@@ -86,7 +85,7 @@ def why_not(row: Leased) -> str:
     """Return why a decision about the row was not stored."""
     row.refresh_from_db(fields=("lease_until",))
     if has_worker(row):
-        return f"a worker has it, {next_attempt(row, timezone.now())}"
+        return f"a worker has it, {next_attempt(row, clock.now())}"
     return "it changed meanwhile: look at it again"
 
 
@@ -166,7 +165,7 @@ class DueFilter(admin.SimpleListFilter):
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Any]
     ) -> models.QuerySet[Any]:
-        now = timezone.now()
+        now = clock.now()
         match self.value():
             case "now":
                 return leases.due(queryset, now)
@@ -263,7 +262,7 @@ class LeasedAdmin(DecisionsAdmin):
             held = f"waits for a person{why}"
         elif row.settled:
             held = f"settled by {row.settled_by}"
-        step = next_attempt(row, timezone.now(), "" if held else why)
+        step = next_attempt(row, clock.now(), "" if held else why)
         if step:
             return f"{held}; {step}" if held else step
         if self.waits(row):

@@ -1,5 +1,6 @@
 """An event is called poison only where it is proved that its worker dies of it."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,10 @@ class TestTrials:
     ) -> None:
         settings.EVENT_DELIVERY_LIMIT = 3
 
-        def deadly(consumer: Any, delivery: Delivery) -> Any:
+        def deadly(consumer: Any, delivery: Delivery, now: datetime) -> Any:
             if b"deadly" in delivery.body:
                 raise Died
-            return read(consumer, delivery)
+            return read(consumer, delivery, now)
 
         monkeypatch.setattr(inbox, "read", deadly)
         events = [created(tour.pk, f"B{n}") for n in range(5)]

@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from booking_platform.messaging import broker, dead_letters
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
@@ -45,7 +46,7 @@ def a_foreign_letter() -> DeadLetter:
     """Park a message of a queue that is none of ours."""
     given_up = Delivery(b"?", died_in="another.queue", died_of="expired")
     with transaction.atomic():
-        dead_letters.park([dead_letters.from_broker(given_up)])
+        dead_letters.park([dead_letters.from_broker(given_up, timezone.now())])
     return DeadLetter.objects.latest("pk")
 
 

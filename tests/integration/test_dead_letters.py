@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from booking_platform import web_metrics
@@ -89,6 +91,54 @@ class TestCommand:
     def test_it_wants_to_know_which(self) -> None:
         with pytest.raises(CommandError, match="Say which"):
             call("replay_dead_letters")
+
+    def test_it_discards_by_reason_and_says_why(self) -> None:
+        park_unknown_tour(event_id="one")
+        inbox.process(CONSUMERS[CREATED], deliveries(b"junk"))
+        which = ("discard_dead_letters", "--reason", "unknown_tour", "--why", "a test")
+        assert "would discard" in call(*which, "--dry-run")
+        assert len(parked()) == 2
+        said = call(*which, "--yes")
+        assert said.index("will discard") < said.index("\ndiscarded")
+        assert [reason for reason, _ in parked()] == ["malformed"]
+        letter = DeadLetter.objects.get(reason="unknown_tour")
+        assert (letter.state, letter.resolution) == ("discarded", "a test")
+        assert letter.resolved_by
+
+    @pytest.mark.parametrize("why", [(), ("--why", " ")], ids=["none", "blank"])
+    def test_it_discards_nothing_without_a_reason(self, why: tuple[str, ...]) -> None:
+        letter = park_unknown_tour()
+        with pytest.raises(CommandError, match="--why"):
+            call("discard_dead_letters", "--all", "--yes", *why)
+        assert parked() == [("unknown_tour", letter.event_id)]
+
+    def test_it_asks_before_it_discards(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        letter = park_unknown_tour()
+        with pytest.raises(CommandError, match="nobody can be asked here; add --yes"):
+            call("discard_dead_letters", "--all", "--why", "a test")
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("builtins.input", lambda _prompt: "n")
+        call("discard_dead_letters", "--all", "--why", "a test")
+        assert parked() == [("unknown_tour", letter.event_id)]
+        monkeypatch.setattr("builtins.input", lambda _prompt: "y")
+        call("discard_dead_letters", "--all", "--why", "a test")
+        assert parked() == []
+
+    def test_what_is_closed_already_is_not_discarded(self) -> None:
+        letter = park_unknown_tour()
+        assert dead_letters.discard(letter, by="somebody", why="the first")
+        with pytest.raises(CommandError, match="1 could not be discarded"):
+            call("discard_dead_letters", str(letter.pk), "--why", "the second", "--yes")
+        letter.refresh_from_db()
+        assert letter.resolution == "the first"
+
+    @pytest.mark.parametrize("command", ["replay_dead_letters", "discard_dead_letters"])
+    def test_it_loads_bodies_one_by_one(self, command: str) -> None:
+        park_unknown_tour()
+        with CaptureQueriesContext(connection) as queries:
+            call(command, "--all", "--why", "a test", "--dry-run")
+        assert queries.captured_queries
+        assert not [query["sql"] for query in queries if '"body"' in query["sql"]]
 
     def test_it_names_an_id_that_is_not_there(self) -> None:
         with pytest.raises(CommandError, match="No dead letter has the id 77"):

@@ -74,6 +74,16 @@ class TestSignatures:
         assert post(event(), sign()) == 400
         assert not due()
 
+    @pytest.mark.parametrize("ahead", [600, -600])
+    def test_it_is_not_judged_by_the_clock_of_this_machine(
+        self, monkeypatch: pytest.MonkeyPatch, ahead: int
+    ) -> None:
+        RefundFactory.create(payment_id="pi_1")
+        signed, true = signature(event()), time.time
+        monkeypatch.setattr(time, "time", lambda: true() + ahead)
+        assert post(event(), signed + ",more") == 200
+        assert due()
+
     @pytest.mark.parametrize(
         "body",
         [

@@ -13,7 +13,7 @@ from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled, BookingCreated
-from booking_platform.messaging import broker, leases, registration, rules
+from booking_platform.messaging import broker, registration, rules, sweeps
 from booking_platform.messaging.leases import Conclusion
 from booking_platform.messaging.registration import consumes, leased
 from booking_platform.messaging.rules import CONSUMERS, REASONS, Applied, Consumer, Result
@@ -107,7 +107,7 @@ class TestAConsumer:
 
 class TestALeasedModel:
     def test_each_has_a_sweep_that_beat_sends(self) -> None:
-        entries = leases.beat_entries()
+        entries = sweeps.beat_entries()
         assert {"payments.sweep", "notifications.sweep"} <= set(entries)
         assert {"payments.attempt", "payments.sweep"} <= set(current_app.tasks)
 

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 from django.utils import timezone
 
+from booking_platform.messaging import clock
 from payments import reconciliation
 from payments.reconciliation import CouldNotCompare, Difference, UnderWay
 
@@ -41,8 +42,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        since = moment(options["since"], timezone.now())
         try:
+            since = moment(options["since"], clock.now())
             differences = self._compare(since, dry_run=options["dry_run"])
         except CouldNotCompare as error:
             raise _could_not_compare(str(error)) from None
@@ -79,7 +80,7 @@ class Command(BaseCommand):
         )
         times = [each.row.lease_until or each.row.next_attempt_at for each in under_way.values()]
         longest = min(filter(None, times), default=None)
-        if longest and timezone.now() - longest > LATE:
+        if longest and clock.now() - longest > LATE:
             self.stdout.write(
                 f"The longest has been due since {timezone.localtime(longest):%Y-%m-%d %H:%M}: is a "
                 "worker serving the queue payments, and beat running?"

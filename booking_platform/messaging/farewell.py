@@ -1,0 +1,56 @@
+"""A worker that is told to stop does not wait for a broker that does not answer.
+
+While RabbitMQ has an alarm (memory, disk) it reads nothing from a connection that has published, not
+even an ack or the wish to close (https://www.rabbitmq.com/docs/alarms). Celery's connections publish:
+events, and answers to remote control. py-amqp waits for each answer without end, so that a worker
+would hang for as long as the alarm lasts.
+"""
+
+import socket
+import threading
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from celery import signals
+from kombu.transport import pyamqp
+
+log = structlog.get_logger(__name__)
+
+PATIENCE = 3.0  # seconds that a connection has for an answer, once the worker is told to stop
+SLICE = 1.0  # seconds between looks whether it is
+
+_begun = threading.Event()
+
+
+class PatientConnection(pyamqp.Connection):
+    """A connection that waits for the broker as ever, until the worker is told to stop.
+
+    From then on a connection without an answer is given up: what is sent on it is on its way, and
+    what the broker has not read of it, it delivers again.
+    """
+
+    def drain_events(self, timeout: float | None = None) -> Any:
+        if timeout is not None or self.read_timeout:  # it has a patience of its own
+            return super().drain_events(timeout)
+        while not _begun.is_set():
+            with suppress(TimeoutError):
+                return super().drain_events(SLICE)
+        try:
+            return super().drain_events(PATIENCE)
+        except TimeoutError:
+            log.warning("The broker does not answer: its connection is given up")
+            with suppress(OSError):
+                self.transport.sock.shutdown(socket.SHUT_RDWR)  # others who wait on it give up, too
+            raise
+
+
+def begin(**_: Any) -> None:
+    """Wait no longer than ``PATIENCE`` for the broker, in this process, from now on."""
+    _begun.set()
+
+
+def install() -> None:
+    """Have Kombu make connections of this kind, and begin when a signal asks the worker to stop."""
+    pyamqp.Transport.Connection = PatientConnection
+    signals.worker_shutting_down.connect(begin)
