@@ -1,21 +1,18 @@
 """Structured logs: JSON lines in production, readable lines in a terminal.
 
 A line's event is a sentence; what it speaks of are its keys (``event_id``, ``booking_id``,
-``tour_id``, ``attempt``, ...). Addresses, secrets and message bodies are never logged.
+``tour_id``, ``attempt``, ...). Addresses, secrets and message bodies are never logged:
+``booking_platform.redaction`` sees to the first two, whoever writes a line.
 """
 
-import io
 import logging.config
-import re
 import sys
-from typing import Any, TextIO
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
-# What PostgreSQL adds to an error: the row that it refused, with the customer in it. Its first line
-# says all that is ours to know (https://www.postgresql.org/docs/current/protocol-error-fields.html).
-_ROW = re.compile(r"\nDETAIL: .*?(?=\n\n|\Z)", re.DOTALL)
-
+from booking_platform.redaction import redacted
 
 # One line a request or a group is the servers' own noise; theirs start at WARNING.
 _LOGGERS = {
@@ -71,33 +68,25 @@ def configure(config: dict[str, Any]) -> None:
 def _json() -> list[Any]:
     plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     return [
-        structlog.processors.ExceptionRenderer(lambda error: _without_rows(plain(error))),
-        _without_row,
+        structlog.processors.ExceptionRenderer(plain),
+        _redact,
         structlog.processors.JSONRenderer(),
     ]
 
 
 def _readable() -> list[Any]:
+    # Without local variables, which hold customers.
+    plain = structlog.dev.plain_traceback
     renderer = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=_plain_traceback
+        colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=plain
     )
-    return [_without_row, renderer]
+    return [structlog.processors.format_exc_info, _redact, renderer]
 
 
-def _without_row(_logger: Any, _method: str, event: Any) -> Any:
-    """Cut refused rows out of a line that others wrote, such as Celery's of a failed task."""
-    event["event"] = _ROW.sub("", str(event["event"]))
-    return event
-
-
-def _without_rows(exceptions: Any) -> Any:
-    for exception in exceptions:
-        exception["exc_value"] = _ROW.sub("", exception["exc_value"])
-    return exceptions
-
-
-def _plain_traceback(output: TextIO, error: Any) -> None:
-    """Write a traceback without local variables, which hold customers, and without refused rows."""
-    text = io.StringIO()
-    structlog.dev.plain_traceback(text, error)
-    output.write(_ROW.sub("", text.getvalue()))
+def _redact(_logger: Any, _method: str, event: Any) -> Any:
+    """Redact a line, whoever wrote it: nothing is added to it after this."""
+    data = event.get("data")
+    if isinstance(data, Mapping):  # Celery's, of a task that failed: its arguments are messages
+        event["data"] = {key: data[key] for key in data if key not in ("args", "kwargs")}
+    event["event"] = str(event["event"])
+    return redacted(event)
