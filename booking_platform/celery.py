@@ -4,10 +4,14 @@ import os
 from typing import Any
 
 from celery import Celery, signals
+from celery.app.amqp import AMQP
+from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.url import maybe_sanitize_url
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
+from booking_platform import servers
 from booking_platform.messaging import broker, lenient_amqp
 from booking_platform.messaging.worker import EventConsumers
 
@@ -15,7 +19,23 @@ lenient_amqp.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 
-app = Celery("booking_platform")
+# Celery looks here before it looks at its settings, which it prints (`celery report`, `inspect conf`).
+os.environ["CELERY_BROKER_URL"] = servers.broker_url()
+
+
+class DiscreetConnection(Connection):
+    """A connection that shows no password where several brokers are named: `inspect stats` does."""
+
+    def info(self) -> dict[str, Any]:
+        shown: dict[str, Any] = super().info()
+        return shown | {"alternates": [maybe_sanitize_url(url) for url in shown["alternates"]]}
+
+
+class DiscreetAmqp(AMQP):
+    Connection = DiscreetConnection
+
+
+app = Celery("booking_platform", amqp=DiscreetAmqp)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # Celery's Django fixup closes the database connection around every task unless it finds this
 # key, under exactly this name: 112 events/s against 484 with kept connections.

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from celery import current_app
-from django.conf import settings
 
+from booking_platform import servers
 from catalog.models import Reservation, Tour
 from tests.events import created
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
@@ -71,7 +71,7 @@ class TestConnections:
         platform.start()
         platform.publish(bookings(tour, 3000))
         platform.wait_for_processed(300)
-        vhost = settings.RABBITMQ_URL.rsplit("/", 1)[1] or "/"
+        vhost = servers.broker_url().rsplit("/", 1)[1] or "/"
         command = ["rabbitmqctl", "-q", "close_all_connections", "-p", vhost, "a test"]
         subprocess.run(command, check=True)
         platform.wait_for_processed(3000, seconds=120)
