@@ -36,22 +36,23 @@ def is_host(name: str) -> bool:
 
     Numbers that are no whole address are none: ``127.1`` is this machine to some and a name to others.
     """
-    try:
-        return bool(ipaddress.ip_address(name))
-    except ValueError:
-        return (
-            bool(_HOST.fullmatch(name))
-            and len(name) <= LONGEST_HOST
-            and not _NUMBERS.fullmatch(name)
-        )
+    if _address(name):
+        return True
+    fits = len(name) <= LONGEST_HOST and bool(_HOST.fullmatch(name))
+    return fits and not _NUMBERS.fullmatch(name)
 
 
 def is_local(host: str) -> bool:
     """Return whether a host is this machine for sure, so that nothing crosses a network."""
+    address = _address(host)
+    return address.is_loopback if address else host.casefold() == "localhost"
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(text)
     except ValueError:
-        return host.casefold() == "localhost"
+        return None
 
 
 def plaintext_is_meant() -> bool:
@@ -168,6 +169,22 @@ def smtp_host(default: str) -> str:
             "is SMTP_PORT."
         )
     return bare or default
+
+
+def smtp_name() -> str:
+    """Return the name that the mail server is to be told, or nothing: this machine's own then."""
+    value = env.text("SMTP_EHLO")
+    literal = re.fullmatch(r"\[(IPv6:)?([0-9A-Fa-f.:]+)\]", value)
+    address = _address(literal[2]) if literal else None
+    named = address is not None and literal is not None
+    if named and isinstance(address, ipaddress.IPv6Address) != bool(literal and literal[1]):
+        named = False
+    if value and not named and (not is_host(value) or _address(value)):
+        raise ImproperlyConfigured(
+            f"SMTP_EHLO is {value!r}: set it to this machine's name, such as web.example.com, or to its "
+            "address in brackets: [192.0.2.1] or [IPv6:2001:db8::1]."
+        )
+    return value
 
 
 def allowed_hosts(default: str) -> list[str]:

@@ -66,6 +66,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "booking_platform.operations.requests.AdminAddresses",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 TEMPLATES = [
@@ -255,6 +256,7 @@ if SMTP_USER and SMTP_SECURITY == "none" and not _this_machine:
         "SMTP_SECURITY is 'none', but SMTP_USER is set: the password would cross the network in "
         "the clear. Set it to starttls or tls."
     )
+SMTP_EHLO = servers.smtp_name()  # empty: what this machine is called
 SMTP_TIMEOUT_SECONDS = env.seconds("SMTP_TIMEOUT_SECONDS", 60.0, minimum=0.01)  # for each answer
 EMAIL_FROM = env.sender("EMAIL_FROM", "" if PRODUCTION else "noreply@example.com")
 

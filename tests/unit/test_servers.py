@@ -192,3 +192,32 @@ class TestConnectionsInTheClear:
             read_settings(**PRODUCTION | {"DJANGO_ALLOWED_HOSTS": "*"})
 
         assert read_settings(DJANGO_ALLOWED_HOSTS="*")["ALLOWED_HOSTS"] == ["*"]
+
+
+class TestOurNameForMailServers:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "mail.example.com",
+            "web-1",
+            "xn--t-9fab.example",
+            "[192.0.2.1]",
+            "[IPv6:2001:db8::1]",
+            "",
+        ],
+    )
+    def test_it_is_a_host_or_an_address_literal(
+        self, read_settings: Callable[..., dict[str, Any]], value: str
+    ) -> None:
+        assert read_settings(SMTP_EHLO=value)["SMTP_EHLO"] == value
+
+    @pytest.mark.parametrize(
+        "value",
+        ["192.0.2.1", "::1", "[2001:db8::1]", "[IPv6:192.0.2.1]", "[x]", "a b", "a..b", "é.example",
+         "a.example:25", "a\r\nMAIL FROM:<x>"],
+    )  # fmt: skip
+    def test_anything_else_is_refused(
+        self, read_settings: Callable[..., dict[str, Any]], value: str
+    ) -> None:
+        with pytest.raises(ImproperlyConfigured, match=r"^SMTP_EHLO is .* set it to this machine"):
+            read_settings(SMTP_EHLO=value)
