@@ -22,16 +22,21 @@ def text(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
 
 
-def secret(name: str, development: str = "") -> confidential.Text:
+def secret(name: str, development: str = "", *, shortest: int = 0) -> confidential.Text:
     """Return a string that no report and no traceback shows, with its default in development.
 
     Raises:
-        ImproperlyConfigured: the default, which everybody knows, is set in production.
+        ImproperlyConfigured: the default, which everybody knows, is set in production, or it has fewer
+            characters than ``shortest``.
     """
     value = text(name, "" if production() else development)
     if development and value == development and production():
         raise ImproperlyConfigured(
             f"{name} is the one of development, which everybody knows: set it to one of your own."
+        )
+    if value and len(value) < shortest:
+        raise ImproperlyConfigured(
+            f"{name} has {len(value)} characters: set it to {shortest} or more random ones."
         )
     return confidential.Text(value)
 

@@ -187,6 +187,18 @@ def smtp_name() -> str:
     return value
 
 
+def networks(name: str, default: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Return a list of networks or addresses, written with commas between."""
+    try:
+        listed = env.text(name, default).split(",")
+        return [ipaddress.ip_network(each.strip()) for each in listed if each.strip()]
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"{name} can't be read ({error}): set it to networks or addresses such as 10.0.0.0/8 or "
+            "2001:db8::1, with commas between."
+        ) from None
+
+
 def allowed_hosts(default: str) -> list[str]:
     """Return the host names under which the admin may be asked for.
 

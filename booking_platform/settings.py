@@ -48,6 +48,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django_prometheus",
+    "axes",
     "booking_platform.messaging",
     "booking_platform.operations",
     "catalog",
@@ -57,6 +58,7 @@ INSTALLED_APPS = [
 if not PRODUCTION:
     INSTALLED_APPS.append("booking_platform.development")
 MIDDLEWARE = [
+    "booking_platform.operations.scraping.Metrics",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -67,6 +69,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "booking_platform.operations.requests.AdminAddresses",
+    "axes.middleware.AxesMiddleware",  # last: it replaces the answer to a login
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 TEMPLATES = [
@@ -91,10 +94,26 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+# A name is locked for an address, and not for others: nobody can lock out a colleague from afar.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # who goes on trying does not prolong it
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "booking_platform.operations.clients.address"
+AXES_LOCKOUT_CALLABLE = "booking_platform.operations.logins.locked_out"
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = AXES_VERBOSE = False
+PROXY_COUNT = env.integer("PROXY_COUNT", 0, maximum=10)  # of ours that requests go through
+METRICS_TOKEN = env.secret("METRICS_TOKEN", shortest=16)
+METRICS_ALLOWED = servers.networks("METRICS_ALLOWED", "127.0.0.0/8,::1")
 if PRODUCTION:
     SECURE_SSL_REDIRECT = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # scraped inside the network, without TLS
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True

@@ -4,6 +4,7 @@ import socket
 from typing import Any
 
 import pytest
+from django.core.mail.utils import DNS_NAME
 
 from booking_platform.development.mail_server import DATA, EHLO, HELO, MAIL, RCPT, MailServer
 from notifications import smtp
@@ -83,12 +84,12 @@ class TestOurName:
     def test_it_is_the_machines_whole_name_or_its_address(
         self, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch, machine: str, told: str
     ) -> None:
-        monkeypatch.setattr(smtp.DNS_NAME, "_fqdn", machine, raising=False)
+        monkeypatch.setattr(DNS_NAME, "_fqdn", machine, raising=False)
         cancel()
         assert mail_server.names == [told]
         assert only().state == "sent"
 
     def test_an_address_of_ipv6_is_named_as_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(smtp.DNS_NAME, "_fqdn", "web-1", raising=False)
+        monkeypatch.setattr(DNS_NAME, "_fqdn", "web-1", raising=False)
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
             assert smtp.own_name(server) == "[IPv6:::1]"
