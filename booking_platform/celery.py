@@ -11,7 +11,7 @@ from kombu.utils.url import maybe_sanitize_url
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
-from booking_platform import servers
+from booking_platform import redaction, servers
 from booking_platform.messaging import broker, lenient_amqp
 from booking_platform.messaging.worker import EventConsumers
 
@@ -51,6 +51,12 @@ def _derive_beat(**_: Any) -> None:
     from booking_platform.messaging import leases
 
     app.conf.beat_schedule = app.conf.beat_schedule | leases.beat_entries()
+
+
+@signals.celeryd_init.connect
+def _know_our_name(sender: str, **_: Any) -> None:
+    """Keep the name of this worker in its log lines, where it looks like an address."""
+    redaction.remember_node(sender)
 
 
 @signals.setup_logging.connect

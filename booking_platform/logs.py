@@ -18,6 +18,8 @@ from booking_platform.redaction import redacted
 _LOGGERS = {
     "celery.worker.strategy": {"level": "WARNING"},
     "celery.app.trace": {"level": "WARNING"},
+    # Those of `runserver` have a handler of their own in Django's defaults, past the redaction.
+    "django.server": {"handlers": [], "propagate": True},
     # At DEBUG these write down what is sent, and customers with it.
     "celery.pool": {"level": "INFO"},
     "stripe": {"level": "WARNING"},
@@ -88,5 +90,7 @@ def _redact(_logger: Any, _method: str, event: Any) -> Any:
     data = event.get("data")
     if isinstance(data, Mapping):  # Celery's, of a task that failed: its arguments are messages
         event["data"] = {key: data[key] for key in data if key not in ("args", "kwargs")}
+    if event.get("logger") == "django.server":
+        event = {key: event[key] for key in event if key not in ("request", "server_time")}
     event["event"] = str(event["event"])
     return redacted(event)

@@ -27,6 +27,7 @@ _LONGEST_LOCAL = 1000  # characters; longer ones are cut there
 
 # Celery's node names look like addresses: `celery@host`, and whatever is on this machine.
 _NODE, _HERE = "celery", socket.gethostname().casefold()
+_nodes: set[str] = set()  # other names of this process
 
 # What PostgreSQL adds to an error: the row that it refused, with the customer in it. Its first line says
 # all that is ours to know (https://www.postgresql.org/docs/current/protocol-error-fields.html). In a
@@ -102,7 +103,13 @@ def _begin(text: str, at: int, least: int) -> int:
 
 
 def _is_node(local: str, domain: str) -> bool:
-    return local.casefold() == _NODE or domain.casefold() == _HERE
+    own = f"{local}@{domain}" in _nodes
+    return own or local.casefold() == _NODE or domain.casefold() == _HERE
+
+
+def remember_node(name: str) -> None:
+    """Add a name of this process, such as ``w1@tours``, to what is no address."""
+    _nodes.add(name)
 
 
 def _key(name: object) -> object:

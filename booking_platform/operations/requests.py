@@ -53,7 +53,7 @@ def _is_admin(request: HttpRequest) -> bool:
 def _problem(request: HttpRequest) -> str:
     """Return what is wrong with a request; empty if it may be answered."""
     named = [text for name, values in request.GET.lists() for text in (name, *values)]
-    if any("\0" in text for text in (request.path_info, *named)):
+    if any("\0" in text for text in (request.path_info, *named, *request.COOKIES.values())):
         return "it holds a NUL character"
     if any(len(text) > LONGEST for text in (*request.path_info.split("/"), *named)):
         return f"a value in it has more than {LONGEST:,} characters"

@@ -165,6 +165,14 @@ class TestSharedPages:
         ]
         assert not failed
 
+    @pytest.mark.parametrize(
+        "key", [r'"\000abcdefgh"', r'"abcdefgh\000"', "a" * 5_000, r'"\377\376"']
+    )
+    def test_a_session_may_have_any_key(self, client: Client, key: str) -> None:
+        client.cookies.clear()
+        for place in ("/admin/", "/admin/login/"):
+            assert answers(partial(client.get, place, HTTP_COOKIE=f"sessionid={key}"))
+
     def test_a_login_answers_anything(self, client: Client) -> None:
         client.logout()
         failed = []

@@ -1,11 +1,15 @@
 import io
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 import time
 from typing import Any
 
 import pytest
+from celery import signals
 from django.test import RequestFactory
 from structlog.stdlib import ProcessorFormatter
 
@@ -141,6 +145,10 @@ class TestAddresses:
     def test_what_is_none_stays(self, text: str) -> None:
         assert redacted_text(text) == text
 
+    def test_a_name_of_this_worker_stays(self) -> None:
+        signals.celeryd_init.send("w1@tours")
+        assert redacted_text("w1@tours ready, w2@tours not") == f"w1@tours ready, {ADDRESS} not"
+
     def test_none_is_in_any_part_of_a_line(self, written: Any) -> None:
         logger, lines = written
         request = RequestFactory().get("/admin/", {"q": "anna@example.com"})
@@ -162,6 +170,26 @@ class TestAddresses:
         assert said.count(ADDRESS) >= 6
         assert "anna" not in said
         assert "has no mailbox" in said
+
+    def test_every_logger_of_django_and_celery_is_redacted(self) -> None:
+        """In a process of its own: pytest has handlers, too."""
+        script = (
+            "import django, logging; django.setup(); import booking_platform.celery\n"
+            "names = [*logging.root.manager.loggerDict, 'new.one']\n"
+            "for name in names:\n"
+            "    for level in (logging.INFO, logging.ERROR):\n"
+            "        logging.getLogger(name).log(level, 'GET /?q=%s', 'anna%40example.com')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "booking_platform.settings"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr.count(ADDRESS) > 20
+        assert "[django.server]" in done.stderr
+        assert "anna" not in done.stdout + done.stderr
 
     def test_secrets_are_redacted_too(self, written: Any) -> None:
         logger, lines = written
