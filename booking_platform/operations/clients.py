@@ -7,31 +7,42 @@ from django.http import HttpRequest
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# What proxies add to a request. Without a word about proxies it was none of ours, or a client's lie.
-FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
+# What proxies add to a request. Where a client has written it itself, it loses by that.
+FORWARDED = (
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_FORWARDED",
+    "HTTP_X_REAL_IP",
+    "HTTP_VIA",
+)
 
 
 def address(request: HttpRequest) -> str | None:
-    """Return the address that failed logins are counted by; None where there is none.
-
-    Each proxy appends whom it has heard from to ``X-Forwarded-For``. What stands before the entries of
-    our own proxies a client may have written itself: only the last ``PROXY_COUNT`` are believed.
-    """
-    hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
-    count = settings.PROXY_COUNT
-    named = hops[-count] if 0 < count <= len(hops) else ""
-    found = _read(named) or _read(request.META.get("REMOTE_ADDR", ""))
+    """Return the address that failed logins are counted by; None where there is none."""
+    found = _forwarded(request) or _read(request.META.get("REMOTE_ADDR", ""))
     return str(found) if found else None
 
 
 def known_address(request: HttpRequest) -> Address | None:
-    """Return the address of a client, if it is known for sure: rights may rest on it.
+    """Return the address at the other end of the connection, if that is the client: rights may rest on it.
 
-    Behind a proxy that no setting speaks of, every client would have that proxy's address.
+    What has come through a proxy, or says so, has none: anybody can write such a header.
     """
-    if not settings.PROXY_COUNT and any(request.META.get(name) for name in FORWARDED):
+    if any(request.META.get(name) for name in FORWARDED):
         return None
-    return _read(address(request) or "")
+    return _read(request.META.get("REMOTE_ADDR", ""))
+
+
+def _forwarded(request: HttpRequest) -> Address | None:
+    """Return the address that the outermost of our proxies has heard from.
+
+    Each proxy appends that to ``X-Forwarded-For``. What stands before the entries of our own proxies a
+    client may have written itself: only the last ``PROXY_COUNT`` are believed.
+    """
+    hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    count = settings.PROXY_COUNT
+    return _read(hops[-count].strip()) if 0 < count <= len(hops) else None
 
 
 def _read(text: str) -> Address | None:

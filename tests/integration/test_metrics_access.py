@@ -34,14 +34,23 @@ class TestWithoutASetting:
         assert "python_info" not in answer.content.decode()
 
     @pytest.mark.parametrize(
-        "header", ["HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA"]
+        "header",
+        [
+            "HTTP_X_FORWARDED_FOR",
+            "HTTP_X_FORWARDED_PROTO",
+            "HTTP_X_FORWARDED_HOST",
+            "HTTP_FORWARDED",
+            "HTTP_X_REAL_IP",
+            "HTTP_VIA",
+        ],
     )
     def test_a_proxy_on_this_machine_opens_them_to_nobody(self, header: str) -> None:
         assert status(REMOTE_ADDR="127.0.0.1", **{header: "127.0.0.1"}) == 403
 
-    def test_behind_a_proxy_it_is_the_client_who_counts(self, settings: Any) -> None:
+    def test_nobody_writes_an_address_of_this_machine(self, settings: Any) -> None:
         settings.PROXY_COUNT = 1
         assert status(REMOTE_ADDR="127.0.0.1", HTTP_X_FORWARDED_FOR="127.0.0.1, 192.0.2.1") == 403
+        assert status(REMOTE_ADDR="192.0.2.1", HTTP_X_FORWARDED_FOR="127.0.0.1") == 403
         assert status(REMOTE_ADDR="127.0.0.1") == 200  # past the proxy
 
 
