@@ -19,6 +19,8 @@ from booking_platform import environment as env
 EMBEDDED_BROKER = "embedded://localhost"
 
 LONGEST_HOST = 253  # characters (RFC 1035, 2.3.4)
+# Celery's own variables for connections that only read or only write: nothing here would have checked them.
+PAST_US = ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 ENCRYPTED = ("require", "verify-ca", "verify-full")  # modes of libpq that never fall back
 
 # What no URL of ours holds: parsers disagree about it, so that what was checked is not what is called.
@@ -68,6 +70,11 @@ def broker_url() -> str:
             would cross a network in the clear.
     """
     production = env.production()
+    for name in PAST_US:
+        if env.text(name):
+            raise ImproperlyConfigured(
+                f"{name} is set, but the broker is named by RABBITMQ_URL alone: set that instead."
+            )
     value = (
         env.required("RABBITMQ_URL", "set it to amqps://user:password@host:5671/vhost")
         if production

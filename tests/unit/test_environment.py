@@ -230,6 +230,8 @@ class TestDevelopment:
             ("RETRY_BASE_SECONDS", "-1"),
             ("SWEEP_SECONDS", "0"),
             ("PLAINTEXT_NETWORK", "yes"),
+            ("CELERY_BROKER_READ_URL", "amqp://user:hidden-word@elsewhere/"),
+            ("CELERY_BROKER_WRITE_URL", "amqp://user:hidden-word@elsewhere/"),
             ("PROXY_COUNT", "-1"),
             ("PROXY_COUNT", "10.0.0.1"),
             ("METRICS_ALLOWED", "prometheus"),
