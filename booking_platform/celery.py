@@ -4,12 +4,15 @@ import os
 from typing import Any
 
 from celery import Celery, signals
+from celery.app.amqp import AMQP
 from celery.utils import nodenames
+from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.url import maybe_sanitize_url
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
-from booking_platform import standard_streams
+from booking_platform import redaction, servers, standard_streams
 from booking_platform.messaging import broker, farewell, lenient_amqp, metric_files
 from booking_platform.messaging.worker import EventConsumers
 
@@ -18,6 +21,22 @@ metric_files.install()
 farewell.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
+
+# Celery looks here before it looks at its settings, which it prints (`celery report`, `inspect conf`). What
+# `celery -b` has left here is replaced: RABBITMQ_URL alone names the broker, since that is checked.
+os.environ["CELERY_BROKER_URL"] = servers.broker_url()
+
+
+class DiscreetConnection(Connection):
+    """A connection that shows no password where several brokers are named: `inspect stats` does."""
+
+    def info(self) -> dict[str, Any]:
+        shown: dict[str, Any] = super().info()
+        return shown | {"alternates": [maybe_sanitize_url(url) for url in shown["alternates"]]}
+
+
+class DiscreetAmqp(AMQP):
+    Connection = DiscreetConnection
 
 
 class Application(Celery):
@@ -30,7 +49,9 @@ class Application(Celery):
 
 
 app = Application(
-    "booking_platform", control="booking_platform.messaging.celery_consumer:PlatformControl"
+    "booking_platform",
+    amqp=DiscreetAmqp,
+    control="booking_platform.messaging.celery_consumer:PlatformControl",
 )
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # Celery's Django fixup closes the database connection around every task unless it finds this
@@ -47,10 +68,13 @@ signals.celeryd_init.connect(standard_streams.install)
 
 
 @signals.celeryd_init.connect
-def _name_worker(sender: str, instance: Any, **_: Any) -> None:
+def _name_worker(sender: str, instance: Any = None, **_: Any) -> None:
     """Give a worker without ``-n`` a name that a second one on this host does not have."""
-    if sender == nodenames.default_nodename(None):
-        instance.hostname = f"{nodenames.NODENAME_DEFAULT}-{os.getpid()}@{sender.partition('@')[2]}"
+    name = sender
+    if instance is not None and sender == nodenames.default_nodename(None):
+        name = f"{nodenames.NODENAME_DEFAULT}-{os.getpid()}@{sender.partition('@')[2]}"
+        instance.hostname = name
+    redaction.remember_node(name)  # in log lines it looks like an address
 
 
 @signals.import_modules.connect(sender=app)

@@ -14,12 +14,53 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 from email_validator import EmailNotValidError, validate_email
 
+from booking_platform import confidential
+
 PROBE_BYTES = 64 * 1024  # written to a folder to see that its disk has room
+# Of Django's check security.W009, which only warns, and only where somebody asks for it.
+SHORTEST_KEY, FEWEST_CHARACTERS, GENERATED = 50, 5, "django-insecure-"
 
 
 def text(name: str, default: str = "") -> str:
     """Return a string; a variable set to nothing counts as not set."""
     return os.environ.get(name, "").strip() or default
+
+
+def secret(name: str, development: str = "", *, shortest: int = 0) -> confidential.Text:
+    """Return a string that no report and no traceback shows, with its default in development.
+
+    Raises:
+        ImproperlyConfigured: the default, which everybody knows, is set in production, or it has fewer
+            characters than ``shortest``.
+    """
+    value = text(name, "" if production() else development)
+    if development and value == development and production():
+        raise ImproperlyConfigured(
+            f"{name} is the one of development, which everybody knows: set it to one of your own."
+        )
+    if value and len(value) < shortest:
+        raise ImproperlyConfigured(
+            f"{name} has {len(value)} characters: set it to {shortest} or more random ones."
+        )
+    return confidential.Text(value)
+
+
+def signing_key(name: str, default: str) -> confidential.Text:
+    """Return the key that signs sessions. In production nobody can guess it.
+
+    Raises:
+        ImproperlyConfigured: it is missing, or so short or simple that it can be guessed.
+    """
+    if not production():
+        return secret(name, default)
+    key = required(name, "set it to a long random text that signs the sessions")
+    unguessable = len(key) >= SHORTEST_KEY and len(set(key)) >= FEWEST_CHARACTERS
+    if not unguessable or key.startswith(GENERATED):
+        raise ImproperlyConfigured(
+            f"{name} can be guessed: set it to {SHORTEST_KEY} or more random characters, as `python -c "
+            "'import secrets; print(secrets.token_urlsafe(60))'` prints them."
+        )
+    return confidential.Text(key)
 
 
 def production() -> bool:

@@ -1,33 +1,32 @@
 """Structured logs: JSON lines in production, readable lines in a terminal.
 
 A line's event is a sentence; what it speaks of are its keys (``event_id``, ``booking_id``,
-``tour_id``, ``attempt``, ...). Addresses, secrets and message bodies are never logged.
+``tour_id``, ``attempt``, ...). Addresses, secrets and message bodies are never logged:
+``booking_platform.redaction`` sees to the first two, whoever writes a line.
 
 A log line raises no error, whatever it is about and whatever has become of standard error: it stands
 between a payment and its record. Only the worker's time limit, which may end any statement, gets out.
 """
 
-import io
 import json
 import logging.config
 import os
-import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
-# What PostgreSQL adds to an error: the row that it refused, with the customer in it. Its first line
-# says all that is ours to know (https://www.postgresql.org/docs/current/protocol-error-fields.html).
-_ROW = re.compile(r"\nDETAIL: .*?(?=\n\n|\Z)", re.DOTALL)
-
+from booking_platform.redaction import redacted, redacted_text
 
 # One line a request or a group is the servers' own noise; theirs start at WARNING.
 _LOGGERS = {
     "celery.worker.strategy": {"level": "WARNING"},
     "celery.app.trace": {"level": "WARNING"},
+    # Those of `runserver` have a handler of their own in Django's defaults, past the redaction.
+    "django.server": {"handlers": [], "propagate": True},
     # At DEBUG these write down what is sent, and customers with it.
     "celery.pool": {"level": "INFO"},
     "stripe": {"level": "WARNING"},
@@ -155,17 +154,19 @@ def configure(config: dict[str, Any]) -> None:
 def _json() -> list[Any]:
     plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     return [
-        structlog.processors.ExceptionRenderer(lambda error: _without_rows(plain(error))),
-        _without_row,
+        structlog.processors.ExceptionRenderer(plain),
+        _redact,
         structlog.processors.JSONRenderer(),
     ]
 
 
 def _readable() -> list[Any]:
+    # Without local variables, which hold customers.
+    plain = structlog.dev.plain_traceback
     renderer = structlog.dev.ConsoleRenderer(
-        colors=_is_terminal(), pad_event_to=0, exception_formatter=_plain_traceback
+        colors=_is_terminal(), pad_event_to=0, exception_formatter=plain
     )
-    return [_without_row, renderer]
+    return [structlog.processors.format_exc_info, _redact, renderer]
 
 
 def _of_its_own(stream: TextIO | None) -> TextIO | None:
@@ -196,7 +197,7 @@ def _bare_line(record: logging.LogRecord, error: Exception) -> str:
     """Return what can be said of a line that can't be formatted: its values, or an error, raise."""
     event: Any = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
     said = {
-        "event": _ROW.sub("", event) if type(event) is str else "(not a text)",
+        "event": redacted_text(event) if type(event) is str else "(not a text)",
         "level": record.levelname.lower(),
         "logger": record.name,
         "not_formatted": type(error).__name__,
@@ -213,20 +214,12 @@ def _say_to_standard_error(error: Exception) -> None:
             handler.handle(record)
 
 
-def _without_row(_logger: Any, _method: str, event: Any) -> Any:
-    """Cut refused rows out of a line that others wrote, such as Celery's of a failed task."""
-    event["event"] = _ROW.sub("", str(event["event"]))
-    return event
-
-
-def _without_rows(exceptions: Any) -> Any:
-    for exception in exceptions:
-        exception["exc_value"] = _ROW.sub("", exception["exc_value"])
-    return exceptions
-
-
-def _plain_traceback(output: TextIO, error: Any) -> None:
-    """Write a traceback without local variables, which hold customers, and without refused rows."""
-    text = io.StringIO()
-    structlog.dev.plain_traceback(text, error)
-    output.write(_ROW.sub("", text.getvalue()))
+def _redact(_logger: Any, _method: str, event: Any) -> Any:
+    """Redact a line, whoever wrote it: nothing is added to it after this."""
+    data = event.get("data")
+    if isinstance(data, Mapping):  # Celery's, of a task that failed: its arguments are messages
+        event["data"] = {key: data[key] for key in data if key not in ("args", "kwargs")}
+    if event.get("logger") == "django.server":
+        event = {key: event[key] for key in event if key not in ("request", "server_time")}
+    event["event"] = str(event["event"])
+    return redacted(event)

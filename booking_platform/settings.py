@@ -4,7 +4,7 @@ In development each part falls back on its own to the embedded one (SQLite, a br
 files under ``var/``). In production nothing falls back: what is missing is an error at start.
 """
 
-import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
@@ -12,11 +12,13 @@ from zoneinfo import available_timezones
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
-from booking_platform import databases
+from booking_platform import confidential, databases, servers
 from booking_platform import environment as env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PRODUCTION = env.production()
+
+PLAINTEXT_NETWORK = servers.plaintext_is_meant()
 
 # Where the embedded database and broker, the metrics' shared files and beat's schedule live.
 VAR_DIR = Path(env.text("VAR_DIR", str(BASE_DIR / "var"))).absolute()
@@ -30,17 +32,9 @@ METRICS_DIR = Path(env.text("PROMETHEUS_MULTIPROC_DIR", str(VAR_DIR / "metrics")
 # Off in development too: the debug mode keeps the text of every SQL statement, which a worker
 # that applies thousands of events a second can't afford.
 DEBUG = False
-SECRET_KEY = (
-    env.required("DJANGO_SECRET_KEY", "set it to a long random text that signs the sessions")
-    if PRODUCTION
-    else env.text("DJANGO_SECRET_KEY", "insecure-development-key")
-)
-_hosts = (
-    env.required("DJANGO_ALLOWED_HOSTS", "set it to the admin's host names, with commas between")
-    if PRODUCTION
-    else env.text("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-)
-ALLOWED_HOSTS = [host.strip() for host in _hosts.split(",") if host.strip()]
+SECRET_KEY = env.signing_key("DJANGO_SECRET_KEY", "insecure-development-key")
+ALLOWED_HOSTS = servers.allowed_hosts("localhost,127.0.0.1,[::1]")
+DEFAULT_EXCEPTION_REPORTER = "booking_platform.error_reports.Reporter"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -51,6 +45,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django_prometheus",
+    "axes",
     "booking_platform.messaging",
     "booking_platform.operations",
     "catalog",
@@ -60,6 +55,7 @@ INSTALLED_APPS = [
 if not PRODUCTION:
     INSTALLED_APPS.append("booking_platform.development")
 MIDDLEWARE = [
+    "booking_platform.operations.scraping.Metrics",
     "booking_platform.web_metrics.Before",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -69,6 +65,8 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "booking_platform.operations.requests.AdminAddresses",
+    "axes.middleware.AxesMiddleware",  # last: it replaces the answer to a login
     "booking_platform.web_metrics.After",
 ]
 TEMPLATES = [
@@ -93,10 +91,26 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+# A name is locked for an address, and not for others: nobody can lock out a colleague from afar.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # who goes on trying does not prolong it
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "booking_platform.operations.clients.address"
+AXES_LOCKOUT_CALLABLE = "booking_platform.operations.logins.locked_out"
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = AXES_VERBOSE = False
+PROXY_COUNT = env.integer("PROXY_COUNT", 0, maximum=10)  # of ours that requests go through
+METRICS_TOKEN = env.secret("METRICS_TOKEN", shortest=16)
+METRICS_ALLOWED = servers.networks("METRICS_ALLOWED", "127.0.0.0/8,::1")
 if PRODUCTION:
     SECURE_SSL_REDIRECT = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # scraped inside the network, without TLS
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
@@ -119,29 +133,19 @@ DATABASE_URL = (
     else env.text("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
 )
 DATABASES = {"default": databases.from_url(DATABASE_URL)}
+servers.check_database(DATABASES["default"])
+confidential.hide(DATABASES)
+confidential.remember_url(DATABASE_URL)
+del DATABASE_URL  # with its password: no setting that is printed may hold it
 
 # --- Broker and Celery -----------------------------------------------------------------------
 
-EMBEDDED_BROKER = (
-    "embedded://localhost"  # files under VAR_DIR: booking_platform.development.embedded_broker
-)
-RABBITMQ_URL = (
-    env.required("RABBITMQ_URL", "set it to amqp://user:password@host:5672/vhost")
-    if PRODUCTION
-    else env.text("RABBITMQ_URL", EMBEDDED_BROKER)
-)
-# One node of a cluster after the other, with semicolons between them.
-_amqp = all(url.startswith(("amqp://", "amqps://")) for url in RABBITMQ_URL.split(";"))
-if not _amqp and (PRODUCTION or RABBITMQ_URL != EMBEDDED_BROKER):
-    raise ImproperlyConfigured(
-        "RABBITMQ_URL must begin with amqp:// or amqps://, as in amqp://user:password@host:5672/."
-    )
-
-CELERY_BROKER_URL = RABBITMQ_URL
+# Not the URL, which has a password in it: booking_platform.celery asks for that itself.
+EMBEDDED = servers.broker_url() == servers.EMBEDDED_BROKER
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker may be away for as long as it takes
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ closes the channel of a group that waits 30'
-if RABBITMQ_URL == EMBEDDED_BROKER:
+if EMBEDDED:
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(VAR_DIR / "broker" / "messages"),
         "data_folder_out": str(VAR_DIR / "broker" / "messages"),
@@ -197,19 +201,13 @@ SWEEP_SECONDS = env.seconds("SWEEP_SECONDS", 60.0, minimum=0.1)
 # worker takes up refunds without one.
 _SANDBOX_KEY = "sk_test_sandbox"
 STRIPE_SANDBOX_PORT = 12111
-STRIPE_SECRET_KEY = env.text("STRIPE_SECRET_KEY", "" if PRODUCTION else _SANDBOX_KEY)
-STRIPE_API_BASE = env.text(
-    "STRIPE_API_BASE",
+STRIPE_SECRET_KEY = env.secret("STRIPE_SECRET_KEY", _SANDBOX_KEY)
+STRIPE_API_BASE = servers.stripe_base(
     f"http://127.0.0.1:{STRIPE_SANDBOX_PORT}"
     if STRIPE_SECRET_KEY == _SANDBOX_KEY
-    else "https://api.stripe.com",
-).rstrip("/")
-if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)", STRIPE_API_BASE):
-    raise ImproperlyConfigured(
-        f"STRIPE_API_BASE is {STRIPE_API_BASE!r}: it must begin with https://, or name this machine "
-        "(http://127.0.0.1:12111), since the secret key is sent there."
-    )
-STRIPE_WEBHOOK_SECRET = env.text("STRIPE_WEBHOOK_SECRET", "" if PRODUCTION else "whsec_sandbox")
+    else "https://api.stripe.com"
+)
+STRIPE_WEBHOOK_SECRET = env.secret("STRIPE_WEBHOOK_SECRET", "whsec_sandbox")
 
 # --- E-mail ----------------------------------------------------------------------------------
 
@@ -217,22 +215,15 @@ STRIPE_WEBHOOK_SECRET = env.text("STRIPE_WEBHOOK_SECRET", "" if PRODUCTION else 
 # mails without one.
 MAIL_FILES = "files:"  # no host can have that name
 MAIL_DIR = VAR_DIR / "mail"
-SMTP_HOST = env.text("SMTP_HOST")
-if not re.fullmatch(r"[A-Za-z0-9_.-]*|\[?[0-9A-Fa-f:]+\]?", SMTP_HOST):
-    _shown = "no host name" if "@" in SMTP_HOST else repr(SMTP_HOST)  # it may hold a password
-    raise ImproperlyConfigured(
-        f"SMTP_HOST is {_shown}: set it to a host name alone, such as smtp.example.com; the port "
-        "is SMTP_PORT."
-    )
-SMTP_HOST = SMTP_HOST.strip("[]") or ("" if PRODUCTION else MAIL_FILES)
-_this_machine = SMTP_HOST in ("localhost", "127.0.0.1", "::1")
+SMTP_HOST = servers.smtp_host("" if PRODUCTION else MAIL_FILES)
+_this_machine = servers.is_local(SMTP_HOST)
 SMTP_SECURITY = env.choice(
     "SMTP_SECURITY", ("none", "starttls", "tls"), "none" if _this_machine else "starttls"
 )
 _ports = {"none": 25, "starttls": 587, "tls": 465}
 SMTP_PORT = env.integer("SMTP_PORT", _ports[SMTP_SECURITY], minimum=1, maximum=65_535)
 SMTP_USER = env.text("SMTP_USER")
-SMTP_PASS = env.text("SMTP_PASS")
+SMTP_PASS = env.secret("SMTP_PASS")
 if bool(SMTP_USER) != bool(SMTP_PASS):
     missing, given = ("SMTP_PASS", "SMTP_USER") if SMTP_USER else ("SMTP_USER", "SMTP_PASS")
     raise ImproperlyConfigured(f"{missing} is not set, but {given} is: set both, or neither.")
@@ -243,6 +234,7 @@ if SMTP_USER and SMTP_SECURITY == "none" and not _this_machine:
         "SMTP_SECURITY is 'none', but SMTP_USER is set: the password would cross the network in "
         "the clear. Set it to starttls or tls."
     )
+SMTP_EHLO = servers.smtp_name()  # empty: what this machine is called
 SMTP_TIMEOUT_SECONDS = env.seconds("SMTP_TIMEOUT_SECONDS", 60.0, minimum=0.01)  # for each answer
 EMAIL_FROM = env.sender("EMAIL_FROM", "" if PRODUCTION else "noreply@example.com")
 

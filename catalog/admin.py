@@ -19,6 +19,8 @@ from booking_platform.operations.records import (
     LISTED,
     ColumnFilter,
     RecordsOfFact,
+    exact,
+    identifier,
     lines,
     link,
     list_link,
@@ -234,14 +236,16 @@ class ReservationAdmin(RecordsOfFact):
         "tour__name",
     )
     search_help_text = "The beginning of a booking id, a whole event id, or a part of a tour's name"
+    created_by = identifier("created_event_id", "created event id")
+    cancelled_by = identifier("cancelled_event_id", "cancelled event id")
     fields = (
-        "booking_id",
+        "booking",
         "tour",
         "seats",
         "state",
         "seats_cancelled",
-        "created_event_id",
-        "cancelled_event_id",
+        "created_by",
+        "cancelled_by",
         "created",
         "updated",
         "events",
@@ -249,7 +253,7 @@ class ReservationAdmin(RecordsOfFact):
 
     @admin.display(description="booking id", ordering="booking_id")
     def booking(self, reservation: Reservation) -> str:
-        return reservation.booking_id
+        return exact(reservation.booking_id)
 
     @admin.display(description="processed events")
     def events(self, reservation: Reservation) -> SafeString:
@@ -258,7 +262,7 @@ class ReservationAdmin(RecordsOfFact):
         days = settings.PROCESSED_EVENTS_RETENTION.days
         return lines(
             [
-                *(link(event, f"{event} ({event.consumer})") for event in events[:LISTED]),
+                *(link(event, exact(f"{event} ({event.consumer})")) for event in events[:LISTED]),
                 list_link(ProcessedEvent, "all its events", aggregate_id=booking),
                 f"Events are remembered for {days} days.",
             ]

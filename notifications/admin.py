@@ -22,7 +22,7 @@ from booking_platform.operations.leased import (
     standing,
     why_not,
 )
-from booking_platform.operations.records import BOOKING_RECORDS, foreign, moment, visible
+from booking_platform.operations.records import BOOKING_RECORDS, exact, foreign, moment, visible
 from notifications.models import CancellationEmail
 
 Emails = models.QuerySet[CancellationEmail]
@@ -148,7 +148,7 @@ class CancellationEmailAdmin(LeasedAdmin):
 
     def described(self, record: Any, how: Decision) -> dict[str, object]:
         return {
-            "Booking": visible(record.booking_id),
+            "Booking": exact(record.booking_id),
             "To": visible(record.recipient) or "forgotten",
             "State": record.get_state_display(),
             "What is next": visible(self.what_is_next(record)),

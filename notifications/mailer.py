@@ -78,7 +78,8 @@ def send(mail: CancellationEmail, about_to_send: Callable[[], None]) -> Answer:
         smtp.deliver(message, about_to_send, within=_seconds_left(mail))
     except Undelivered as problem:
         said = _without_addresses(problem.text, mail)
-        return Answer(verdict(problem.step, problem.code), problem.step, problem.code, said)
+        proved = verdict(problem.step, problem.code, said)
+        return Answer(proved, problem.step, problem.code, said)
     return Answer(Verdict.SENT, MESSAGE)
 
 

@@ -7,6 +7,7 @@ itself that may have been sent, as a customer told twice is worse than one told 
 ``EMAIL_UNCERTAIN`` set to ``resend`` it is, once.
 """
 
+import re
 from datetime import datetime
 from email.utils import parseaddr
 from hashlib import sha256
@@ -26,7 +27,12 @@ from notifications.models import CancellationEmail
 
 State = CancellationEmail.State
 
-ABOUT_ACCESS = (530, 534, 535, 538)  # they ask for authentication or encryption (RFC 4954, 6)
+# Answers about who we are and how we speak, and not about the mail: 530, 534, 535 and 538 ask for
+# authentication or encryption (RFC 4954, 6), 502, 503 and 504 are about commands (RFC 5321, 4.2.3), 521
+# takes no mail at all (RFC 7504). Servers may put them off until MAIL or RCPT, as Postfix does with what
+# it thinks of the client and of its name (smtpd_delay_reject), for which it has 501, 550 and 554 too.
+ABOUT_CONNECTION = (502, 503, 504, 521, 530, 534, 535, 538)
+SAYS_SO = re.compile(r"\b(?:EHLO|HELO|client host)\b|\b5\.7\.25\b", re.IGNORECASE)  # 25: RFC 7372
 
 
 class Outcome(models.TextChoices):
@@ -57,8 +63,11 @@ def message_id(booking_id: str) -> str:
     return f"<{digest[:32]}@{punycode(domain)}>"
 
 
-def verdict(step: str, code: int | None) -> Verdict:
+def verdict(step: str, code: int | None, said: str = "") -> Verdict:
     """Return what the answer of a mail server at a step proves; ``code`` is None if none came.
+
+    - What is said of the connection is never the mail's fault: it passes when the connection is
+      mended. After the message it is no reason to send that again, as it was an answer to it.
 
     - 4yz: the same may be asked for again; 5yz: it should not be (RFC 5321, 4.2.1). 421 is a 4yz
       at any step (RFC 5321, 3.8). What comes before MAIL never gets here with a 5yz of this mail.
@@ -67,7 +76,7 @@ def verdict(step: str, code: int | None) -> Verdict:
       message, nothing can have been sent: a server takes it on when its last line has arrived
       (RFC 5321, 4.1.1.4).
     """
-    if code in ABOUT_ACCESS and step != MESSAGE:
+    if step != MESSAGE and (code in ABOUT_CONNECTION or SAYS_SO.search(said)):
         return Verdict.AGAIN
     match (code or 0) // 100:
         case 4:

@@ -19,13 +19,18 @@ from typing import Any
 from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.core.mail.backends.smtp import EmailBackend
+from django.core.mail.utils import DNS_NAME
 
+from booking_platform.servers import is_host
 from notifications.answers import MAIL, MESSAGE
 
 IDLE_SECONDS = 5.0  # that a connection is kept open for the next mail of a run
 LONGEST_ANSWER = 64 * 1024  # bytes; the lines of RFC 5321 have 512
 
 GO_AHEAD = 354  # the answer to DATA that asks for the message (RFC 5321, 4.3.2)
+# Names of a machine that no DNS has: a server that checks the name refuses them.
+NO_DOMAINS = (".localdomain", ".local", ".internal", ".arpa")
+
 NO_ANSWER = b"no whole answer in time"
 NOT_SMTP = b"an answer that is not SMTP"
 
@@ -76,6 +81,27 @@ def hang_up() -> None:
     if _kept.backend is not None:
         _kept.backend.end()
     _kept.backend = None
+
+
+def own_name(sock: socket.socket) -> str:
+    """Return the name that the client says it has (RFC 5321, 4.1.1.1).
+
+    That is the setting, or this machine's full name, or the address of the connection as a literal
+    (RFC 5321, 4.1.3). A short name such as ``web-1`` is refused by servers that check it.
+    """
+    if settings.SMTP_EHLO:
+        return str(settings.SMTP_EHLO)
+    name = str(DNS_NAME).rstrip(".")
+    if _is_full_name(name):
+        return name
+    address = sock.getsockname()[0].partition("%")[0]
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def _is_full_name(name: str) -> bool:
+    """Return whether the DNS may know a name: one with a domain, and no address."""
+    known = "." in name and not name.casefold().endswith(NO_DOMAINS)
+    return known and is_host(name) and not name.replace(".", "").isdigit()
 
 
 class _Answers(io.RawIOBase):
@@ -131,6 +157,17 @@ class Conversation(smtplib.SMTP):
         if self.sock is not None:
             self.sock.settimeout(self.timeout)  # of which the answer may have left little
         return reply
+
+    def ehlo(self, name: str = "") -> tuple[int, bytes]:
+        return super().ehlo(name or self._own_name())
+
+    def helo(self, name: str = "") -> tuple[int, bytes]:
+        return super().helo(name or self._own_name())
+
+    def _own_name(self) -> str:
+        return (
+            own_name(self.sock) if self.sock is not None else ""
+        )  # smtplib says that it is closed
 
     def mail(self, sender: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
         self.step = MAIL

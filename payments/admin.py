@@ -31,7 +31,8 @@ from booking_platform.operations.records import (
     BOOKING_RECORDS,
     as_text,
     column_filter,
-    foreign,
+    exact,
+    identifier,
     moment,
     visible,
 )
@@ -87,9 +88,9 @@ class ReissueForm(SeenForm):
 @admin.register(Refund)
 class RefundAdmin(LeasedAdmin):
     stands, briefly = standing("status"), standing("status", short=True)
-    payment = foreign("payment_id", "payment", chars=30)
-    refund_id = foreign("stripe_refund_id", "refund id", otherwise="none that is known")
-    key = foreign("idempotency_key", "idempotency key")
+    payment = identifier("payment_id", "payment", chars=30)
+    refund_id = identifier("stripe_refund_id", "refund id", otherwise="none that is known")
+    key = identifier("idempotency_key", "idempotency key")
     first_sent = moment("first_sent_at", "first sent")
 
     change_list_template = "admin/payments/refund/change_list.html"
@@ -160,7 +161,7 @@ class RefundAdmin(LeasedAdmin):
         return format_html(
             '<a href="{}" target="_blank" rel="noopener noreferrer">{}</a> (in Stripe\'s dashboard)',
             f"https://dashboard.stripe.com/{test}payments/{quote(refund.payment_id, safe='')}",
-            visible(refund.payment_id),
+            exact(refund.payment_id),
         )
 
     @admin.display(description="status at Stripe")
@@ -179,7 +180,7 @@ class RefundAdmin(LeasedAdmin):
     # What people decide.
 
     def named(self, record: Any) -> str:
-        return f"{record.booking_id} ({record.amount})"
+        return f"{exact(record.booking_id)} ({record.amount})"
 
     def is_open(self, record: Any, how: Decision) -> bool:
         if how is TRY_NOW:
@@ -192,9 +193,9 @@ class RefundAdmin(LeasedAdmin):
     def described(self, record: Any, how: Decision) -> dict[str, object]:
         key = {"Key until now": visible(record.idempotency_key)} if how is REISSUE else {}
         return {
-            "Booking": visible(record.booking_id),
+            "Booking": exact(record.booking_id),
             "Amount": record.amount,
-            "Payment": visible(record.payment_id),
+            "Payment": exact(record.payment_id),
             "What is next": visible(self.what_is_next(record)),
             **key,
         }

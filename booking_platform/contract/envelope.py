@@ -11,7 +11,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from unicodedata import category
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +21,9 @@ MAX_AHEAD = timedelta(days=1)  # a producer's clock or time zone may be wrong by
 MAX_NUMBER_LENGTH = 100  # characters; no amount of money needs more
 MAX_EXPONENT = 30  # digits after the decimal point, and one more before it
 SHOWN = 80  # characters of a refused value that its error message repeats
+# Categories of Unicode that nobody can see in an id, so that two ids look like one: controls, formats
+# (zero width, direction marks, the byte order mark), separators of lines and of paragraphs.
+INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp"})
 PRIVATE = frozenset({"payload", "payload.userEmail"})  # fields whose value no message repeats
 
 _EXACT = decimal.Context(prec=2 * MAX_NUMBER_LENGTH)
@@ -84,6 +88,7 @@ def decode(body: bytes, payload_type: type, *, now: datetime) -> Event:
         payload, plain = _read_payload(payload_type, body, envelope.payload)
         if b"\\u0000" in body:
             _refuse_nul(envelope.event_id, payload)
+        _refuse_invisible(envelope.event_id, payload)
     except UnicodeDecodeError as error:
         raise MalformedEvent(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
@@ -227,6 +232,40 @@ def _refuse_nul(event_id: str, payload: msgspec.Struct) -> None:
     for name, value in fields.items():
         if isinstance(value, str) and "\0" in value:
             raise InvalidEvent(f"{name} holds a NUL character")
+
+
+@cache
+def _identifiers(payload_type: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a payload that hold ids, each as its JSON name and its attribute."""
+    hints = get_type_hints(payload_type, include_extras=True)
+    names = zip(payload_type.__struct_encode_fields__, payload_type.__struct_fields__, strict=True)
+    return tuple(
+        (f"payload.{name}", attribute)
+        for name, attribute in names
+        if Identifier in (hints[attribute], *get_args(hints[attribute]))
+    )
+
+
+def _refuse_invisible(event_id: str, payload: msgspec.Struct) -> None:
+    """Refuse ids that nobody can tell from others: with invisible characters, or a space at an end."""
+    _visible("eventId", event_id)
+    for name, attribute in _identifiers(type(payload)):
+        if value := getattr(payload, attribute):
+            _visible(name, value)
+
+
+def _visible(name: str, value: str) -> None:
+    if value.isprintable() and value.strip() == value:
+        return
+    if value.strip() != value or any(category(char) in INVISIBLE for char in value):
+        shown = _cut(f'"{"".join(map(_escaped, value))}"')
+        raise InvalidEvent(
+            f"{name} is {shown}: expected no invisible characters, and no space at either end"
+        )
+
+
+def _escaped(char: str) -> str:
+    return char if char.isprintable() else ascii(f"{char}")[1:-1].replace("\\x", "\\u00")
 
 
 def _described(error: msgspec.ValidationError, body: bytes, *, inside: str = "") -> str:

@@ -22,8 +22,10 @@ DRIP = "drip"  # an answer of which a byte comes now and then, and never the las
 FLOOD = "flood"  # an answer without end, as fast as it can be read
 HOLD = "hold"  # the right answer, but not before ``release``
 
-CONNECT, MAIL, RCPT, DATA, MESSAGE, QUIT = STEPS = (
+CONNECT, EHLO, HELO, MAIL, RCPT, DATA, MESSAGE, QUIT = STEPS = (
     "connect",
+    "EHLO",
+    "HELO",
     "MAIL",
     "RCPT",
     "DATA",
@@ -50,6 +52,7 @@ class MailServer:
     messages: list[tuple[str, bytes]] = field(default_factory=list)  # accepted: recipient, bytes
     encrypted: list[bool] = field(default_factory=list)  # by message
     seen: list[str] = field(default_factory=list)  # the steps that clients got to, in order
+    names: list[str] = field(default_factory=list)  # that clients said they have
     faults: list[Fault] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     released: threading.Event = field(default_factory=threading.Event)
@@ -128,6 +131,15 @@ class _Connection(SMTP):
                 await super()._handle_client()
         finally:
             transport.abort()
+
+    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
+        self._faults.names.append(hostname)
+        if not await self._suffers(EHLO):
+            await super().smtp_EHLO(hostname)
+
+    async def smtp_HELO(self, hostname: str) -> None:  # noqa: N802
+        if not await self._suffers(HELO):
+            await super().smtp_HELO(hostname)
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
         if not await self._suffers(MAIL):

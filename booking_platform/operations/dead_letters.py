@@ -22,6 +22,8 @@ from booking_platform.operations.records import (
     SHOWN,
     as_text,
     column_filter,
+    exact,
+    foreign,
     lines,
     link,
     moment,
@@ -99,10 +101,11 @@ class DeadLetterAdmin(DecisionsAdmin):
     first_parked = moment("parked_at", "first parked")
     last_parked = moment("last_parked_at", "last parked")
     resolved = moment("resolved_at", "resolved")
+    whole_detail = foreign("detail", "detail")
 
     list_display = (
         "event",
-        "event_type",
+        "kind",
         "queue",
         "parked_because",
         "what_is_wrong",
@@ -125,14 +128,14 @@ class DeadLetterAdmin(DecisionsAdmin):
         parking = (
             "state",
             "parked_because",
-            "detail",
+            "whole_detail",
             "advice",
             "open_for",
             "attempts",
             "first_parked",
             "last_parked",
         )
-        event = ("queue", "event_type", "event_id", "namesakes", "body_as_text")
+        event = ("queue", "kind", "event", "namesakes", "body_as_text")
         resolution = ("resolved", "resolved_by", "resolution")
         sections = [(None, {"fields": parking}), ("Event", {"fields": event})]
         if obj is not None and obj.state != DeadLetter.State.PARKED:
@@ -142,15 +145,25 @@ class DeadLetterAdmin(DecisionsAdmin):
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[DeadLetter]:
         return super().get_queryset(request).defer("body")  # as large as whoever sent it liked
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Return whether a list may be filtered by a lookup: not by a body, which is no text."""
+        return lookup.partition("__")[0] != "body" and super().lookup_allowed(
+            lookup, value, request
+        )
+
     # What a page shows.
 
     @admin.display(description="event id", ordering="event_id")
     def event(self, letter: DeadLetter) -> str:
-        return letter.event_id or "unreadable"
+        return exact(letter.event_id) or "unreadable"
 
     @admin.display(description="detail", ordering="detail")
     def what_is_wrong(self, letter: DeadLetter) -> str:
-        return Truncator(letter.detail).chars(100)
+        return Truncator(visible(letter.detail)).chars(100)
+
+    @admin.display(description="event type", ordering="event_type")
+    def kind(self, letter: DeadLetter) -> str:
+        return exact(letter.event_type) or "-"
 
     @admin.display(description="reason", ordering="reason")
     def parked_because(self, letter: DeadLetter) -> str:
@@ -173,7 +186,10 @@ class DeadLetterAdmin(DecisionsAdmin):
     @admin.display(description="applied under this id")
     def namesakes(self, letter: DeadLetter) -> SafeString | str:
         applied = ProcessedEvent.objects.filter(event_id=letter.event_id)[:LISTED]
-        return lines(link(event, f"{event} ({event.consumer})") for event in applied) or "nothing"
+        return (
+            lines(link(event, exact(f"{event} ({event.consumer})")) for event in applied)
+            or "nothing"
+        )
 
     @admin.display(description="body")
     def body_as_text(self, letter: DeadLetter) -> SafeString | str:
@@ -200,8 +216,8 @@ class DeadLetterAdmin(DecisionsAdmin):
 
     def described(self, letter: DeadLetter, how: Decision) -> dict[str, object]:
         return {
-            "Event id": visible(letter.event_id) or "unreadable",
-            "Event type": visible(letter.event_type) or "-",
+            "Event id": exact(letter.event_id) or "unreadable",
+            "Event type": exact(letter.event_type) or "-",
             "Queue": visible(letter.queue) or "-",
             "Reason": letter.why.meaning,
             "Attempts": letter.attempts,

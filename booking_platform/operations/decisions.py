@@ -233,7 +233,6 @@ class DecisionsAdmin(RecordsOfFact):
     ) -> HttpResponse:
         record, allowed = context["original"], self.get_actions(request)
         context |= {
-            "subtitle": visible(record),
             "decisions": [
                 how for how in self.decisions if how.action in allowed and self.is_open(record, how)
             ],

@@ -25,7 +25,15 @@ from django.utils.timezone import localtime
 from booking_platform.messaging import clock, leases
 from booking_platform.messaging.leases import Leased
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, ReasonForm
-from booking_platform.operations.records import foreign, moment, records_of, visible
+from booking_platform.operations.records import (
+    exact,
+    foreign,
+    identifier,
+    moment,
+    records_of,
+    typed,
+    visible,
+)
 
 if TYPE_CHECKING:
     AnyPaginator = Paginator[Any]
@@ -179,8 +187,8 @@ class DueFilter(admin.SimpleListFilter):
 class LeasedAdmin(DecisionsAdmin):
     """Rows worked on under leases, and what people decide about those that wait for one."""
 
-    booking = foreign("booking_id", "booking", chars=60)
-    whose = foreign("booking_id", "booking")
+    booking = identifier("booking_id", "booking", chars=60)
+    whose = identifier("booking_id", "booking")
     last_problem = foreign("last_error", "last problem")
     who_settled = foreign("settled_by", "by")
     why_settled = foreign("settlement", "why")
@@ -202,7 +210,7 @@ class LeasedAdmin(DecisionsAdmin):
         raise NotImplementedError
 
     def named(self, record: Any) -> str:
-        return str(record.booking_id)
+        return exact(record.booking_id)
 
     def is_open(self, record: Any, how: Decision) -> bool:
         return not self.obstacle(record, how)
@@ -237,7 +245,7 @@ class LeasedAdmin(DecisionsAdmin):
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:
         """Search for the words as one id: a booking's may hold spaces and quotes."""
-        words = search_term.strip()
+        words = typed(search_term.strip())
         ids: list[Any] = [(field, words) for field in self.get_search_fields(request)]
         return queryset.filter(Q.create(ids, connector=Q.OR)) if words else queryset, False
 

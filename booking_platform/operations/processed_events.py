@@ -12,6 +12,7 @@ from booking_platform.operations.records import (
     ColumnFilter,
     RecordsOfFact,
     column_filter,
+    exact,
     moment,
     records_of,
 )
@@ -42,7 +43,7 @@ class BookingFilter(ColumnFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         value = self.value()
-        return [] if value is None else [(value, value)]
+        return [] if value is None else [(value, exact(value))]
 
 
 @admin.register(ProcessedEvent)
@@ -61,7 +62,7 @@ class ProcessedEventAdmin(RecordsOfFact):
     search_fields = ("aggregate_id__exact", "event_id__exact")
     search_help_text = "A whole booking id or event id"
     fields = (
-        "event_id",
+        "event",
         "event_type",
         "consumer",
         "what_it_did",
@@ -74,11 +75,11 @@ class ProcessedEventAdmin(RecordsOfFact):
 
     @admin.display(description="event id", ordering="event_id")
     def event(self, event: ProcessedEvent) -> str:
-        return event.event_id
+        return exact(event.event_id)
 
     @admin.display(description="booking")
     def booking(self, event: ProcessedEvent) -> str:
-        return event.aggregate_id
+        return exact(event.aggregate_id)
 
     @admin.display(description="outcome")
     def what_it_did(self, event: ProcessedEvent) -> str:

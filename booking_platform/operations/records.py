@@ -1,14 +1,19 @@
 """Pages of what the platform has recorded: columns, links and filters that all the admins share."""
 
+import re
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
+from unicodedata import category
 
 import msgspec
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.db import models
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
@@ -16,6 +21,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
+from booking_platform.contract.envelope import INVISIBLE
 from booking_platform.messaging.models import ProcessedEvent
 
 if TYPE_CHECKING:
@@ -27,16 +33,57 @@ else:
 BOOKING_RECORDS: dict[type[models.Model], str] = {}
 
 SHOWN = 20_000  # characters of a body on its page
+LAST_OF_FOUR_DIGITS = 0xFFFF
 LISTED = 20  # of what is only mentioned: lines of a confirmation, failures, a booking's events
 
-# Control characters, and those that turn the direction of text, are shown as JSON writes them.
-_INVISIBLE = {*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-_VISIBLE = {code: f"\\u{code:04x}" for code in _INVISIBLE - {ord("\n"), ord("\t")}}
+# Of what can't be seen texts need line breaks, tabs, and the joiners of letters (zero width, too).
+NEEDED = frozenset("\n\t\u200c\u200d")
+# In ids also what has no width, or looks like a space, though it counts as a letter or a mark.
+BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+ESCAPED = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
+OUTER_SPACE = re.compile(r"\A +| +\Z")
 
 
 def visible(text: object) -> str:
-    """Return foreign text so that nothing in it hides, or changes what stands beside it."""
-    return str(text).translate(_VISIBLE)
+    """Return foreign text so that nothing in it hides, or changes what stands beside it.
+
+    Controls and format characters are shown as JSON writes them.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(
+        _escape(char) if category(char) in INVISIBLE and char not in NEEDED else char
+        for char in shown
+    )
+
+
+def exact(identifier: object) -> str:
+    """Return an id so that two which differ look different: what looks like nothing is an escape."""
+    shown = str(identifier)
+    if not shown.isprintable():
+        shown = "".join(char if char.isprintable() else _escape(char) for char in shown)
+    shown = BLANK.sub(lambda found: _escape(found[0]), shown)
+    return OUTER_SPACE.sub(lambda found: r"\u0020" * len(found[0]), shown)
+
+
+def typed(term: str) -> str:
+    """Return what a person searches for who has copied an id as ``exact`` shows it."""
+    return ESCAPED.sub(_meant, term)
+
+
+def _meant(found: re.Match[str]) -> str:
+    code = int(found[1] or found[2], 16)
+    char = chr(code) if code <= sys.maxunicode else "\0"
+    storable = char != "\0" and category(char) != "Cs"
+    return char if storable and exact(char) != char else found[0]
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\u{code:04x}" if code <= LAST_OF_FOUR_DIGITS else f"\\U{code:08x}"
 
 
 def link(to: models.Model, text: object) -> SafeString:
@@ -58,7 +105,7 @@ def lines(items: Iterable[object]) -> SafeString:
 def records_of(booking: str, *, but: models.Model | None = None) -> SafeString:
     """Return links to all records of a booking, except to ``but``, the one that is shown."""
     records = [
-        link(record, visible(f"{record._meta.verbose_name} {record}"))
+        link(record, exact(f"{record._meta.verbose_name} {record}"))
         for model, field in BOOKING_RECORDS.items()
         for record in model._default_manager.filter(**{field: booking})
         if record != but
@@ -78,16 +125,24 @@ def moment(field: str, label: str) -> Callable[[Any, Any], str]:
 
 
 def foreign(
-    field: str, label: str, *, chars: int | None = None, otherwise: str = "-"
+    field: str,
+    label: str,
+    *,
+    chars: int | None = None,
+    otherwise: str = "-",
+    shown: Callable[[object], str] = visible,
 ) -> Callable[[Any, Any], str]:
     """Return a column of text that others wrote, cut where it would push the rest aside."""
 
     @admin.display(description=label, ordering=field)
     def column(_admin: Any, row: Any) -> str:
-        text = visible(getattr(row, field) or otherwise)
+        text = shown(getattr(row, field) or otherwise)
         return Truncator(text).chars(chars) if chars else text
 
     return column
+
+
+identifier = partial(foreign, shown=exact)
 
 
 class RecordsOfFact(AnyModelAdmin):
@@ -99,6 +154,27 @@ class RecordsOfFact(AnyModelAdmin):
     # Each of these counts or groups the whole table to decorate a page.
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        term = request.GET.get(SEARCH_VAR, "").strip()
+        if request.method == "GET" and exact(term) != term:
+            problem = f"Your search holds characters that can't be seen: {exact(term)}"
+            self.message_user(request, problem, messages.WARNING)
+        return super().changelist_view(request, extra_context)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
+    ) -> tuple[models.QuerySet[Any], bool]:
+        term = typed(search_term)
+        if exact(term) != term:  # in quotes: a no-break space would end a word
+            term = '"' + term.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return super().get_search_results(request, queryset, term)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["subtitle"] = exact(context["original"])
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -168,14 +168,14 @@ class Reader:
 @contextmanager
 def database(folder: Path) -> Iterator[str]:
     """Create a database for the reader alone; return its URL."""
-    if not settings.DATABASE_URL.startswith("postgres"):
+    if not os.environ.get("DATABASE_URL", "").startswith("postgres"):
         yield f"sqlite:///{folder / 'db.sqlite3'}"
         return
     name = f"test_loyalty_{os.getpid()}"
-    with psycopg.connect(settings.DATABASE_URL, autocommit=True) as server:
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}")
         try:
-            yield urlsplit(settings.DATABASE_URL)._replace(path=f"/{name}").geturl()
+            yield urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
         finally:
             server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

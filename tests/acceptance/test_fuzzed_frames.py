@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.conf import settings
 
+from booking_platform import servers
 from booking_platform.messaging.models import DeadLetter
 from catalog.models import Tour
 from tests.amqp_frames import (
@@ -151,7 +151,7 @@ class TestFrames:
         self, platform: Platform, tour: Tour, pool: str
     ) -> None:
         frames = Frames(SEED)
-        open_writer = partial(FrameWriter, settings.RABBITMQ_URL)
+        open_writer = partial(FrameWriter, servers.broker_url())
         worker = platform.start("-P", pool, "-c", "2")
 
         def bad() -> Iterator[dict[str, Any]]:

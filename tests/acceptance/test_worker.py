@@ -8,8 +8,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from celery import current_app
-from django.conf import settings
 
+from booking_platform import servers
 from catalog.models import Reservation, Tour
 from catalog.tasks import booking_created
 from tests.events import body, cancelled, created
@@ -241,7 +241,7 @@ class TestTopology:
         user = f"no-configure-{os.getpid()}"
         assert rabbitmqctl("add_user", user, "secret")
         assert rabbitmqctl("set_permissions", "-p", vhost, user, "^$", ".*", ".*")
-        host = urlsplit(settings.RABBITMQ_URL).netloc.rpartition("@")[2]
+        host = urlsplit(servers.broker_url()).netloc.rpartition("@")[2]
         yield f"amqp://{user}:secret@{host}/{quote(vhost, safe='')}"
         rabbitmqctl("delete_user", user)
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from celery import current_app
-from django.conf import settings
 
+from booking_platform import servers
 from catalog.models import Reservation, Tour
 from tests.events import created
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
@@ -73,7 +73,7 @@ class TestConnections:
         platform.start()
         platform.publish(bookings(tour, 3000))
         platform.wait_for_processed(300)
-        vhost = settings.RABBITMQ_URL.rsplit("/", 1)[1] or "/"
+        vhost = servers.broker_url().rsplit("/", 1)[1] or "/"
         command = ["rabbitmqctl", "-q", "close_all_connections", "-p", vhost, "a test"]
         subprocess.run(command, check=True)
         platform.wait_for_processed(3000, seconds=120)
@@ -83,7 +83,7 @@ class TestConnections:
     def test_one_that_is_open_on_one_side_only_costs_seconds(
         self, platform: Platform, tour: Tour, pool: str
     ) -> None:
-        url = urlsplit(settings.RABBITMQ_URL)
+        url = urlsplit(servers.broker_url())
         with Proxy(url.hostname or "", url.port or 5672) as proxy:
             login = url.netloc.rpartition("@")[0]
             through = url._replace(netloc=f"{login}@127.0.0.1:{proxy.port}").geturl()

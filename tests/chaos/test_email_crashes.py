@@ -1,6 +1,7 @@
 """E-mails whose workers are killed at every point, and whose mail server fails."""
 
 import os
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
@@ -199,7 +200,7 @@ class TestStart:
     ) -> None:
         production = {
             "DJANGO_ENV": "production",
-            "DJANGO_SECRET_KEY": "x" * 60,
+            "DJANGO_SECRET_KEY": token_urlsafe(60),
             "DJANGO_ALLOWED_HOSTS": "example.com",
             "STRIPE_API_BASE": "",
             "SMTP_HOST": "smtp.example.com",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ class TestStart:
     ) -> None:
         production: dict[str, Any] = {
             "DJANGO_ENV": "production",
-            "DJANGO_SECRET_KEY": "x" * 60,
+            "DJANGO_SECRET_KEY": token_urlsafe(60),
             "DJANGO_ALLOWED_HOSTS": "example.com",
             "STRIPE_API_BASE": "",
         }

@@ -21,7 +21,7 @@ from tests.factories import RefundFactory
 from tests.platform import Platform
 from tests.servers import wait_until
 
-MADE_OF_FILES = settings.RABBITMQ_URL == settings.EMBEDDED_BROKER
+MADE_OF_FILES = settings.EMBEDDED
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from booking_platform.development.mail_server import (
     CONNECT,
     DATA,
     DRIP,
+    EHLO,
     FLOOD,
     HOLD,
     MAIL,
@@ -439,7 +440,7 @@ class TestTls:
         row = only()
         assert row.state == "pending"
         assert "STARTTLS" in row.last_error
-        assert mail_server.seen == [CONNECT]
+        assert mail_server.seen == [CONNECT, EHLO]
 
     def test_a_server_without_tls_is_no_tls_server(self, mail_server: MailServer, use: Any) -> None:
         use(mail_server, "tls")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from secrets import token_urlsafe
 
 import pytest
 
@@ -10,7 +11,7 @@ PRODUCTION = {
     "DJANGO_ENV": "production",
     "DATABASE_URL": "postgres://nobody@127.0.0.1:9/none",
     "RABBITMQ_URL": "amqp://127.0.0.1:9/",
-    "DJANGO_SECRET_KEY": "x" * 50,
+    "DJANGO_SECRET_KEY": token_urlsafe(60),
     "DJANGO_ALLOWED_HOSTS": "example.com",
 }
 

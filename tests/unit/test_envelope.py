@@ -82,7 +82,10 @@ class TestAValidEvent:
         assert amount == Decimal("0.1000000000000000055511151231")
 
     @pytest.mark.parametrize(("event", "field"), IDENTIFIERS, ids=spelled)
-    @pytest.mark.parametrize("text", ["é" * 255, "😀" * 255, " ", "' OR 1=1 --", "\\u00e9\\n"])
+    @pytest.mark.parametrize(
+        "text",
+        ["é" * 255, "😀" * 255, "a  b", "' OR 1=1 --", '\\u00e9/\\"', "a\\u00a0b", "\\ue000"],
+    )
     def test_an_identifier_is_any_text_of_255_characters(
         self, event: dict[str, str], field: str, text: str
     ) -> None:

@@ -135,6 +135,38 @@ class TestARefusedField:
     ) -> None:
         assert re.match(f"{re.escape(field)} {why}", refusal(event | {field: text}))
 
+    @pytest.mark.parametrize(("event", "field"), IDENTIFIERS, ids=spelled)
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("BK\u200b-1", r"BK\u200b-1"),  # zero width space
+            ("\ufeffBK-1", r"\ufeffBK-1"),  # byte order mark
+            ("BK-1\u200e", r"BK-1\u200e"),  # left-to-right mark
+            ("\u202eBK-1", r"\u202eBK-1"),  # right-to-left override
+            ("BK\u2060-1", r"BK\u2060-1"),  # word joiner
+            ("BK\u200d1", r"BK\u200d1"),  # zero width joiner
+            ("BK\u00ad-1", r"BK\u00ad-1"),  # soft hyphen
+            ("BK\U000e00011", r"BK\U000e00011"),  # language tag
+            ("BK-1\n", r"BK-1\n"),
+            ("BK\t1", r"BK\t1"),
+            ("BK\x1b1", r"BK\u001b1"),
+            ("BK\x851", r"BK\u00851"),
+            ("BK\u20281", r"BK\u20281"),  # line separator
+            (" BK-1", " BK-1"),
+            ("BK-1 ", "BK-1 "),
+            (" ", " "),
+            ("BK-1\u00a0", r"BK-1\u00a0"),  # no-break space
+            ("\u3000BK-1", r"\u3000BK-1"),  # ideographic space
+        ],
+        ids=ascii,
+    )
+    def test_an_identifier_that_can_not_be_told_from_another_is_shown_with_escapes(
+        self, event: dict[str, str], field: str, text: str, shown: str
+    ) -> None:
+        for spelled_so in (json.dumps(text), json.dumps(text, ensure_ascii=False)):
+            message = refusal(event | {field: spelled_so})
+            assert message.startswith(f'{field} is "{shown}": expected no invisible characters')
+
     @pytest.mark.parametrize("field", ["currency", "userEmail", "tourName", "locale"])
     @pytest.mark.parametrize("text", ["5", f'"{10_001 * "x"}"', '"\\u0000en"'], ids=lambda t: t[:4])
     def test_any_other_text_is_bounded_too(self, field: str, text: str) -> None:
