@@ -72,13 +72,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         question = parameters.ask(self._parameters).as_bytes(self.connection)
         answers = self._converse(b"; ".join((self._begin_message, question, b"COMMIT")))
         # PgBouncer and its like answer for many servers, under a process number of their own.
-        self.pooled = answers[0][0] != self.connection.info.backend_pid
-        self.execute_wrappers = [each for each in self.execute_wrappers if each != self._bounded]
-        if self.pooled:
-            self.connection.prepare_threshold = None
-            self.execute_wrappers.insert(0, self._bounded)
-        else:
-            self._converse(parameters.set_for_session(self._parameters).as_bytes(self.connection))
+        self._share(pooled=answers[0][0] != self.connection.info.backend_pid)
         for _, name, in_effect, wanted in answers:
             if in_effect != wanted:
                 log.error(
@@ -88,6 +82,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
                     wanted=wanted,
                     in_effect=in_effect,
                 )
+
+    def _share(self, *, pooled: bool) -> None:
+        """Leave nothing in a session that others have next; set up one that is ours alone."""
+        self.pooled = pooled
+        self.execute_wrappers = [each for each in self.execute_wrappers if each != self._bounded]
+        if pooled:
+            self.connection.prepare_threshold = None
+            self.execute_wrappers.insert(0, self._bounded)
+        else:
+            self._converse(parameters.set_for_session(self._parameters).as_bytes(self.connection))
 
     def _converse(self, message: bytes) -> list[tuple[Any, ...]]:
         """Send statements in one message; return the rows of the one that has any."""

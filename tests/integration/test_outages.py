@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from django.db import Error, connection
+from django.db import Error, OperationalError, connection
 
 from booking_platform.messaging.inbox import process
 from booking_platform.messaging.models import DeadLetter
@@ -15,6 +16,7 @@ from catalog.models import Reservation, Tour
 from tests.events import created, deliveries
 from tests.factories import TourFactory
 from tests.servers import wait_until
+from tests.sessions import ask, database_url, session
 
 pytestmark = [pytest.mark.servers, pytest.mark.django_db(transaction=True)]
 
@@ -73,6 +75,17 @@ def test_what_the_database_is_in_need_of_is_waited_for(statement: str) -> None:
 )
 def test_what_an_event_or_our_code_causes_is_not(statement: str) -> None:
     assert not passes(raised(statement))
+
+
+@pytest.mark.parametrize("change", [{"path": "/no_such_database"}, {"netloc": "no_such_role@{}"}])
+def test_a_login_that_is_refused_is_waited_for(change: dict[str, str]) -> None:
+    known = urlsplit(database_url())
+    at = f"{known.hostname}:{known.port}"
+    url = known._replace(**{part: text.format(at) for part, text in change.items()}).geturl()
+    with session(url) as refused, pytest.raises(OperationalError) as error:
+        ask(refused, "SELECT 1")
+    assert "no_such" in str(error.value)
+    assert passes(error.value)
 
 
 @pytest.fixture
