@@ -14,6 +14,7 @@ import prometheus_client
 import pytest
 import structlog
 from django.test import override_settings
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from booking_platform.logs import StandardError
 from booking_platform.messaging import metric_files
@@ -171,6 +172,17 @@ def fill(folder: Path) -> None:
 
 def _unmount(folder: Path) -> None:
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def counted_in(folder: Path) -> dict[tuple[str, ...], float]:
+    """Return what prometheus_client reads of the counter of the test, by the values of its labels."""
+    metrics: Any = MultiProcessCollector.merge([str(file) for file in folder.glob("*.db")])  # type: ignore[no-untyped-call]
+    return {
+        tuple(sample.labels.values()): sample.value
+        for metric in metrics
+        for sample in metric.samples
+        if sample.name == "counted_total"
+    }
 
 
 WAYS: dict[str, Way] = {

@@ -1,0 +1,63 @@
+"""What a worker prints where nothing can be written."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from booking_platform import standard_streams
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A descriptor of a disk that is full."""
+    fd = os.open("/dev/full", os.O_WRONLY)
+    yield fd
+    os.close(fd)
+
+
+class TestWhatCanNotBeWritten:
+    def test_it_is_dropped(self, full: int) -> None:
+        stream = standard_streams._dropping(full, None)
+        print("lost" * 10_000, "\ud800", file=stream, flush=True)
+        stream.flush()
+        assert (stream.fileno(), stream.isatty()) == (full, False)
+
+    def test_negative_control_an_ordinary_stream_raises(self, full: int) -> None:
+        stream = io.FileIO(full, "w", closefd=False)
+        with pytest.raises(OSError, match="No space left"):
+            stream.write(b"lost")
+
+    def test_what_can_be_written_is(self) -> None:
+        reader, writer = os.pipe()
+        print("said “so”", file=standard_streams._dropping(writer, "ascii"), flush=True)
+        os.close(writer)
+        with os.fdopen(reader) as said:
+            assert said.read() == "said \\u201cso\\u201d\n"
+
+
+def without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a process that was started without any; not in a fixture, after which pytest sets its own."""
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+        monkeypatch.setattr(sys, name, None)
+
+
+class TestInstallation:
+    def test_a_stream_that_is_missing_is_there_afterwards(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        without_streams(monkeypatch)
+        standard_streams.install()
+        assert (sys.stdout.fileno(), sys.stderr.fileno()) == (1, 2)
+        assert sys.stderr is sys.__stderr__
+
+    def test_a_stream_that_somebody_has_replaced_is_left(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        without_streams(monkeypatch)
+        theirs = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", theirs)
+        standard_streams.install(sender="a signal's")
+        assert sys.stdout is theirs
