@@ -10,7 +10,6 @@ between a payment and its record. Only the worker's time limit, which may end an
 import io
 import json
 import logging.config
-import os
 import re
 import sys
 from contextlib import suppress
@@ -18,6 +17,8 @@ from typing import Any, TextIO
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
+
+from booking_platform.standard_streams import PATIENCE_SECONDS, Descriptor, text
 
 # What PostgreSQL adds to an error: the row that it refused, with the customer in it. Its first line
 # says all that is ours to know (https://www.postgresql.org/docs/current/protocol-error-fields.html).
@@ -170,14 +171,10 @@ def _readable() -> list[Any]:
 
 def _of_its_own(stream: TextIO | None) -> TextIO | None:
     try:
-        return os.fdopen(
-            os.dup(stream.fileno()),  # type: ignore[union-attr]  # None is caught
-            "w",
-            encoding=stream.encoding,  # type: ignore[union-attr]
-            errors="backslashreplace",
-        )
+        descriptor = Descriptor(stream.fileno(), patience=PATIENCE_SECONDS)  # type: ignore[union-attr]
     except (AttributeError, OSError, ValueError):  # there is none, it is closed, or it is no file
         return stream
+    return text(descriptor, getattr(stream, "encoding", None))
 
 
 def _is_terminal() -> bool:

@@ -1,5 +1,6 @@
 """A real worker on the servers under test, started, watched and killed as an operator could."""
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ from booking_platform.messaging.rules import CONSUMERS
 from catalog.models import Reservation, Tour
 from tests.events import body
 from tests.servers import wait_until
+
+SMALL_PIPE = 4096  # bytes
 
 
 class Worker(CeleryProcess):
@@ -39,6 +42,7 @@ class Unheard(Worker):
 
     def start(self) -> None:
         self._reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, SMALL_PIPE)  # so that it is soon full
         self.process = subprocess.Popen(
             ["sh", "-c", f'exec "$@" {self._redirection}', "sh", *self._command],
             env=os.environ | self._env,

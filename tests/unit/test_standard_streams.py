@@ -3,11 +3,15 @@
 import io
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from booking_platform import standard_streams
+from booking_platform.standard_streams import Descriptor, Dropping
+from tests.telemetry import full_pipe
 
 
 @pytest.fixture
@@ -20,7 +24,7 @@ def full() -> Iterator[int]:
 
 class TestWhatCanNotBeWritten:
     def test_it_is_dropped(self, full: int) -> None:
-        stream = standard_streams._dropping(full, None)
+        stream = standard_streams.text(Dropping(full))
         print("lost" * 10_000, "\ud800", file=stream, flush=True)
         stream.flush()
         assert (stream.fileno(), stream.isatty()) == (full, False)
@@ -32,10 +36,49 @@ class TestWhatCanNotBeWritten:
 
     def test_what_can_be_written_is(self) -> None:
         reader, writer = os.pipe()
-        print("said “so”", file=standard_streams._dropping(writer, "ascii"), flush=True)
+        print("said “so”", file=standard_streams.text(Dropping(writer), "ascii"), flush=True)
         os.close(writer)
         with os.fdopen(reader) as said:
             assert said.read() == "said \\u201cso\\u201d\n"
+
+
+class TestAReaderWhoDoesNotRead:
+    @pytest.fixture
+    def pipe(self) -> Iterator[tuple[int, int]]:
+        """A pipe that is full."""
+        with full_pipe() as ends:
+            yield ends
+
+    def test_it_is_waited_for_once(self, pipe: tuple[int, int]) -> None:
+        reader, writer = pipe
+        descriptor = Descriptor(writer, patience=0.05)
+        begun = time.monotonic()
+        for _ in range(100):
+            with pytest.raises(BlockingIOError):
+                descriptor.write(b"lost")
+        assert 0.05 <= time.monotonic() - begun < 1
+        os.read(reader, 100_000)
+        assert descriptor.write(b"read") == 4
+        assert os.read(reader, 100_000) == b"read"
+
+    def test_one_who_is_slow_gets_it_all(self, pipe: tuple[int, int]) -> None:
+        reader, writer = pipe
+        long = b"y" * 1_000_000
+        got = bytearray()
+
+        def read() -> None:
+            while not got.endswith(b"yy\n"):
+                got.extend(os.read(reader, 5000))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        Descriptor(writer, patience=30).write(long + b"\n")
+        thread.join(30)
+        assert got.count(b"y") == len(long)
+
+    def test_others_find_the_pipe_as_it_was(self, pipe: tuple[int, int]) -> None:
+        Descriptor(pipe[1])
+        assert os.get_blocking(pipe[1])
 
 
 def without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
