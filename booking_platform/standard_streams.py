@@ -28,7 +28,7 @@ class Descriptor(io.RawIOBase):
         """Take a standard stream's descriptor, and the seconds that a write may wait."""
         super().__init__()
         self._standard, self._patience = fd, patience
-        self._fd = _of_its_own(fd)
+        self._fd, self._opened = _of_its_own(fd), os.fstat(fd)
         self._waits = True
 
     def fileno(self) -> int:
@@ -46,6 +46,7 @@ class Descriptor(io.RawIOBase):
         Raises:
             OSError: it can't be written, or nobody has read what is before it.
         """
+        self._follow()
         rest = memoryview(data)
         while rest:
             try:
@@ -59,8 +60,26 @@ class Descriptor(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            os.close(self._fd)
+            self._let_go()
         super().close()
+
+    def _follow(self) -> None:
+        """Open the stream anew where it has become another: servers do that when a log is rotated."""
+        standard = os.fstat(self._standard)
+        if not (os.path.samestat(standard, self._opened) and self._is_ours()):
+            self._let_go()
+            self._fd, self._opened = _of_its_own(self._standard), standard
+
+    def _is_ours(self) -> bool:
+        """Return whether nobody has closed the descriptor, whose number may be another file's then."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), self._opened)
+        except OSError:
+            return False
+
+    def _let_go(self) -> None:
+        if self._is_ours():
+            os.close(self._fd)
 
 
 class Dropping(Descriptor):

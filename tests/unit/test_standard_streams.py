@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,28 @@ class TestWhatCanNotBeWritten:
         os.close(writer)
         with os.fdopen(reader) as said:
             assert said.read() == "said \\u201cso\\u201d\n"
+
+
+class TestAnotherStream:
+    def test_a_log_that_is_rotated_is_followed(self, tmp_path: Path) -> None:
+        with (tmp_path / "log").open("wb") as log, (tmp_path / "new").open("wb") as new:
+            descriptor = Descriptor(log.fileno())
+            descriptor.write(b"before")
+            os.dup2(new.fileno(), log.fileno())
+            descriptor.write(b"after")
+        assert (tmp_path / "log").read_bytes() == b"before"
+        assert (tmp_path / "new").read_bytes() == b"after"
+
+    def test_a_file_that_gets_its_number_is_left_alone(self, tmp_path: Path) -> None:
+        with (tmp_path / "log").open("wb") as log, (tmp_path / "data").open("wb") as data:
+            descriptor = Descriptor(log.fileno())
+            os.dup2(data.fileno(), descriptor._fd)  # somebody closed all, and opened a file
+            number = descriptor._fd
+            descriptor.write(b"a line")
+            assert os.path.samestat(os.fstat(number), os.fstat(data.fileno()))
+            os.close(number)
+        assert (tmp_path / "log").read_bytes() == b"a line"
+        assert (tmp_path / "data").read_bytes() == b""
 
 
 class TestAReaderWhoDoesNotRead:
