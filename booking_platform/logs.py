@@ -10,7 +10,6 @@ between a payment and its record. Only the worker's time limit, which may end an
 
 import json
 import logging.config
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from booking_platform.redaction import redacted, redacted_text
+from booking_platform.standard_streams import PATIENCE_SECONDS, Descriptor, text
 
 # One line a request or a group is the servers' own noise; theirs start at WARNING.
 _LOGGERS = {
@@ -171,14 +171,10 @@ def _readable() -> list[Any]:
 
 def _of_its_own(stream: TextIO | None) -> TextIO | None:
     try:
-        return os.fdopen(
-            os.dup(stream.fileno()),  # type: ignore[union-attr]  # None is caught
-            "w",
-            encoding=stream.encoding,  # type: ignore[union-attr]
-            errors="backslashreplace",
-        )
+        descriptor = Descriptor(stream.fileno(), patience=PATIENCE_SECONDS)  # type: ignore[union-attr]
     except (AttributeError, OSError, ValueError):  # there is none, it is closed, or it is no file
         return stream
+    return text(descriptor, getattr(stream, "encoding", None))
 
 
 def _is_terminal() -> bool:

@@ -1,5 +1,6 @@
 """A real worker on the servers under test, started, watched and killed as an operator could."""
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ from catalog.models import Reservation, Tour
 from tests.events import body
 from tests.servers import wait_until
 from tests.sessions import database_url
+
+SMALL_PIPE = 4096  # bytes
 
 
 class Worker(CeleryProcess):
@@ -40,6 +43,7 @@ class Unheard(Worker):
 
     def start(self) -> None:
         self._reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, SMALL_PIPE)  # so that it is soon full
         self.process = subprocess.Popen(
             ["sh", "-c", f'exec "$@" {self._redirection}', "sh", *self._command],
             env=os.environ | self._env,

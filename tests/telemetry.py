@@ -14,9 +14,11 @@ import prometheus_client
 import pytest
 import structlog
 from django.test import override_settings
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from booking_platform.logs import StandardError
 from booking_platform.messaging import metric_files
+from booking_platform.standard_streams import Descriptor, text
 
 Way = Callable[[ExitStack, Path], None]
 
@@ -128,6 +130,26 @@ def _stderr_without_a_reader(stack: ExitStack, tmp: Path) -> None:
     _write_logs_to(os.fdopen(writer, "w"), stack)
 
 
+def _stderr_not_read(stack: ExitStack, tmp: Path) -> None:
+    _reader, writer = stack.enter_context(full_pipe())
+    _write_logs_to(text(Descriptor(writer, patience=0.01)), stack)
+
+
+@contextmanager
+def full_pipe() -> Iterator[tuple[int, int]]:
+    """Return both ends of a pipe into which nothing more can be written."""
+    reader, writer = os.pipe()
+    filler = Descriptor(writer)
+    with suppress(BlockingIOError):
+        while filler.write(bytes(4096)):
+            pass
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def _write_logs_to(stream: IO[str], stack: ExitStack) -> None:
     for handler in standard_error():
         stack.callback(handler.setStream, handler.setStream(stream))
@@ -173,6 +195,17 @@ def _unmount(folder: Path) -> None:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def counted_in(folder: Path) -> dict[tuple[str, ...], float]:
+    """Return what prometheus_client reads of the counter of the test, by the values of its labels."""
+    metrics: Any = MultiProcessCollector.merge([str(file) for file in folder.glob("*.db")])  # type: ignore[no-untyped-call]
+    return {
+        tuple(sample.labels.values()): sample.value
+        for metric in metrics
+        for sample in metric.samples
+        if sample.name == "counted_total"
+    }
+
+
 WAYS: dict[str, Way] = {
     "the folder is gone": _folder_gone,
     "the folder is a file": _folder_is_a_file,
@@ -186,6 +219,7 @@ WAYS: dict[str, Way] = {
     "standard error is closed": _stderr_closed,
     "standard error is full": _stderr_full,
     "standard error has no reader": _stderr_without_a_reader,
+    "standard error is not read": _stderr_not_read,
 }
 
 

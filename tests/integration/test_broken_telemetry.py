@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
@@ -185,6 +186,16 @@ class TestTelling:
         inbox.process(consumer, deliveries(event, event))
         assert subject.effects() == 1
         assert parked() == []
+
+    def test_the_time_limit_of_a_worker_undoes_nothing_that_is_committed(
+        self, consumer: Consumer, subject: Subject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ended(*_: object) -> None:
+            raise SoftTimeLimitExceeded
+
+        monkeypatch.setattr(inbox, "_tell", ended)
+        inbox.process(consumer, deliveries(subject.event()))
+        assert subject.effects() == 1
 
     def test_one_after_dead_letters_are_stored_changes_nothing(
         self, monkeypatch: pytest.MonkeyPatch

@@ -2,10 +2,6 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +9,7 @@ from typing import Any
 
 import prometheus_client
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest, values
@@ -22,9 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from booking_platform.messaging import metric_files
 from booking_platform.messaging.metric_files import MetricFile
 from booking_platform.messaging.metrics import Counter
-from tests.telemetry import full_disk, look_again, metrics_in
-
-ROOT = Path(__file__).parents[2]
+from tests.telemetry import counted_in, full_disk, look_again, metrics_in
 
 
 @pytest.fixture
@@ -44,28 +39,17 @@ def counted() -> Iterator[Counter]:
             del file._values[key]
 
 
-def shown(folder: Path) -> dict[tuple[str, ...], float]:
-    """Return what prometheus_client reads of the counter of the test, by the values of its labels."""
-    metrics: Any = MultiProcessCollector.merge([str(file) for file in folder.glob("*.db")])  # type: ignore[no-untyped-call]
-    return {
-        tuple(sample.labels.values()): sample.value
-        for metric in metrics
-        for sample in metric.samples
-        if sample.name == "counted_total"
-    }
-
-
 class TestWhatIsWritten:
     def test_it_is_what_prometheus_reads(self, folder: Path, counted: Counter) -> None:
         counted.labels("a").inc()
         counted.labels("b").inc(2.5)
         counted.labels("a").inc()
-        assert shown(folder) == {("a",): 2.0, ("b",): 2.5}
+        assert counted_in(folder) == {("a",): 2.0, ("b",): 2.5}
 
     def test_a_label_may_be_anything(self, folder: Path, counted: Counter) -> None:
         for label in ("", "🎫" * 100, "\n\"'\\", "\ud800", None, 7):
             counted.labels(label).inc()
-        assert sum(shown(folder).values()) == 6
+        assert sum(counted_in(folder).values()) == 6
 
     @given(
         st.lists(
@@ -96,7 +80,7 @@ class TestWhatIsWritten:
             file.begin_anew()
         counted.labels("a").inc()
         counted.labels("c").inc()
-        assert shown(folder) == {("a",): 4.0, ("b",): 4.0, ("c",): 1.0}
+        assert counted_in(folder) == {("a",): 4.0, ("b",): 4.0, ("c",): 1.0}
 
 
 def _theirs() -> Any:
@@ -137,7 +121,7 @@ class TestWhatHappensToFiles:
             folder.rename(folder.with_name("elsewhere"))
         look_again()
         counted.labels("b").inc()
-        assert shown(folder) == {("a",): 1.0, ("b",): 1.0}
+        assert counted_in(folder) == {("a",): 1.0, ("b",): 1.0}
 
     @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"garbage" * 99, b"\xff" * 64])
     def test_a_file_of_garbage_is_written_anew(
@@ -148,7 +132,7 @@ class TestWhatHappensToFiles:
             file.begin_anew()
         (folder / f"counter_{os.getpid()}.db").write_bytes(content)
         counted.labels("a").inc()
-        assert shown(folder) == {("a",): 1.0}
+        assert counted_in(folder) == {("a",): 1.0}
 
     def test_what_was_counted_while_it_could_not_be_written_is_there_afterwards(
         self, folder: Path, counted: Counter, caplog: pytest.LogCaptureFixture
@@ -162,7 +146,7 @@ class TestWhatHappensToFiles:
             for _ in range(100):
                 look_again()
                 counted.labels("a").inc()
-        assert shown(folder) == {("a",): 200.0}
+        assert counted_in(folder) == {("a",): 200.0}
         assert caplog.text.count("Metrics can't be written to their file") == 1
         assert caplog.text.count("Metrics are written to their file again") == 1
 
@@ -178,7 +162,7 @@ class TestWhatHappensToFiles:
             (folder / "full").unlink()
             look_again()
             counted.labels("a").inc()
-            assert shown(folder) == {("a",): 101.0}
+            assert counted_in(folder) == {("a",): 101.0}
         assert caplog.text.count("Metrics can't be written to their file") == 1
 
     def test_the_file_is_looked_at_by_itself(
@@ -193,7 +177,7 @@ class TestWhatHappensToFiles:
         assert not folder.exists()
         now[0] += metric_files.LOOK_SECONDS
         counted.labels("a").inc()
-        assert shown(folder) == {("a",): 3.0}
+        assert counted_in(folder) == {("a",): 3.0}
 
 
 class TestCounters:
@@ -208,86 +192,18 @@ class TestCounters:
                 counted.labels("a").inc()
         assert caplog.text.count("Counting fails") == 1
         assert caplog.text.count("Counting works again") == 1
-        assert shown(folder) == {("a",): 3.0}
+        assert counted_in(folder) == {("a",): 3.0}
 
+    def test_the_time_limit_of_a_worker_gets_through(
+        self, folder: Path, counted: Counter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: object) -> None:
+            raise SoftTimeLimitExceeded
 
-COUNTING = """
-import os, resource, sys
-import prometheus_client
-from django.conf import settings
-from pathlib import Path
-settings.configure(METRICS_DIR=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-if sys.argv[1] == "ours":
-    from booking_platform.messaging import metric_files
-    metric_files.install()
-counter = prometheus_client.Counter("counted_total", "", ["kind"])
-counter.labels("a").inc()
-"""
-
-
-def python(code: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, which may be killed for it."""
-    folder.mkdir(exist_ok=True)
-    return subprocess.run(
-        [sys.executable, "-c", COUNTING + textwrap.dedent(code), *arguments],
-        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-CUT_SHORT = """
-    for name in os.listdir(settings.METRICS_DIR):
-        os.truncate(settings.METRICS_DIR / name, 0)
-    counter.labels("a").inc()
-    counter.labels("b").inc()
-    print("alive")
-"""
-TOO_LARGE = """
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    for number in range(100):
-        counter.labels(str(number)).inc()
-    print("alive")
-"""
-FORKED = """
-    if os.fork() == 0:
-        counter.labels("a").inc(2)
-        os._exit(0)
-    os.wait()
-    counter.labels("a").inc(4)
-"""
-
-
-class TestProcesses:
-    def test_a_file_that_is_cut_short_ends_no_process(self, tmp_path: Path) -> None:
-        done = python(CUT_SHORT, "ours", folder=tmp_path / "metrics")
-        assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
-
-    def test_negative_control_it_ends_one_that_maps_it_into_memory(self, tmp_path: Path) -> None:
-        done = python(CUT_SHORT, "theirs", folder=tmp_path / "metrics")
-        assert (done.returncode, done.stdout) == (-signal.SIGBUS, "")
-
-    def test_a_file_that_may_not_grow_ends_no_process(self, tmp_path: Path) -> None:
-        """As on a full disk, but without one: the kernel writes a part, and then nothing."""
-        done = python(TOO_LARGE, "ours", folder=tmp_path / "metrics")
-        assert (done.returncode, done.stdout[-6:]) == (0, "alive\n"), done.stderr
-        assert "Metrics can't be written" in done.stdout + done.stderr
-        assert shown(tmp_path / "metrics")[("a",)] == 1.0  # what was written before can be read
-
-    def test_a_full_disk_ends_no_process(self, tmp_path: Path) -> None:
-        with ExitStack() as stack:
-            folder = full_disk(stack, tmp_path / "disk")
-            done = python("print('alive')", "ours", folder=folder)
-            control = python("print('alive')", "theirs", folder=folder)
-        assert (done.returncode, done.stdout[-6:]) == (0, "alive\n"), done.stderr
-        assert control.returncode == -signal.SIGBUS
-
-    def test_a_forked_process_has_a_file_of_its_own(self, tmp_path: Path) -> None:
-        done = python(FORKED, "ours", folder=tmp_path / "metrics")
-        assert done.returncode == 0, done.stderr
-        assert len(list((tmp_path / "metrics").glob("*.db"))) == 2
-        assert shown(tmp_path / "metrics") == {("a",): 7.0}
+        counted.labels("a").inc()
+        monkeypatch.setattr(os, "pwrite", interrupted)
+        with pytest.raises(SoftTimeLimitExceeded):
+            counted.labels("a").inc()
 
 
 class TestTheReadersView:
