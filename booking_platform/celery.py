@@ -22,7 +22,7 @@ farewell.install()
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 
-# Celery looks here before it looks at its settings, which it prints (`celery report`, `inspect conf`). What
+# Celery looks here before it looks at its settings, which it prints (`celery report`). What
 # `celery -b` has left here is replaced: RABBITMQ_URL alone names the broker, since that is checked.
 os.environ["CELERY_BROKER_URL"] = servers.broker_url()
 

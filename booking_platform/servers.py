@@ -1,4 +1,4 @@
-"""The servers that the environment names: their URLs, taken apart and checked before anything is sent there.
+"""The servers that the environment names: their URLs, checked before anything is sent there.
 
 A URL with a password is in no setting, since ``celery report`` and error pages print those. What needs
 one calls the function that reads it.
@@ -19,7 +19,7 @@ from booking_platform import environment as env
 EMBEDDED_BROKER = "embedded://localhost"
 
 LONGEST_HOST = 253  # characters (RFC 1035, 2.3.4)
-# Celery's own variables for connections that only read or only write: nothing here would have checked them.
+# Celery's own variables for connections that only read or only write: nothing would have checked them.
 PAST_US = ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 ENCRYPTED = ("require", "verify-ca", "verify-full")  # modes of libpq that never fall back
 
