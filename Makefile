@@ -1,11 +1,12 @@
 # Every verb sets up what it needs in .venv first, and quickly where that is done.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint lock bench
+.PHONY: help demo run test lint matrix lock bench
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 8000
+RELEASES ?= trixie forky
 # For every Python and machine that is supported, from the oldest on; a version that is locked stays.
 LOCK := uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock"
@@ -23,6 +24,9 @@ run: $(READY) ## start web, worker and beat together; Ctrl-C stops them all; POR
 
 test: $(READY) ## run all tests, on PostgreSQL and RabbitMQ and on the embedded default
 	@python -m tests.servers tests/run
+
+matrix: $(READY) ## run the tests on other versions, as root; ARGS="tests/acceptance -k …" RELEASES=trixie
+	@RELEASES="$(RELEASES)" python -m tests.matrix $(ARGS)
 
 lint: $(READY) ## check format, style, types, import contracts and migrations
 	ruff format --check .
