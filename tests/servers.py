@@ -10,6 +10,7 @@ unset. Whatever was started or created is gone afterwards.
 import atexit
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import socket
@@ -143,6 +144,12 @@ class RabbitMQ:
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
+    @property
+    def control(self) -> list[str]:
+        """The command that controls this broker; what it is to do follows."""
+        home = f"HOME={self._folder}"  # where the broker keeps its cookie
+        return ["env", home, _rabbitmq_program("rabbitmqctl"), "-q", "-n", self.node]
+
     def remove(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._server.pid, signal.SIGTERM)
@@ -155,10 +162,15 @@ def _rabbitmq_program(name: str) -> str:
     return direct if os.path.exists(direct) else name
 
 
+def rabbitmqctl() -> list[str]:
+    """Return the command that controls the broker under test; what it is to do follows."""
+    return shlex.split(os.environ.get("TEST_RABBITMQCTL", "rabbitmqctl -q"))
+
+
 def _rabbitmqctl(*arguments: str) -> bool:
     if not shutil.which("rabbitmqctl"):
         return False
-    command = ["rabbitmqctl", "-q", *arguments]
+    command = [*rabbitmqctl(), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, timeout=60)
     return done.returncode == 0
 
@@ -174,6 +186,10 @@ def _install(package: str, binaries: str) -> bool:
     for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
         subprocess.run(["apt-get", "-q", *command], env=environment, check=False, stdout=sys.stderr)
     return bool(glob(binaries))
+
+
+def can_start_rabbitmq() -> bool:
+    return bool(shutil.which(_rabbitmq_program("rabbitmq-server")))
 
 
 def can_start_postgresql() -> bool:
@@ -216,6 +232,7 @@ def rabbitmq_url(cleanup: ExitStack) -> str | None:
     if _install("rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server"):
         broker = RabbitMQ()
         cleanup.callback(broker.remove)
+        os.environ["TEST_RABBITMQCTL"] = shlex.join(broker.control)
         return broker.url
     return None
 
