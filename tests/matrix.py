@@ -159,31 +159,35 @@ def installed(release: str) -> Iterator[Path]:
         yield root
 
 
+def copy_checkout(folder: Path) -> None:
+    """Copy the checkout, as git knows it, into a folder: what is edited meanwhile is not tested."""
+    command = ["git", "ls-files", "-coz", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True)
+    for path in filter(None, listed.stdout.split("\0")):
+        if (CHECKOUT / path).is_file():  # it may be deleted, and not committed yet
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / path, folder / path)
+
+
 @contextmanager
-def workplace() -> Iterator[Path]:
-    """Return a temporary folder with a copy of the checkout, as git knows it, and a ``tmp``."""
+def temporary() -> Iterator[Path]:
+    """Open a temporary folder that every user may read."""
     with tempfile.TemporaryDirectory(prefix="bp-matrix-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
+        folder.chmod(0o755)
         (folder / "tmp").mkdir()
         (folder / "tmp").chmod(0o1777)
-        command = ["git", "ls-files", "-coz", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True)
-        for path in filter(None, listed.stdout.split("\0")):
-            if (CHECKOUT / path).is_file():  # it may be deleted, and not committed yet
-                target = folder / "checkout" / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(CHECKOUT / path, target)
-        folder.chmod(0o755)
         yield folder
 
 
-def tested(release: str, arguments: Sequence[str]) -> Row:
-    """Run the tests in a release."""
+def tested(release: str, source: Path, arguments: Sequence[str]) -> Row:
+    """Run the tests on a copy of the source in a release."""
     print(f"== {release}", flush=True)
-    with installed(release) as root, workplace() as folder:
+    lock = hashlib.sha256((source / "requirements-dev.txt").read_bytes()).hexdigest()
+    with installed(release) as root, temporary() as folder:
+        shutil.copytree(source, folder / "checkout")
         found = versions(root)
-        lock = hashlib.sha256((folder / "checkout" / "requirements-dev.txt").read_bytes())
-        status, written = enter(root, folder, INSTALL, lock.hexdigest())
+        status, written = enter(root, folder, INSTALL, lock)
         if status == 0:
             status, written = enter(root, folder, TEST, *arguments, alone=True)
         return Row(release, found, counts(written), status == 0)
@@ -216,7 +220,10 @@ def main(arguments: Sequence[str]) -> int:
     if why := obstacle():
         raise SystemExit(why)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    rows = [tested(name, arguments) for name in os.environ.get("RELEASES", RELEASES).split()]
+    releases = os.environ.get("RELEASES", RELEASES).split()
+    with temporary() as folder:
+        copy_checkout(folder / "checkout")
+        rows = [tested(release, folder / "checkout", arguments) for release in releases]
     print(f"\n{table(rows)}")
     return 0 if all(row.good for row in rows) else 1
 
