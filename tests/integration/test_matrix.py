@@ -58,6 +58,14 @@ class TestARun:
         assert said.returncode == 1
         assert said.stderr.startswith("make matrix needs root")
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="asks for root first")
+    def test_it_says_which_program_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "/nowhere")
+
+        assert (
+            matrix.obstacle() == "make matrix needs debootstrap: install the package debootstrap."
+        )
+
 
 class TestTheTable:
     def test_it_has_the_counts_of_both_runs(self) -> None:
