@@ -1,11 +1,15 @@
 # Every verb sets up what it needs in .venv first, and quickly where that is done.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint bench
+.PHONY: help demo run test lint matrix lock bench
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 8000
+RELEASES ?= trixie forky
+# For every Python and machine that is supported, from the oldest on; a version that is locked stays.
+LOCK := uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock"
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)
 
@@ -21,6 +25,9 @@ run: $(READY) ## start web, worker and beat together; Ctrl-C stops them all; POR
 test: $(READY) ## run all tests, on PostgreSQL and RabbitMQ and on the embedded default
 	@python -m tests.servers tests/run
 
+matrix: $(READY) ## run the tests on other versions, as root; ARGS="tests/acceptance -k …" RELEASES=trixie
+	@RELEASES="$(RELEASES)" python -m tests.matrix $(ARGS)
+
 lint: $(READY) ## check format, style, types, import contracts and migrations
 	ruff format --check .
 	ruff check .
@@ -28,12 +35,16 @@ lint: $(READY) ## check format, style, types, import contracts and migrations
 	lint-imports
 	VAR_DIR=$$(mktemp -d) python manage.py makemigrations --check --dry-run
 
+lock: $(READY) ## write requirements*.txt from requirements*.in; ARGS="--upgrade-package celery"
+	$(LOCK) requirements.in -o requirements.txt $(ARGS)
+	$(LOCK) requirements-dev.in -o requirements-dev.txt $(ARGS)
+
 bench: $(READY) ## measure throughput against a Celery task per event, latency, and refunds
 	@python -m tests.servers python -m bench.throughput
 	@python -m tests.servers python -m bench.latency
 	@python -m tests.servers python -m bench.refunds
 
-$(READY): requirements.txt requirements-dev.txt
+$(READY): requirements-dev.txt
 	@echo "Setting up $(VENV) …"
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt

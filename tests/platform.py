@@ -70,6 +70,7 @@ class Platform:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.workers: list[Worker] = []
+        self._broker_url: str | None = None  # the one under test
         self.environment = {"DATABASE_URL": self._database_url(), "OUTAGE_MAX_SECONDS": "0.5"}
 
     @staticmethod
@@ -78,6 +79,13 @@ class Platform:
         if connection.vendor == "sqlite":
             return f"sqlite:///{database['NAME']}"
         return database_url()
+
+    def use_broker(self, url: str) -> None:
+        """Use another broker than the one under test, for workers and for what is published."""
+        self._broker_url = self.environment["RABBITMQ_URL"] = url
+
+    def connection(self) -> Any:
+        return current_app.connection_for_write(self._broker_url)
 
     def start(
         self, *options: str, app: str = "booking_platform", wait: bool = True, **env: str
@@ -107,11 +115,11 @@ class Platform:
 
     @contextmanager
     def channel(self) -> Iterator[Any]:
-        with current_app.connection_for_write() as connection, connection.channel() as channel:
+        with self.connection() as connection, connection.channel() as channel:
             yield channel
 
     def declare(self) -> None:
-        with current_app.connection_for_write() as connection:
+        with self.connection() as connection:
             broker.declare(connection)
 
     def delete_queues(self) -> None:

@@ -10,6 +10,7 @@ unset. Whatever was started or created is gone afterwards.
 import atexit
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import socket
@@ -157,15 +158,16 @@ class RabbitMQ:
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
+    @property
+    def control_command(self) -> list[str]:
+        """The command that controls this broker; what it is to do follows."""
+        home = f"HOME={self._folder}"  # where the broker keeps its cookie
+        return ["env", home, _rabbitmq_program("rabbitmqctl"), "-q", "-n", self.node]
+
     def control(self, *arguments: str) -> None:
         """Run ``rabbitmqctl`` on this broker."""
-        subprocess.run(
-            [_rabbitmq_program("rabbitmqctl"), "-q", *arguments],
-            env=self._environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            timeout=START_SECONDS,
-        )
+        command = [*self.control_command, *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=START_SECONDS)
 
     def remove(self) -> None:
         with suppress(ProcessLookupError):
@@ -179,11 +181,16 @@ def _rabbitmq_program(name: str) -> str:
     return direct if os.path.exists(direct) else name
 
 
-def rabbitmqctl(*arguments: str) -> bool:
-    """Run a command against the shared broker; return whether it succeeded."""
+def rabbitmqctl() -> list[str]:
+    """Return the command that controls the broker under test; what it is to do follows."""
+    return shlex.split(os.environ.get("TEST_RABBITMQCTL", "rabbitmqctl -q"))
+
+
+def control_broker(*arguments: str) -> bool:
+    """Run a command on the broker under test; return whether it succeeded."""
     if not shutil.which("rabbitmqctl"):
         return False
-    command = ["rabbitmqctl", "-q", *arguments]
+    command = [*rabbitmqctl(), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, timeout=60)
     return done.returncode == 0
 
@@ -202,9 +209,7 @@ def _install(package: str, binaries: str) -> bool:
 
 
 def can_start_rabbitmq() -> bool:
-    return os.path.exists(_rabbitmq_program("rabbitmq-server")) or bool(
-        shutil.which("rabbitmq-server")
-    )
+    return bool(shutil.which(_rabbitmq_program("rabbitmq-server")))
 
 
 def can_start_postgresql() -> bool:
@@ -240,13 +245,14 @@ def rabbitmq_url(cleanup: ExitStack) -> str | None:
         return named
     if listens(RABBITMQ_PORT):
         vhost = f"booking-test-{os.getpid()}"
-        if rabbitmqctl("add_vhost", vhost):
-            cleanup.callback(rabbitmqctl, "delete_vhost", vhost)
-            if rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*"):
+        if control_broker("add_vhost", vhost):
+            cleanup.callback(control_broker, "delete_vhost", vhost)
+            if control_broker("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*"):
                 return f"amqp://guest:guest@127.0.0.1:{RABBITMQ_PORT}/{vhost}"
     if _install("rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server"):
         broker = RabbitMQ()
         cleanup.callback(broker.remove)
+        os.environ["TEST_RABBITMQCTL"] = shlex.join(broker.control_command)
         return broker.url
     return None
 

@@ -15,7 +15,7 @@ from catalog.tasks import booking_created
 from tests.events import body, cancelled, created
 from tests.factories import TourFactory
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
-from tests.servers import rabbitmqctl
+from tests.servers import control_broker
 
 CREATED = "tour-catalog.booking-created"
 CANCELLED = "tour-catalog.booking-cancelled"
@@ -239,11 +239,11 @@ class TestTopology:
         """The URL of a user who may read and write, and configure nothing."""
         vhost = current_app.connection_for_write().virtual_host
         user = f"no-configure-{os.getpid()}"
-        assert rabbitmqctl("add_user", user, "secret")
-        assert rabbitmqctl("set_permissions", "-p", vhost, user, "^$", ".*", ".*")
+        assert control_broker("add_user", user, "secret")
+        assert control_broker("set_permissions", "-p", vhost, user, "^$", ".*", ".*")
         host = urlsplit(servers.broker_url()).netloc.rpartition("@")[2]
         yield f"amqp://{user}:secret@{host}/{quote(vhost, safe='')}"
-        rabbitmqctl("delete_user", user)
+        control_broker("delete_user", user)
 
     def test_a_user_who_may_declare_nothing_finds_what_is_there(
         self, platform: Platform, tour: Tour, restricted: str

@@ -15,6 +15,7 @@ from catalog.models import Reservation, Tour
 from tests.events import created
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
 from tests.proxies import Proxy
+from tests.servers import rabbitmqctl
 
 FAULTY = "tests.faulty"
 
@@ -65,7 +66,7 @@ class TestKills:
 
 
 @pytest.mark.servers
-@pytest.mark.skipif(not shutil.which("rabbitmqctl"), reason="rabbitmqctl closes the connections")
+@pytest.mark.skipif(not shutil.which(rabbitmqctl()[0]), reason="rabbitmqctl closes the connections")
 class TestConnections:
     def test_a_lost_connection_to_the_broker_loses_nothing(
         self, platform: Platform, tour: Tour
@@ -74,7 +75,7 @@ class TestConnections:
         platform.publish(bookings(tour, 3000))
         platform.wait_for_processed(300)
         vhost = servers.broker_url().rsplit("/", 1)[1] or "/"
-        command = ["rabbitmqctl", "-q", "close_all_connections", "-p", vhost, "a test"]
+        command = [*rabbitmqctl(), "close_all_connections", "-p", vhost, "a test"]
         subprocess.run(command, check=True)
         platform.wait_for_processed(3000, seconds=120)
         assert_all_reserved(tour, 3000)

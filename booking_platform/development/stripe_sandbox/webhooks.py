@@ -6,6 +6,7 @@ import json
 import queue
 import threading
 import time
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -103,5 +104,8 @@ class Webhooks:
         signed = signature(self._secret, body, timestamp=int(time.time()))
         headers = {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signed}
         request = urllib.request.Request(self._url, body, headers)  # noqa: S310  (checked above)
-        with _opener.open(request, timeout=TIMEOUT_SECONDS):
-            pass
+        try:
+            _opener.open(request, timeout=TIMEOUT_SECONDS).close()
+        except urllib.error.HTTPError as refusal:
+            refusal.close()  # the error is the answer too, and holds its connection
+            raise
