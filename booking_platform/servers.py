@@ -84,22 +84,27 @@ def broker_url() -> str:
         return value
     confidential.remember_url(value)
     for url in value.split(";"):
-        try:
-            parts = _split(url.strip(), ("amqp", "amqps"))
-            if parts.query or parts.fragment:
-                raise _Wrong("it has a query or a fragment")
-        except _Wrong as problem:
-            raise ImproperlyConfigured(
-                f"RABBITMQ_URL can't be used ({problem}): it must begin with amqp:// or amqps://, as in "
-                "amqps://user:password@host:5671/vhost; several have semicolons between."
-            ) from None
-        host = parts.hostname or "localhost"
-        if production and parts.scheme == "amqp" and not _may_be_plain(host):
-            raise ImproperlyConfigured(
-                f"RABBITMQ_URL names {host} by amqp://: passwords and events would cross the network in "
-                "the clear. Set it to amqps://, or PLAINTEXT_NETWORK=1 if the network is private."
-            )
+        _check_broker(url.strip())
     return value
+
+
+def _check_broker(url: str) -> None:
+    """Check that one broker's URL can be read in one way, and is under TLS where it has to be."""
+    try:
+        parts = _split(url, ("amqp", "amqps"))
+        if parts.query or parts.fragment:
+            raise _Wrong("it has a query or a fragment")
+    except _Wrong as problem:
+        raise ImproperlyConfigured(
+            f"RABBITMQ_URL can't be used ({problem}): it must begin with amqp:// or amqps://, as in "
+            "amqps://user:password@host:5671/vhost; several have semicolons between."
+        ) from None
+    host = parts.hostname or "localhost"
+    if env.production() and parts.scheme == "amqp" and not _may_be_plain(host):
+        raise ImproperlyConfigured(
+            f"RABBITMQ_URL names {host} by amqp://: passwords and events would cross the network in "
+            "the clear. Set it to amqps://, or PLAINTEXT_NETWORK=1 if the network is private."
+        )
 
 
 def check_database(database: Mapping[str, Any]) -> None:
