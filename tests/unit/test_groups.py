@@ -354,3 +354,45 @@ class TestAGroupTask:
         assert task.Request is GroupRequest
         assert (task.acks_late, task.acks_on_failure, task.acks_on_timeout) == (True, False, False)
         assert task.reject_on_worker_lost
+
+
+class TaskMessage:
+    """A task message of Celery's as one request of a worker; it notes the answers."""
+
+    def __init__(self, task: str) -> None:
+        self.answers: list[str] = []
+        self.pool = Pool()
+        registered = app.tasks[task]
+        create = celery_requests.create_request_cls  # type: ignore[attr-defined]  # celery-types leave it out
+        made = create(registered.Request, registered, self.pool, "host", None, app=app)
+        body: Any = [[{}], {}, {}]
+        headers = {"task": task, "id": "1", "lang": "py"}
+        self.request: Request = made(
+            Message(body="", headers=headers),
+            on_ack=lambda *_: self.answers.append("ack"),
+            on_reject=lambda _log, _errors, requeue: self.answers.append(f"requeue={requeue}"),
+            app=app,
+            hostname="host",
+            task=registered,
+            body=body,
+            headers=headers,
+            decoded=True,
+        )
+
+
+class TestATaskMessageIsNeverDoneAgain:
+    """For every task that a worker knows: whoever may send one can't have it loop."""
+
+    @pytest.mark.parametrize("end", ENDS_WITHOUT_SUCCESS.values(), ids=ENDS_WITHOUT_SUCCESS)
+    def test_one_of_a_consumer_is_acknowledged_however_it_ends(self, end: End) -> None:
+        message = TaskMessage(TASK)
+        end(message.request)
+        succeed(message.request)
+
+        assert message.answers == ["ack"]
+
+    def test_any_other_is_acknowledged_before_it_runs(self) -> None:
+        others = [task for task in app.tasks.values() if not isinstance(task, GroupTask)]
+
+        assert {task.name for task in others} > {"payments.attempt", "messaging.cleanup"}
+        assert [task.name for task in others if task.acks_late] == []
