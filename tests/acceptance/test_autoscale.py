@@ -17,6 +17,7 @@ def processes(worker: Worker) -> int:
 
 
 class TestAutoscale:
+    @pytest.mark.servers  # a group that is slow holds up all others on SQLite
     @pytest.mark.parametrize(("limits", "least"), [("4,1", 1), ("3", 0)])
     def test_the_pool_grows_under_load_and_shrinks_after(
         self, platform: Platform, tour: Tour, limits: str, least: int
