@@ -92,6 +92,6 @@ class TestAMemoryAlarm:
     ) -> None:
         alarm(rabbitmq)
         worker = platform.start("-c", "1", "-Q", "catalog", wait=False)
-        wait_until(lambda: "mingle: searching" in worker.log, seconds=60, what="it connects")
+        wait_until(lambda: " ready." in worker.log, seconds=60, what="it is ready")
         worker.process.send_signal(signal.SIGTERM)
         assert stops(worker)
