@@ -1,10 +1,12 @@
 """The Celery application: ``celery -A booking_platform worker|beat``."""
 
 import os
+import warnings
 from typing import Any
 
 from celery import Celery, signals
 from celery.app.amqp import AMQP
+from celery.exceptions import CPendingDeprecationWarning
 from celery.utils import nodenames
 from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES
@@ -83,6 +85,10 @@ def _derive_beat(**_: Any) -> None:
     from booking_platform.messaging import sweeps
 
     app.conf.beat_schedule = app.conf.beat_schedule | sweeps.beat_entries()
+
+
+# Of each lost connection, about a setting that is as it is on purpose: groups commit, repeats are known.
+warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 @signals.setup_logging.connect

@@ -83,9 +83,10 @@ def broker_url() -> str:
     if value == EMBEDDED_BROKER and not production:
         return value
     confidential.remember_url(value)
-    for url in value.split(";"):
-        _check_broker(url.strip())
-    return value
+    urls = [url.strip() for url in value.split(";")]
+    for url in urls:
+        _check_broker(url)
+    return ";".join(urls)
 
 
 def _check_broker(url: str) -> None:

@@ -170,7 +170,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 EVENTS_EXCHANGE = "booking-events"
 # How often an event is begun whose worker dies over it each time, before it is called poison.
 EVENT_DELIVERY_LIMIT = env.integer("EVENT_DELIVERY_LIMIT", 5, minimum=1)
-EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 256 * 1024, minimum=1024)
+EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 256 * 1024, minimum=1024, maximum=16 * 1024 * 1024)
 
 # The optimistic lock: attempts for one group, the last of which locks and so can't lose.
 LOCK_ATTEMPTS = env.integer("LOCK_ATTEMPTS", 3, minimum=1)

@@ -89,6 +89,9 @@ class TaskQueue(Queue):
 class TaskQueues:
     """Celery's queues, read from the registry when Celery first asks for them."""
 
+    def __repr__(self) -> str:
+        return f"<one for each of {', '.join(task_queues())}>"
+
     def __iter__(self) -> Iterator[Queue]:
         return map(_task_queue, task_queues())
 
@@ -147,7 +150,7 @@ def declare(connection: Connection) -> None:
         TopologyDiffers: something is there with other properties, or is missing and may not be
             declared.
     """
-    _declare_or_find(connection, _declare_events_exchange, events_exchange())
+    declare_events_exchange(connection)
     for queue in queues():
         _declare_or_find(connection, partial(_declare_queue, queue), queue.exchange, queue)
     if connection.transport.driver_type == "amqp":
@@ -158,7 +161,16 @@ def _declare_queue(queue: Queue, channel: Any) -> None:
     Queue.declare(queue(channel))
 
 
-def _declare_events_exchange(channel: Any) -> None:
+def declare_events_exchange(connection: Connection) -> None:
+    """Declare the exchange of the producers.
+
+    Raises:
+        TopologyDiffers: it is there with other properties, or is missing and may not be declared.
+    """
+    _declare_or_find(connection, _declare_as_producers_do, events_exchange())
+
+
+def _declare_as_producers_do(channel: Any) -> None:
     try:
         events_exchange()(channel).declare()
     except PreconditionFailed as error:

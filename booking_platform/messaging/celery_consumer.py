@@ -114,6 +114,8 @@ class PlatformConsumer(_Consumer):
             except Exception as error:  # it must not end the worker, nor come again
                 why = f"Celery failed on it: {error!r}"
             log.error("A task message is refused", why=why, queue=_queue(message))
+            if message.acknowledged:
+                return None
             return message.reject_log_error(get_logger(__name__), self.connection_errors)
 
         return handle_checked

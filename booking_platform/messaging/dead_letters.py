@@ -155,7 +155,8 @@ def unroutable(delivery: Delivery, now: datetime) -> Parking:
 
 def unread(queue: str, delivery: Delivery, _now: datetime) -> Parking:
     """Return a message that ended whoever looked into it, to be parked unread."""
-    return Parking(queue, delivery, None, Refused(POISON, "it ended whoever tried to record it"))
+    origin = delivery.routing_key if delivery.routing_key in CONSUMERS else queue
+    return Parking(origin, delivery, None, Refused(POISON, "it ended whoever tried to record it"))
 
 
 def _storable(text: str) -> str:

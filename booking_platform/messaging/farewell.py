@@ -7,7 +7,6 @@ would hang for as long as the alarm lasts.
 """
 
 import socket
-import threading
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +19,7 @@ log = structlog.get_logger(__name__)
 PATIENCE = 3.0  # seconds that a connection has for an answer, once the worker is told to stop
 SLICE = 1.0  # seconds between looks whether it is
 
-_begun = threading.Event()
+_begun = False  # set by a signal handler: it takes no lock
 
 
 class PatientConnection(pyamqp.Connection):
@@ -33,7 +32,7 @@ class PatientConnection(pyamqp.Connection):
     def drain_events(self, timeout: float | None = None) -> Any:
         if timeout is not None or self.read_timeout:  # it has a patience of its own
             return super().drain_events(timeout)
-        while not _begun.is_set():
+        while not _begun:
             with suppress(TimeoutError):
                 return super().drain_events(SLICE)
         try:
@@ -47,7 +46,8 @@ class PatientConnection(pyamqp.Connection):
 
 def begin(**_: Any) -> None:
     """Wait no longer than ``PATIENCE`` for the broker, in this process, from now on."""
-    _begun.set()
+    global _begun  # noqa: PLW0603  # one worker a process
+    _begun = True
 
 
 def install() -> None:

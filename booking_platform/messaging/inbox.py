@@ -8,7 +8,7 @@ that cause it are parked.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from django.db import Error, transaction
+from django.db import transaction
 
 from booking_platform.contract.envelope import Event
 from booking_platform.messaging import clock, dead_letters, metrics, outages
@@ -43,8 +43,6 @@ CONFLICT = reason(
     "an id used before with other content",
     "The producer must publish it under an event id of its own. Discard this one then.",
 )
-
-
 DUPLICATE = "duplicate"
 
 
@@ -108,6 +106,8 @@ def _commits(consumer: Consumer, group: Group, trial: Trial | None = None) -> It
     except Exception as error:  # a bug; MemoryError too, which would make Celery end the worker
         if len(group) > 1:
             log.warning("A group failed: applying its events one by one", events=len(group))
+            if trial is not None:
+                trial.withdraw()
             for one in group:
                 alone = Trial(consumer.queue, [one.delivery]) if trial else None
                 yield from _commits(consumer, [one], alone)
@@ -135,9 +135,8 @@ def _commit(
         lock = attempt >= settings.LOCK_ATTEMPTS
         apply = partial(_apply, consumer, group, lock=lock, trial=trial, strict=strict)
         try:
-            return outages.wait_out(
-                partial(_on_trial, apply, trial), consumer=consumer.queue, events=len(group)
-            )
+            work = partial(trial.attempt, apply) if trial else apply
+            return outages.wait_out(work, consumer=consumer.queue, events=len(group))
         except LostRace as race:
             pause = pauses.pause(attempt)
             metrics.OPTIMISTIC_LOCK_CONFLICTS.labels(race.resource_type).inc()
@@ -150,18 +149,6 @@ def _commit(
                 pause_ms=round(1000 * pause),
             )
         time.sleep(pause)
-
-
-def _on_trial(apply: Callable[[], Committed], trial: Trial | None) -> Committed:
-    """Apply a group; where it has to wait for others, it is not begun meanwhile."""
-    if trial is None:
-        return apply()
-    trial.begin()
-    try:
-        return apply()
-    except (Error, LostRace):
-        trial.withdraw()
-        raise
 
 
 def _apply(
@@ -244,7 +231,9 @@ def _tell(consumer: Consumer, committed: Committed) -> None:
 
 def _poison() -> Refused:
     times = settings.EVENT_DELIVERY_LIMIT
-    return Refused(POISON, f"begun {times} times, and its worker died or was stopped each time")
+    return Refused(
+        POISON, f"begun {times} times on record, and its worker died or was stopped each time"
+    )
 
 
 def _conflict(before: Known) -> Refused:

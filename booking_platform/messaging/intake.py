@@ -61,8 +61,9 @@ class Intake:
         """Stop consuming, and return what is waiting to its queue."""
         with self._lock:
             self._open = False
-            while self._failed:
-                ignore(partial(self._return, *self._failed[0]))
+            failed, self._failed = self._failed, []
+        for source, group in failed:
+            source.return_failed(group, ignore)
         for source in self._sources:
             if source.consumer is not None:
                 ignore(source.consumer.cancel)

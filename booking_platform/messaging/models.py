@@ -142,19 +142,20 @@ class DeadLetter(models.Model):
 
 
 class Suspect(models.Model):
-    """A redelivered message that was begun: its worker may have died of it."""
+    """One beginning of a redelivered message that has not ended: its worker may have died of it."""
 
     queue = models.CharField(max_length=LONGEST_QUEUE)
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the body.")
-    begun = models.PositiveIntegerField(help_text="How often it was begun and did not end.")
-    holder = models.CharField(max_length=32, blank=True, help_text="Who began it last.")
+    holder = models.CharField(max_length=32, help_text="Who began it.")
     begun_at = models.DateTimeField()
 
     class Meta:
         db_table = "suspects"
         constraints = (
-            models.UniqueConstraint(fields=("queue", "fingerprint"), name="suspects_once"),
+            models.UniqueConstraint(
+                fields=("queue", "fingerprint", "holder"), name="suspects_once_per_holder"
+            ),
         )
 
     def __str__(self) -> str:
-        return f"a message of {self.queue}, begun {self.begun} times"
+        return f"a message of {self.queue}, begun at {self.begun_at}"

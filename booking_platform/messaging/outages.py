@@ -79,6 +79,9 @@ _PASSING_SQLITE = {
 _NOT_MIGRATED_SQLITE = ("no such table", "no such column", "has no column named")
 
 
+_HELD_UP = ("55P03", "40P01", "40001")  # a lock that others have; the connection is as it was
+
+
 def wait_out(work: Callable[[], T], **waits: Any) -> T:
     """Call ``work``, again and again while the database is away, and return what it returns.
 
@@ -94,15 +97,23 @@ def wait_out(work: Callable[[], T], **waits: Any) -> T:
             if not passes(error):
                 raise
             pause = pauses.pause(attempt)
-            connection.close()
+            held_up = _state(error) in _HELD_UP
+            if not held_up:
+                connection.close()
             log.warning(
-                "The database can't be written to now: waiting in place",
+                "Others are at work on the same rows: waiting in place"
+                if held_up
+                else "The database can't be written to now: waiting in place",
                 **waits,
                 attempt=attempt,
                 pause_ms=round(1000 * pause),
                 error=" ".join(str(error).split())[:200],
             )
         time.sleep(pause)
+
+
+def _state(error: Error) -> str | None:
+    return getattr(error.__cause__, "sqlstate", None)
 
 
 def passes(error: Error) -> bool:

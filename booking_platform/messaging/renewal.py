@@ -27,9 +27,11 @@ def renew_queues() -> Iterator[str]:
     """
     options = {"confirm_publish": True}
     with current_app.connection_for_write(transport_options=options) as connection:
+        broker.declare_events_exchange(connection)
         for queue in broker.queues():
             if _renew(connection, queue):
                 yield queue.name
+        broker.declare(connection)
 
 
 def _renew(connection: Connection, queue: Queue) -> bool:

@@ -133,6 +133,12 @@ class Source:
             if not _is_amqp(message):
                 ignore(message.requeue)
 
+    def return_failed(self, group: Sequence[Message], ignore: Callable[..., Any]) -> None:
+        """Return a group that waits for the end of its pause, as ``return_waiting`` does."""
+        for message in group:
+            if not _is_amqp(message):
+                ignore(message.requeue)
+
     def close(self, ignore: Callable[..., Any]) -> None:
         """Ack what is withheld, and close the channel."""
         self._errors = (Exception,)

@@ -5,33 +5,32 @@ redelivered message is begun, that is committed. An event is poison when it was 
 times and none of the beginnings came to an end.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 from uuid import uuid4
 
 from django.conf import settings
-from django.db import Error, connection, transaction
-from django.db.models import F, QuerySet
+from django.db import Error, connection
+from django.db.models import QuerySet
 
 from booking_platform.messaging import clock, outages
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import Suspect
-from booking_platform.messaging.rows import stored
+from booking_platform.messaging.rules import LostRace
 
 PATIENCE_MS = 250  # for a lock: a worker killed while it waits has not died of the message
 
-_BEGIN = (
-    "INSERT INTO suspects (queue, fingerprint, holder, begun_at, begun) VALUES (%s, %s, %s, %s, 1)"
-    " ON CONFLICT (queue, fingerprint) DO UPDATE SET begun = suspects.begun"
-    " + CASE WHEN suspects.holder = excluded.holder THEN 0 ELSE 1 END,"
-    " holder = excluded.holder, begun_at = excluded.begun_at"
-)
+T = TypeVar("T")
 
 
 class Trial:
-    """Redelivered messages on their way through a worker, whose beginning is on record."""
+    """Redelivered messages on their way through a worker, whose beginning is on record.
+
+    Each worker that begins one leaves a mark of its own: the same message may be with two of them,
+    where the broker lost the connection of the first.
+    """
 
     def __init__(self, queue: str, deliveries: Sequence[Delivery]) -> None:
         self._queue = queue
@@ -41,37 +40,46 @@ class Trial:
 
     @property
     def suspected(self) -> bool:
-        """Whether one of the messages was begun before."""
+        """Whether one of the messages was begun before and has not ended."""
         return self._marks().exists()
 
     def begin(self) -> Self:
-        """Commit that the messages are begun; twice without ``withdraw`` between counts once."""
-        if self._on_record:
-            return self
-        now = stored(clock.now())
-        rows = [(self._queue, each, self._holder, now) for each in self._fingerprints]
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.executemany(_BEGIN, rows)
-        self._on_record = True
+        """Commit that the messages are begun, unless that is on record."""
+        if not self._on_record:
+            now = clock.now()
+            marks = [
+                Suspect(queue=self._queue, fingerprint=each, holder=self._holder, begun_at=now)
+                for each in self._fingerprints
+            ]
+            Suspect.objects.bulk_create(marks, ignore_conflicts=True)
+            self._on_record = True
         return self
 
     def begun_too_often(self) -> bool:
-        """Return whether a message was begun more often than any may be."""
-        return self._marks().filter(begun__gt=settings.EVENT_DELIVERY_LIMIT).exists()
+        """Return whether a message was begun more often than any may be, this time included."""
+        return self._marks().count() > settings.EVENT_DELIVERY_LIMIT
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Call ``work`` with the beginning on record; where it has to wait, it is not begun meanwhile."""
+        self.begin()
+        try:
+            return work()
+        except (Error, LostRace):
+            self.withdraw()
+            raise
 
     def withdraw(self) -> None:
         """Take the beginning back: the messages have to wait for the database or for others."""
         self._on_record = False
         try:
-            with transaction.atomic():
-                self._marks().filter(holder=self._holder).update(begun=F("begun") - 1, holder="")
-        except Error:  # the database is away: the next `begin` of this trial counts no second time
+            self._marks().filter(holder=self._holder).delete()
+        except Error:  # the database is away; this holder begins no second time in its books
             connection.close()
 
     def end(self) -> None:
-        """Forget the beginnings, first thing in the transaction that settles the messages.
+        """Forget all beginnings, first thing in the transaction that settles the messages.
 
-        A repeat of one in another process waits here, so that two never count as two deaths.
+        A repeat of one in another process waits here: two that are alive work one after the other.
         """
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:

@@ -41,6 +41,8 @@ def _record(queue: str, parked: Callable[[Delivery, datetime], Parking], deliver
         read = partial(dead_letters.unread, queue) if portion.poison else parked
         parkings = [read(delivery, now) for delivery in portion.deliveries]
         park = partial(_park, parkings, portion.trial)
+        if portion.trial is not None:
+            park = partial(portion.trial.attempt, park)
         outages.wait_out(park, what="dead letters", events=len(parkings))
         safely(dead_letters.tell, parkings)
 

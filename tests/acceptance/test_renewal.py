@@ -53,6 +53,21 @@ class TestRenewal:
         with platform.channel() as channel:
             assert channel.queue_declare(CREATED, passive=True).message_count == 0
 
+    def test_where_there_is_nothing_yet_everything_is_declared(
+        self, platform: Platform, tour: Tour
+    ) -> None:
+        platform.delete_queues()
+        names = ("booking-events", "booking-events.check", "booking-events.known")
+        with platform.channel() as channel:
+            for name in names:
+                channel.exchange_delete(name)
+        call_command("renew_queues", verbosity=0)
+        platform.publish([created(tour.pk, "B")])
+        platform.publish([created(tour.pk, "C", event_id="lost")], key="lost")
+        platform.start("-c", "1")
+        platform.wait_for_processed(1)
+        platform.wait_for(lambda: parked() == [("unroutable", "lost")], "the net is there")
+
     def test_what_a_crash_has_left_aside_comes_back(self, platform: Platform, tour: Tour) -> None:
         aside = f"{CREATED}.aside"
         with platform.channel() as channel:

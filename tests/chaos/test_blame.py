@@ -1,23 +1,27 @@
 """An event is called poison only where it is proved that its worker dies of it."""
 
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from booking_platform.messaging import inbox, suspects
+from booking_platform import servers
+from booking_platform.messaging import dead_letters, inbox, suspects
 from booking_platform.messaging.arrivals import read
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, Suspect
 from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.messaging.suspects import Trial
+from booking_platform.messaging.tasks import record_dead_letters
 from catalog.models import Tour
 from tests.events import body, created
 from tests.platform import Platform, assert_adds_up, parked, processed
+from tests.servers import control_broker
 
 CREATED = "tour-catalog.booking-created"
 
@@ -71,18 +75,45 @@ class TestTrials:
         assert processed() == 1
 
     def test_a_beginning_that_had_to_wait_is_taken_back(self, tour: Tour) -> None:
-        delivery = Delivery(body(created(tour.pk, "B")), redelivered=True)
-        trial = Trial(CREATED, [delivery])
+        trial = Trial(CREATED, [Delivery(b"{}", redelivered=True)])
         for _ in range(20):
             trial.begin()
             trial.withdraw()
-        assert Suspect.objects.get().begun == 0
+        assert Suspect.objects.count() == 0
 
     def test_one_that_begins_twice_has_begun_once(self, tour: Tour) -> None:
         trial = Trial(CREATED, [Delivery(b"{}", redelivered=True)])
         for _ in range(20):
             trial.begin()
-        assert Suspect.objects.get().begun == 1
+        assert Suspect.objects.count() == 1
+
+    def test_two_that_are_alive_are_no_deaths(self, settings: Any) -> None:
+        """The broker lost the connection of the first, which goes on waiting in place."""
+        settings.EVENT_DELIVERY_LIMIT = 3
+        delivery = Delivery(b"{}", redelivered=True)
+        first, second = Trial(CREATED, [delivery]), Trial(CREATED, [delivery])
+        for _ in range(20):
+            first.begin()
+            second.begin()
+            assert not second.begun_too_often()
+            first.withdraw()
+            second.withdraw()
+        assert Suspect.objects.count() == 0
+
+    def test_the_recorder_takes_its_beginning_back_too(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        marks: list[int] = []
+
+        def busy(_parkings: Any) -> None:
+            marks.append(Suspect.objects.count())
+            if len(marks) == 1:
+                raise OperationalError from psycopg.errors.LockNotAvailable()
+
+        monkeypatch.setattr(dead_letters, "park", busy)
+        monkeypatch.setattr(time, "sleep", lambda _: marks.append(Suspect.objects.count()))
+        record_dead_letters([Delivery(b"?", redelivered=True)])
+        assert marks == [0, 0, 0]
 
     def test_of_a_group_that_died_each_is_begun_alone(
         self, tour: Tour, settings: Any, monkeypatch: pytest.MonkeyPatch
@@ -133,6 +164,27 @@ class TestKilledWhileItWaits:
                 worker.kill()
         platform.start("-c", "2", "-Q", "catalog")
         platform.wait_for_processed(30)
+        assert parked() == []
+        assert_adds_up(tour)
+
+    def test_an_event_that_comes_again_while_it_waits_is_not_blamed(
+        self, platform: Platform, tour: Tour
+    ) -> None:
+        """A lost connection ends no process: the group waits on, beside what the broker redelivers."""
+        database = connection.settings_dict
+        parameters = {"host": database["HOST"], "port": database["PORT"], "user": database["USER"],
+                      "dbname": database["NAME"]}  # fmt: skip
+        worker = platform.start("-c", "6", "-Q", "catalog", EVENT_DELIVERY_LIMIT="3")
+        vhost = servers.broker_url().rsplit("/", 1)[1] or "/"
+        with psycopg.connect(**parameters) as locking:
+            locking.execute("LOCK TABLE tours")
+            platform.publish([created(tour.pk, "B")])
+            for lost in range(1, 5):
+                platform.wait_for(self.waits(worker.log_file), "it waits for the lock")
+                control_broker("close_all_connections", "-p", vhost, "a test")
+                connected = lambda lost=lost: worker.log.count("Connected to") > lost  # noqa: E731
+                platform.wait_for(connected, "it is connected again")
+        platform.wait_for_processed(1)
         assert parked() == []
         assert_adds_up(tour)
 

@@ -26,13 +26,12 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('queue', models.CharField(max_length=100)),
                 ('fingerprint', models.CharField(help_text='SHA-256 of the body.', max_length=64)),
-                ('begun', models.PositiveIntegerField(help_text='How often it was begun and did not end.')),
-                ('holder', models.CharField(blank=True, help_text='Who began it last.', max_length=32)),
+                ('holder', models.CharField(help_text='Who began it.', max_length=32)),
                 ('begun_at', models.DateTimeField()),
             ],
             options={
                 'db_table': 'suspects',
-                'constraints': [models.UniqueConstraint(fields=('queue', 'fingerprint'), name='suspects_once')],
+                'constraints': [models.UniqueConstraint(fields=('queue', 'fingerprint', 'holder'), name='suspects_once_per_holder')],
             },
         ),
     ]
