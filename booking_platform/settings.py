@@ -18,7 +18,7 @@ from booking_platform import environment as env
 BASE_DIR = Path(__file__).resolve().parent.parent
 PRODUCTION = env.production()
 
-PLAINTEXT_NETWORK = servers.plaintext_is_meant()
+PLAINTEXT_NETWORK = servers.plaintext_is_meant()  # asked for here so that no wrong value passes
 
 # Where the embedded database and broker, the metrics' shared files and beat's schedule live.
 VAR_DIR = Path(env.text("VAR_DIR", str(BASE_DIR / "var"))).absolute()
