@@ -42,12 +42,12 @@ class DiscreetAmqp(AMQP):
 
 
 class Application(Celery):
-    """Celery, whose beat does not depend on whether it can print."""
+    """Celery, whose beat depends neither on whether it can print, nor on a broker when it stops."""
 
     @property
     def Beat(self) -> Any:  # noqa: N802  (Celery's name)
         standard_streams.install()  # it prints before it sends any signal
-        return super().Beat
+        return farewell.ends_in_time(super().Beat)
 
 
 app = Application(

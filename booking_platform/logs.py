@@ -31,6 +31,7 @@ _LOGGERS = {
     "celery.pool": {"level": "INFO"},
     "stripe": {"level": "WARNING"},
     "urllib3": {"level": "WARNING"},
+    "axes": {"level": "WARNING"},  # each login, which is in the database too
     "mail.log": {"level": "ERROR"},  # the demo's mail server, with whom it is to
 }
 

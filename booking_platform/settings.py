@@ -151,7 +151,7 @@ if EMBEDDED:
         "data_folder_out": str(VAR_DIR / "broker" / "messages"),
         "control_folder": str(VAR_DIR / "broker" / "exchanges"),
         "polling_interval": 0.01,  # seconds between looks into an empty folder
-        "deadletter_queue": "booking-events.unroutable",  # Kombu's name for where the unroutable go
+        "last_stop": "booking-events.unroutable",  # the queue of what no other takes
     }
 CELERY_BROKER_HEARTBEAT = 5  # seconds: a connection that is open on one side only costs twice that
 CELERY_TASK_DEFAULT_QUEUE = "maintenance"

@@ -95,6 +95,7 @@ class Dropping(Descriptor):
 def install(**_: Any) -> None:
     """Replace standard output and error of this process; it takes a signal of Celery."""
     _open_what_is_closed()
+    _say_without_waiting()
     for fd, name in ((1, "stdout"), (2, "stderr")):
         current, original = getattr(sys, name), getattr(sys, f"__{name}__")
         if current is original:  # nobody else has replaced it
@@ -131,6 +132,18 @@ def _can_be_written(fd: int, seconds: float) -> bool:
     waiting = select.poll()
     waiting.register(fd, select.POLLOUT)
     return bool(waiting.poll(1000 * seconds))
+
+
+def _say_without_waiting() -> None:
+    """Let Celery say that it stops without waiting for a reader: it does so past all streams."""
+    from celery.apps import worker  # which nobody but a worker and beat needs
+
+    output = Dropping(1)
+
+    def say(message: str, _stream: Any = None) -> None:
+        output.write(f"\n{message}\n".encode(errors="backslashreplace"))
+
+    worker.safe_say = say  # type: ignore[attr-defined]
 
 
 def _open_what_is_closed() -> None:

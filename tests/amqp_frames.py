@@ -87,6 +87,7 @@ class FrameWriter:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._input.close()
         self._socket.close()
 
     def publish(

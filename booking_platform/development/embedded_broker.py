@@ -44,11 +44,9 @@ class Channel(filesystem.Channel):
         ]
 
     def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
-        """Return the queues of a message; what none takes goes to the last stop, without a warning."""
-        last_stop = self.deadletter_queue
-        self.deadletter_queue = None
+        """Return the queues of a message: the last stop where no other takes it."""
         found = list(super()._lookup(exchange, routing_key, default))
-        self.deadletter_queue = last_stop
+        last_stop = self.transport_options.get("last_stop")
         return found or ([last_stop] if last_stop and exchange else [])
 
     def _queue_bind(self, exchange: str, *binding: str | None) -> None:

@@ -52,15 +52,26 @@ def dead_letter_queue() -> Queue:
 
 def unroutable_queue() -> Queue:
     """Return the queue of events whose routing key no consumer has, with its exchange."""
-    return _last_stop(f"{settings.EVENTS_EXCHANGE}.unroutable")
+    name = f"{settings.EVENTS_EXCHANGE}.unroutable"
+    return _last_stop(name, **_given_up_as(name))  # what a producer lets expire, among others
 
 
-def _last_stop(name: str) -> Queue:
+def _given_up_as(name: str) -> dict[str, str]:
+    """Return the arguments by which a queue hands what it gives up to the dead letters, confirmed."""
+    return {
+        "x-dead-letter-exchange": dead_letter_queue().exchange.name,
+        "x-dead-letter-routing-key": name,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",  # at-least-once dead-lettering requires it
+    }
+
+
+def _last_stop(name: str, **more: str) -> Queue:
     """Return a queue from which nothing may be dropped, however often it was handed over.
 
     -1, for no limit, is refused by RabbitMQ 3.
     """
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER}
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER, **more}
     exchange = Exchange(name, type="fanout", durable=True)
     return Queue(name, exchange, durable=True, queue_arguments=arguments)
 
@@ -120,10 +131,7 @@ def event_queue(consumer: Consumer) -> Queue:
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-delivery-limit": EVENT_DELIVERIES,
-        "x-dead-letter-exchange": dead_letter_queue().exchange.name,
-        "x-dead-letter-routing-key": consumer.queue,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",  # at-least-once dead-lettering requires it
+        **_given_up_as(consumer.queue),
     }
     return Queue(
         consumer.queue,

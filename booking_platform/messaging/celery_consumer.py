@@ -61,12 +61,14 @@ class RemoteControl(Control):
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
-        self.__dict__["start"] = partial(self._start_if_allowed, self.__dict__["start"])
+        box: Any = self.__dict__["box"]
+        box.start = self.__dict__["start"] = partial(self._start_if_allowed, box, box.start)
 
     @staticmethod
-    def _start_if_allowed(start: Callable[[Any], None], c: Any) -> None:
+    def _start_if_allowed(box: Any, start: Callable[[Any], None], c: Any) -> None:
         try:
             start(c)
+            lenient_amqp.take_raw_bodies(box.node.channel)
         except AccessRefused as error:
             log.warning("No remote control: the broker refuses a queue", broker_says=str(error))
 
@@ -114,11 +116,14 @@ class PlatformConsumer(_Consumer):
             except Exception as error:  # it must not end the worker, nor come again
                 why = f"Celery failed on it: {error!r}"
             log.error("A task message is refused", why=why, queue=_queue(message))
-            if message.acknowledged:
-                return None
-            return message.reject_log_error(get_logger(__name__), self.connection_errors)
+            # Soon: an answer of Celery's own may be under way.
+            return self.call_soon(self._refuse, message)
 
         return handle_checked
+
+    def _refuse(self, message: Any) -> None:
+        if not message.acknowledged:
+            message.reject_log_error(get_logger(__name__), self.connection_errors)
 
 
 def _queue(message: Any) -> str:

@@ -21,7 +21,7 @@ from booking_platform.contract.envelope import (
 )
 from booking_platform.messaging import broker, clock, metrics
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
-from booking_platform.messaging.models import DeadLetter
+from booking_platform.messaging.models import DeadLetter, Suspect
 from booking_platform.messaging.rows import stored
 from booking_platform.messaging.rules import (
     CONSUMERS,
@@ -200,9 +200,11 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     if dead_letter.size is not None:
         raise NotReplayable(f"{dead_letter}: only its beginning is kept, it must be published anew")
     send = _way_back(dead_letter)
+    body = bytes(dead_letter.body)
+    Suspect.objects.filter(queue=dead_letter.queue, fingerprint=Delivery(body).fingerprint).delete()
     token = uuid4().hex
     DeadLetter.objects.filter(pk=dead_letter.pk).update(replay_token=token)
-    send(bytes(dead_letter.body), headers={REPLAY_HEADER: token})
+    send(body, headers={REPLAY_HEADER: token})
     closed = dead_letter.resolve(DeadLetter.State.REPLAYED, by=by, why=why)
     log.info(
         "Dead letter replayed",

@@ -6,8 +6,10 @@ events, and answers to remote control. py-amqp waits for each answer without end
 would hang for as long as the alarm lasts.
 """
 
+import signal
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -42,6 +44,23 @@ class PatientConnection(pyamqp.Connection):
             with suppress(OSError):
                 self.transport.sock.shutdown(socket.SHUT_RDWR)  # others who wait on it give up, too
             raise
+
+
+def ends_in_time(beat: Any) -> Any:
+    """Return a class of beat that, told to stop, waits for the broker as a worker does."""
+
+    class Beat(beat):
+        def install_sync_handler(self, service: Any) -> None:
+            super().install_sync_handler(service)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, partial(_begin_and, signal.getsignal(number)))
+
+    return Beat
+
+
+def _begin_and(stop: Any, *signalled: Any) -> Any:
+    begin()
+    return stop(*signalled)
 
 
 def begin(**_: Any) -> None:

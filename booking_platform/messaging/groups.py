@@ -36,6 +36,11 @@ class Delivery(NamedTuple):
     died_in: str = ""  # the queue that gave it up last, as the broker or a producer says
     died_of: str = ""
 
+    @property
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the body, as it came."""
+        return sha256(self.digest.encode() or self.body).hexdigest()
+
     @classmethod
     def of(cls, message: Message, *, most_bytes: int, kept_bytes: int) -> "Delivery":
         """Return what the pool is told of a message. A body over ``most_bytes`` is cut."""

@@ -65,13 +65,14 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
     now = outages.wait_out(clock.now, consumer=consumer.queue, events=len(deliveries))
     for portion in portions(consumer.queue, deliveries):
         if portion.poison:
-            [deadly] = portion.deliveries
-            group: Group = [Parking(consumer.queue, deadly, None, _poison())]
+            # Its marks stay, until it is replayed: it may come back with a neighbour that dies.
+            group: Group = [Parking(consumer.queue, portion.deliveries[0], None, _poison())]
         else:
             group = [read(consumer, delivery, now) for delivery in portion.deliveries]
         while group:
             repeats: list[Arrival] = []
-            for committed in _commits(consumer, group, portion.trial):
+            trial = None if portion.poison else portion.trial
+            for committed in _commits(consumer, group, trial):
                 _finish(consumer, committed)
                 repeats += committed.repeats
             group = repeats

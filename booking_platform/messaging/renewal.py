@@ -5,14 +5,19 @@ deleted and declared again, and so does what is published meanwhile. Each messag
 queue before it leaves the other: a crash can repeat one, and lose none.
 """
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
+from amqp import Message
 from amqp.exceptions import NotFound, PreconditionFailed
 from celery import current_app
 from kombu import Connection, Queue
 
 from booking_platform.messaging import broker
+
+# On the default exchange CC and BCC name queues; a user id must be that of whoever publishes.
+LEFT_BEHIND = ("CC", "BCC", "user_id", "expiration", "x-delivery-count")
 
 
 class StillConsumed(Exception):
@@ -89,6 +94,22 @@ def _put_back(channel: Any, queue: Queue, aside: Queue) -> None:
 
 def _move(channel: Any, source: str, target: str) -> None:
     while message := channel.basic_get(source):
-        (message.properties.get("application_headers") or {}).pop("x-delivery-count", None)
-        channel.basic_publish(message, exchange="", routing_key=target, mandatory=True)
+        for copy in (_as_it_came, _body_alone):
+            try:
+                channel.basic_publish(copy(message), "", target, mandatory=True)
+                break
+            except (ValueError, TypeError, struct.error, RecursionError):
+                continue  # properties that can be read but not written again
         channel.basic_ack(message.delivery_tag)
+
+
+def _as_it_came(message: Any) -> Any:
+    """Return a message without what would lead it elsewhere, let it expire, or have it refused."""
+    kept = {name: value for name, value in message.properties.items() if name not in LEFT_BEHIND}
+    headers = kept.get("application_headers") or {}
+    named = {name: value for name, value in headers.items() if name not in LEFT_BEHIND}
+    return Message(message.body, **kept | {"application_headers": named})
+
+
+def _body_alone(message: Any) -> Any:
+    return Message(message.body, delivery_mode=broker.PERSISTENT)

@@ -69,7 +69,7 @@ class Source:
             message, most_bytes=settings.EVENT_MAX_BYTES, kept_bytes=lenient_amqp.KEPT_BYTES
         )
         if _is_amqp(message):  # the embedded broker puts back what it finds in the message
-            message.body = None
+            message.body, message.headers, message.properties = None, {}, {}
         held = self._held + len(delivery.body)
         if held > MOST_HELD:
             self.waiting.append(Waiting(message, None))

@@ -5,12 +5,14 @@ redelivered message is begun, that is committed. An event is poison when it was 
 times and none of the beginnings came to an end.
 """
 
+import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from hashlib import sha256
 from typing import NamedTuple, Self, TypeVar
 from uuid import uuid4
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import Error, connection
 from django.db.models import QuerySet
@@ -20,7 +22,10 @@ from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import Suspect
 from booking_platform.messaging.rules import LostRace
 
-PATIENCE_MS = 250  # for a lock: a worker killed while it waits has not died of the message
+# For a lock, and between two attempts at it: a worker that is killed while a message waits has not died
+# of it, so that it is begun for a small part of that time only.
+PATIENCE_MS, PAUSE_SECONDS = 100, 0.5
+LOOKS = 4  # at the marks of others, before a message is called poison
 
 T = TypeVar("T")
 
@@ -34,7 +39,7 @@ class Trial:
 
     def __init__(self, queue: str, deliveries: Sequence[Delivery]) -> None:
         self._queue = queue
-        self._fingerprints = sorted({_fingerprint(delivery) for delivery in deliveries})
+        self._fingerprints = sorted({delivery.fingerprint for delivery in deliveries})
         self._holder = uuid4().hex
         self._on_record = False
 
@@ -64,8 +69,16 @@ class Trial:
         self.begin()
         try:
             return work()
-        except (Error, LostRace):
+        except SoftTimeLimitExceeded as limit:
+            if _waited_for_the_database(limit):
+                self.withdraw()
+            raise
+        except LostRace:
             self.withdraw()
+            raise
+        except Error:
+            self.withdraw()
+            time.sleep(PAUSE_SECONDS)
             raise
 
     def withdraw(self) -> None:
@@ -114,8 +127,22 @@ def portions(queue: str, deliveries: Sequence[Delivery]) -> Iterator[Portion]:
         return
     for delivery in deliveries:
         trial = wait_out(Trial(queue, [delivery]).begin)
-        yield Portion([delivery], trial, poison=wait_out(trial.begun_too_often))
+        yield Portion([delivery], trial, poison=_is_poison(trial, wait_out))
 
 
-def _fingerprint(delivery: Delivery) -> str:
-    return sha256(delivery.digest.encode() or delivery.body).hexdigest()
+def _is_poison(trial: Trial, wait_out: Callable[[Callable[[], bool]], bool]) -> bool:
+    """Return whether a message was begun too often by workers that are gone.
+
+    Those that are alive and wait take their beginnings back again and again.
+    """
+    for _ in range(LOOKS):
+        if not wait_out(trial.begun_too_often):
+            return False
+        time.sleep(PAUSE_SECONDS / LOOKS)
+    return True
+
+
+def _waited_for_the_database(limit: SoftTimeLimitExceeded) -> bool:
+    """Return whether a time limit came in the middle of a statement, rather than of our own code."""
+    frames = traceback.walk_tb(limit.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith("psycopg") for frame, _ in frames)

@@ -75,6 +75,8 @@ def check(message: Message) -> None:
     for name, value in headers.items():
         if not _HEADERS[name](value):
             raise Malformed(f"its header {name!r} is a {type(value).__name__} of a wrong kind")
+    if headers["task"].startswith("celery."):
+        raise Malformed("it names a task of Celery's own, which nothing here sends")
     _check_body(message)
     message.headers = headers
     message.properties = {
@@ -93,3 +95,18 @@ def _check_body(message: Message) -> None:
         and len(body) == 3  # noqa: PLR2004  # arguments, keyword arguments, what follows
     ):
         raise Malformed("its body is not [arguments, keyword arguments, what follows]")
+    if not all(_follows(value) for value in body[2].values()):
+        raise Malformed("what is to follow it are no tasks")
+
+
+def _follows(value: object) -> bool:
+    """Return whether a value is what Celery calls afterwards: a signature, a list of them, or nothing."""
+    signatures = value if isinstance(value, list) else [value] if value is not None else []
+    return all(
+        isinstance(each, dict)
+        and isinstance(each.get("task"), str)
+        and isinstance(each.get("args", []), list)
+        and isinstance(each.get("kwargs", {}), dict)
+        and isinstance(each.get("options", {}), dict)
+        for each in signatures
+    )

@@ -40,9 +40,10 @@ def _record(queue: str, parked: Callable[[Delivery, datetime], Parking], deliver
     for portion in portions(queue, deliveries):
         read = partial(dead_letters.unread, queue) if portion.poison else parked
         parkings = [read(delivery, now) for delivery in portion.deliveries]
-        park = partial(_park, parkings, portion.trial)
-        if portion.trial is not None:
-            park = partial(portion.trial.attempt, park)
+        trial = None if portion.poison else portion.trial
+        park = partial(_park, parkings, trial)
+        if trial is not None:
+            park = partial(trial.attempt, park)
         outages.wait_out(park, what="dead letters", events=len(parkings))
         safely(dead_letters.tell, parkings)
 

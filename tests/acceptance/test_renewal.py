@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from booking_platform import servers
 from catalog.models import Tour
+from tests.amqp_frames import (
+    EXPIRATION,
+    MESSAGE_ID,
+    USER_ID,
+    FrameWriter,
+    properties,
+    short,
+)
 from tests.events import body, created
 from tests.platform import Platform, assert_adds_up, parked
 
@@ -41,7 +50,21 @@ class TestRenewal:
             as_before(channel)
             dead = channel.prepare_message(body(created(tour.pk, "D", event_id="dead")))
             channel.basic_publish(dead, exchange=DEAD, routing_key="booking.created")
-        platform.publish(created(tour.pk, f"B{n}") for n in range(50))
+        platform.publish(created(tour.pk, f"B{n}") for n in range(46))
+        for copy_to in (CREATED, f"{CREATED}.aside"):
+            event = created(tour.pk, f"copied to {copy_to}")
+            platform.publish([event], headers={"CC": [copy_to]})
+        with FrameWriter(servers.broker_url()) as writer:
+            for odd in (
+                {USER_ID: short(b"guest")},
+                {MESSAGE_ID: short(b"\xff" * 200), EXPIRATION: short(b"600000")},
+            ):
+                writer.publish(
+                    body(created(tour.pk, f"odd {sorted(odd)}")),
+                    exchange=b"booking-events",
+                    key=b"booking.created",
+                    props=properties(odd),
+                )
 
         call_command("renew_queues", verbosity=0)
         platform.publish([created(tour.pk, "after")])
@@ -52,6 +75,7 @@ class TestRenewal:
         assert_adds_up(tour)
         with platform.channel() as channel:
             assert channel.queue_declare(CREATED, passive=True).message_count == 0
+        assert tour.reserved_seats == 51
 
     def test_where_there_is_nothing_yet_everything_is_declared(
         self, platform: Platform, tour: Tour

@@ -54,8 +54,16 @@ class TestTrials:
         self.die_of(event, monkeypatch, times=3)
         self.deliver(event)
         assert parked() == [("poison", "deadly")]
-        assert "begun 3 times" in DeadLetter.objects.get().detail
+        letter = DeadLetter.objects.get()
+        assert "begun 3 times" in letter.detail
+        self.deliver(event)  # with a neighbour that died before the acknowledgement
+        letter.refresh_from_db()
+        assert (letter.attempts, processed()) == (2, 0)
+        monkeypatch.setattr(dead_letters, "_way_back", lambda _letter: lambda _body, headers: None)
+        dead_letters.replay(letter, by="somebody")
         assert Suspect.objects.count() == 0
+        self.deliver(event)
+        assert processed() == 1
 
     def test_one_time_less_is_none(
         self, tour: Tour, settings: Any, monkeypatch: pytest.MonkeyPatch
@@ -113,7 +121,7 @@ class TestTrials:
         monkeypatch.setattr(dead_letters, "park", busy)
         monkeypatch.setattr(time, "sleep", lambda _: marks.append(Suspect.objects.count()))
         record_dead_letters([Delivery(b"?", redelivered=True)])
-        assert marks == [0, 0, 0]
+        assert set(marks) == {0}
 
     def test_of_a_group_that_died_each_is_begun_alone(
         self, tour: Tour, settings: Any, monkeypatch: pytest.MonkeyPatch
@@ -135,7 +143,7 @@ class TestTrials:
         inbox.process(CONSUMERS[CREATED], group)
         assert parked() == [("poison", "deadly")]
         assert processed() == 5
-        assert Suspect.objects.count() == 0
+        assert len(Suspect.objects.values("fingerprint").distinct()) == 1  # until it is replayed
 
     def test_a_group_that_lives_costs_one_commit_more(self, tour: Tour) -> None:
         group = [Delivery(body(created(tour.pk, f"B{n}")), redelivered=True) for n in range(100)]

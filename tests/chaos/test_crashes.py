@@ -123,10 +123,11 @@ class TestWarmShutdown:
         [process] = worker.pool()
         process.suspend()
         platform.publish(bookings(tour, 1))
-        inspect = current_app.control.inspect(timeout=2)
-        platform.wait_for(
-            lambda: any((inspect.reserved() or {}).values()), "the pool has the group"
-        )
+        with platform.connection() as connection:  # others have closed those of the pool
+            inspect = current_app.control.inspect(timeout=2, connection=connection)
+            platform.wait_for(
+                lambda: any((inspect.reserved() or {}).values()), "the pool has the group"
+            )
         worker.process.send_signal(signal.SIGTERM)
         with platform.channel() as channel:
             other = (
