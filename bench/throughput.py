@@ -43,6 +43,7 @@ def database() -> Iterator[psycopg.Connection]:
     os.environ |= {
         "DATABASE_URL": url,
         "RABBITMQ_URL": os.environ["TEST_RABBITMQ_URL"],
+        "CELERY_BROKER_URL": os.environ["TEST_RABBITMQ_URL"],  # of the app beside the platform's
         "VAR_DIR": mkdtemp(prefix="bp-bench-"),
         "LOG_LEVEL": "WARNING",
     }
