@@ -71,7 +71,7 @@ signals.celeryd_init.connect(standard_streams.install)
 
 @signals.celeryd_init.connect
 def _name_worker(sender: str, instance: Any = None, **_: Any) -> None:
-    """Give a worker without ``-n`` a name that a second one on this host does not have."""
+    """Name a worker that has no ``-n`` after its process: a second one on this host has another name."""
     name = sender
     if instance is not None and sender == nodenames.default_nodename(None):
         name = f"{nodenames.NODENAME_DEFAULT}-{os.getpid()}@{sender.partition('@')[2]}"

@@ -88,7 +88,7 @@ def _measure() -> _Measurement:
 
 
 def _doubt(**_: Any) -> None:
-    """Have the clock measured anew: a new connection may lead to another server."""
+    """Schedule a new measurement of the clock: a new connection may lead to another server."""
     global _known  # noqa: PLW0603
     if _known is not None:
         _known = _known._replace(until=0.0)

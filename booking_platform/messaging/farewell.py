@@ -70,6 +70,6 @@ def begin(**_: Any) -> None:
 
 
 def install() -> None:
-    """Have Kombu make connections of this kind, and begin when a signal asks the worker to stop."""
+    """Replace Kombu's connections by patient ones, which ``begin`` when a signal stops the worker."""
     pyamqp.Transport.Connection = PatientConnection
     signals.worker_shutting_down.connect(begin)

@@ -219,7 +219,7 @@ FILES: dict[str, MetricFile] = {}  # of this process, by type of metric
 
 
 def install() -> None:
-    """Have prometheus_client keep its numbers here: for our counters, and those of the middleware.
+    """Replace the numbers of prometheus_client by ours: for our counters, and those of the middleware.
 
     https://prometheus.github.io/client_python/multiprocess/ names this way to choose how.
     """

@@ -128,10 +128,8 @@ class Source:
 
         Hundreds of rejects would hold back, and so lose, the acks that follow them.
         """
-        while self.waiting:
-            message, _ = self.waiting.popleft()
-            if not _is_amqp(message):
-                ignore(message.requeue)
+        self.return_failed([message for message, _ in self.waiting], ignore)
+        self.waiting.clear()
 
     def return_failed(self, group: Sequence[Message], ignore: Callable[..., Any]) -> None:
         """Return a group that waits for the end of its pause, as ``return_waiting`` does."""

@@ -1,6 +1,8 @@
 """An event is called poison only where it is proved that its worker dies of it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,17 @@ class TestTrials:
         assert len([q for q in queries if "INSERT INTO suspects" not in q["sql"]]) < 25
 
 
+@contextmanager
+def locked_tours() -> Iterator[None]:
+    """Hold a lock that every event has to wait for."""
+    database = connection.settings_dict
+    parameters = {"host": database["HOST"], "port": database["PORT"], "user": database["USER"],
+                  "dbname": database["NAME"]}  # fmt: skip
+    with psycopg.connect(**parameters) as locking:
+        locking.execute("LOCK TABLE tours")
+        yield
+
+
 @pytest.mark.servers
 class TestKilledWhileItWaits:
     """Delivery counts rise with every restart, and prove nothing."""
@@ -160,12 +173,8 @@ class TestKilledWhileItWaits:
     def test_events_that_waited_for_a_lock_come_back_unharmed(
         self, platform: Platform, tour: Tour
     ) -> None:
-        database = connection.settings_dict
-        parameters = {"host": database["HOST"], "port": database["PORT"], "user": database["USER"],
-                      "dbname": database["NAME"]}  # fmt: skip
         platform.publish([created(tour.pk, f"B{n}") for n in range(30)])
-        with psycopg.connect(**parameters) as locking:
-            locking.execute("LOCK TABLE tours")
+        with locked_tours():
             for _ in range(7):
                 worker = platform.start("-c", "2", "-Q", "catalog", EVENT_DELIVERY_LIMIT="5")
                 platform.wait_for(self.waits(worker.log_file), "it waits for the lock")
@@ -179,13 +188,9 @@ class TestKilledWhileItWaits:
         self, platform: Platform, tour: Tour
     ) -> None:
         """A lost connection ends no process: the group waits on, beside what the broker redelivers."""
-        database = connection.settings_dict
-        parameters = {"host": database["HOST"], "port": database["PORT"], "user": database["USER"],
-                      "dbname": database["NAME"]}  # fmt: skip
         worker = platform.start("-c", "6", "-Q", "catalog", EVENT_DELIVERY_LIMIT="3")
         vhost = servers.broker_url().rsplit("/", 1)[1] or "/"
-        with psycopg.connect(**parameters) as locking:
-            locking.execute("LOCK TABLE tours")
+        with locked_tours():
             platform.publish([created(tour.pk, "B")])
             for lost in range(1, 5):
                 platform.wait_for(self.waits(worker.log_file), "it waits for the lock")

@@ -86,6 +86,13 @@ class TestPublishEvent:
             publish(*arguments)
 
 
+class TestRenewQueues:
+    def test_where_all_is_as_it_must_be_it_does_nothing(self, platform: Platform) -> None:
+        output = StringIO()
+        call_command("renew_queues", stdout=output)
+        assert output.getvalue() == "0 queues made anew; the others are as they must be.\n"
+
+
 @pytest.mark.django_db(transaction=True)
 class TestMetrics:
     def test_the_web_process_shows_what_the_workers_counted(self, client: Client) -> None:
