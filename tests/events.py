@@ -6,9 +6,11 @@ from booking_platform.contract import examples
 from booking_platform.contract.examples import body
 from booking_platform.messaging.groups import Delivery
 
-__all__ = ["body", "cancelled", "created", "deliveries"]
+__all__ = ["body", "cancelled", "changed", "created", "deliveries"]
 
-OPTIONAL_FIELDS = ("paymentId", "amount", "currency", "userEmail", "tourName", "locale")
+OPTIONAL_FIELDS = (
+    "seatsRemaining", "revision", "paymentId", "amount", "currency", "userEmail", "tourName", "locale"
+)  # fmt: skip
 
 
 def created(
@@ -29,6 +31,16 @@ def cancelled(
     """Return a cancellation; ``OPTIONAL_FIELDS`` go into its payload, the rest to the top level."""
     optional = {name: over.pop(name) for name in OPTIONAL_FIELDS if name in over}
     event = examples.booking_cancelled(tour, booking, seats, event_id=event_id or "", **optional)
+    return event | over
+
+
+def changed(
+    tour: int, booking: str, seats: Any, *, revision: int, event_id: str | None = None, **over: Any
+) -> dict[str, Any]:
+    """Return a change; ``over`` replaces top-level fields."""
+    event = examples.booking_changed(
+        tour, booking, seats, revision=revision, event_id=event_id or ""
+    )
     return event | over
 
 

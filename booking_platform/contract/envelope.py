@@ -71,8 +71,18 @@ class _Envelope(msgspec.Struct, frozen=True, rename="camel"):
     payload: msgspec.Raw
 
 
-def decode(body: bytes, payload_type: type, *, now: datetime) -> Event:
+def decode(
+    body: bytes,
+    payload_type: type[Payload],
+    *,
+    now: datetime,
+    uses: tuple[str, ...] | None = None,
+) -> Event:
     """Return the event in a body, of the type whose payload is ``payload_type``.
+
+    ``uses`` names the optional fields of the payload that the caller reads, by attribute. The others
+    may hold anything: they are not looked at, and have their defaults in the payload that is
+    returned. Without ``uses`` all fields are read.
 
     Raises:
         MalformedEvent: not UTF-8, not JSON, not an object, or nested without end.
@@ -85,7 +95,7 @@ def decode(body: bytes, payload_type: type, *, now: datetime) -> Event:
         if envelope.event_type != expected:
             raise InvalidEvent(f"eventType is {_shown(envelope.event_type)}: expected {expected!r}")
         occurred_at = _timestamp(envelope.timestamp, now)
-        payload, plain = _read_payload(payload_type, body, envelope.payload)
+        payload, plain = _read_payload(payload_type, uses, body, envelope.payload)
         if b"\\u0000" in body:
             _refuse_nul(envelope.event_id, payload)
         _refuse_invisible(envelope.event_id, payload)
@@ -135,11 +145,15 @@ def _read_envelope(body: bytes) -> _Envelope:
         raise InvalidEvent(_described(error, body)) from None
 
 
-def _read_payload(payload_type: type, body: bytes, text: msgspec.Raw) -> tuple[Any, Any]:
+def _read_payload(
+    payload_type: type[Payload], uses: tuple[str, ...] | None, body: bytes, text: msgspec.Raw
+) -> tuple[Any, Any]:
     """Return a payload as its type, and as plain values."""
     amount = "payload.amount"
     try:
-        payload = _decoder(payload_type).decode(text)
+        payload = _decoder(_used(payload_type, uses)).decode(text)
+        if uses is not None:
+            payload = payload_type(**msgspec.structs.asdict(payload))
         if not _bounded(getattr(payload, "amount", None) or Decimal(0)):
             raise InvalidEvent(f"{amount} is {_written(body, amount)}: more digits than any amount")
         plain = _plain_decoder().decode(text)
@@ -167,6 +181,25 @@ def _envelope_decoder() -> msgspec.json.Decoder[_Envelope]:
 @cache
 def _decoder(payload_type: type) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(payload_type)
+
+
+@cache
+def _used(payload_type: type[Payload], uses: tuple[str, ...] | None) -> type[Struct]:
+    """Return a type with the required fields of a payload, and those of the others that are used."""
+    if uses is None:
+        return payload_type
+    fields = [
+        field
+        for field in msgspec.structs.fields(payload_type)
+        if field.required or field.name in uses
+    ]
+    typed: list[Any] = [
+        (field.name, field.type) if field.required else (field.name, field.type, field.default)
+        for field in fields
+    ]
+    return msgspec.defstruct(
+        payload_type.__name__, typed, frozen=True, kw_only=True, rename="camel"
+    )
 
 
 @cache

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Annotated
 
 from msgspec import Meta
-from msgspec.structs import force_setattr
 
 from booking_platform.contract.envelope import Identifier, Payload
 
@@ -16,6 +15,8 @@ MAX_SEATS = 1_000_000  # per event; far above any tour, far below what the colum
 
 TourId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Seats = Annotated[int, Meta(ge=1, le=MAX_SEATS)]
+SeatsLeft = Annotated[int, Meta(ge=0, le=MAX_SEATS)]
+Revision = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ShortText = Annotated[str, Meta(max_length=1000)]
 
 
@@ -32,11 +33,18 @@ class BookingCreated(Payload, frozen=True, kw_only=True):
 
 
 class BookingCancelled(Payload, frozen=True, kw_only=True):
-    """A customer's booking was cancelled; ``amount`` is to be refunded, in major units."""
+    """A customer's booking was cancelled, or a part of it; ``amount`` is to be refunded, in major units.
+
+    ``seats_remaining`` is the number of seats that the booking keeps, and the name of this step of
+    its life. Without it the whole booking is meant, except for the seats: never more of them are
+    released than ``seats_released`` says.
+    """
 
     booking_id: Identifier
     tour_id: TourId
     seats_released: Seats
+    seats_remaining: SeatsLeft | None = None
+    revision: Revision | None = None
     payment_id: Identifier | None = None
     amount: Decimal | None = None
     currency: Annotated[str, Meta(min_length=3, max_length=3)] | None = None
@@ -44,10 +52,18 @@ class BookingCancelled(Payload, frozen=True, kw_only=True):
     tour_name: Annotated[str, Meta(max_length=10_000)] | None = None
     locale: Annotated[str, Meta(min_length=2, max_length=35)] | None = None
 
-    def __post_init__(self) -> None:
-        """Set the defaults of fields that the producer left out, or set to null."""
-        force_setattr(self, "currency", self.currency or "eur")
-        force_setattr(self, "locale", self.locale or "fr")
+    @property
+    def aggregate_id(self) -> str:
+        return self.booking_id
+
+
+class BookingChanged(Payload, frozen=True, kw_only=True):
+    """A booking has another number of seats from now on; the greatest revision is the newest."""
+
+    booking_id: Identifier
+    tour_id: TourId
+    seats: Seats
+    revision: Revision
 
     @property
     def aggregate_id(self) -> str:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import msgspec
 
-from booking_platform.contract.events import BookingCancelled, BookingCreated
+from booking_platform.contract.events import BookingCancelled, BookingChanged, BookingCreated
 
 Json = dict[str, Any]
 
@@ -29,6 +29,20 @@ def booking_cancelled(
     """Return a ``BookingCancelled`` event; ``optional`` names more fields of the payload."""
     payload = {"bookingId": booking, "tourId": tour, "seatsReleased": seats, **optional}
     return envelope(BookingCancelled.__name__, payload, event_id=event_id)
+
+
+def booking_changed(
+    tour: int, booking: str, seats: Any, *, revision: int, event_id: str = "", **optional: Any
+) -> Json:
+    """Return a ``BookingChanged`` event; ``optional`` names more fields of the payload."""
+    payload = {
+        "bookingId": booking,
+        "tourId": tour,
+        "seats": seats,
+        "revision": revision,
+        **optional,
+    }
+    return envelope(BookingChanged.__name__, payload, event_id=event_id)
 
 
 def envelope(event_type: str, payload: Json, *, event_id: str = "") -> Json:

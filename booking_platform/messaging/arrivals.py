@@ -68,7 +68,8 @@ def read(consumer: Consumer, delivery: Delivery, now: datetime) -> Arrival | Par
     if delivery.size or len(delivery.body) > settings.EVENT_MAX_BYTES:
         return refuse(TOO_LARGE, _too_large(delivery))
     try:
-        return Arrival(delivery, decode(delivery.body, consumer.payload, now=now))
+        event = decode(delivery.body, consumer.payload, uses=consumer.uses, now=now)
+        return Arrival(delivery, event)
     except MalformedEvent as error:
         return refuse(MALFORMED, str(error))
     except InvalidEvent as error:

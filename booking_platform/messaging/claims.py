@@ -53,6 +53,22 @@ def claim(consumer: Consumer, events: Iterable[Event], now: datetime) -> dict[st
     return known
 
 
+def told_before(event: Event, outcomes: Iterable[str]) -> bool:
+    """Return whether an event was applied before that says the same of the same moment.
+
+    Such a repeat has the type, payload and timestamp of this event, under another event id.
+    ``outcomes`` are those of the consumer that asks: each remembers for itself.
+    """
+    same = ProcessedEvent.objects.filter(
+        aggregate_id=event.aggregate_id,
+        event_type=event.event_type,
+        fingerprint=event.fingerprint,
+        occurred_at=event.occurred_at,
+        outcome__in=list(outcomes),
+    )
+    return same.exclude(event_id=event.event_id).exists()
+
+
 def record(consumer: Consumer, outcomes: dict[str, str]) -> None:
     """Correct the claims whose outcome is not the usual one; delete those of refused events."""
     unusual: dict[str, list[str]] = {}

@@ -4,7 +4,7 @@ They belong in the ``tasks.py`` of an app that is in ``INSTALLED_APPS``. ``docs/
 shows both at work.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ def consumes(
     queue: str,
     payload: type[Payload],
     usual_outcome: TextChoices,
+    uses: Sequence[str] | None = None,
     batch: int = 1,
     requires: Mapping[str, str] | None = None,
 ) -> Callable[[Rule], Any]:
@@ -36,7 +37,8 @@ def consumes(
     The task takes groups from the queue, and what people give it: ``booking_created(event)`` applies
     an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
     ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
-    the rule. ``requires`` names settings, and what to set them to: a worker does not start on the
+    the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
+    another one does not keep it from its work. ``requires`` names settings, and what to set them to: a worker does not start on the
     queue without them. The workers of the app (``-Q``, and the label of the app) serve the queue.
 
     Raises:
@@ -49,6 +51,7 @@ def consumes(
             queue=queue,
             routing_key=routing_key,
             payload=payload,
+            uses=None if uses is None else tuple(uses),
             batch=batch,
             rule=rule,
             task=f"{app}.{getattr(rule, '__name__', 'rule')}",

@@ -61,6 +61,16 @@ def compare_and_set(
     return {row[0] for row in _run(_compare_and_set_sql(model, columns, key, guard), rows)}
 
 
+def one_at_a_time(name: str) -> None:
+    """Wait until no other transaction that has named the same is open; they end one by one.
+
+    It holds until the transaction of the caller ends. SQLite has one writer at a time anyway.
+    """
+    if connection.vendor != "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+
+
 def in_pages(rows: "models.QuerySet[Any, tuple[Any, ...]]", size: int) -> Iterator[tuple[Any, ...]]:
     """Yield the rows that are there now, in the order of their keys, ``size`` in one query.
 

@@ -57,6 +57,13 @@ DIFFERS = reason(
     "Find out which of the two is right. Replaying this one changes nothing by itself.",
 )
 
+AMBIGUOUS = reason(
+    "ambiguous",
+    "repeats an earlier event, or says that the same has happened once more",
+    "If it is a repeat, discard it. If it is another step, the producer must publish it under a new "
+    "event id with seatsRemaining, which tells the steps of a booking apart.",
+)
+
 
 class Applied(NamedTuple):
     """An event that took effect, if only by changing nothing.
@@ -118,6 +125,7 @@ class Consumer:
     queue: str
     routing_key: str
     payload: type[Payload]
+    uses: tuple[str, ...] | None  # the optional fields that the rule reads; none: all of them
     batch: int  # the most events of one transaction: many for a database, 1 for a network
     rule: Rule
     task: str  # the name of the Celery task that takes a group of events
