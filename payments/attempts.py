@@ -20,7 +20,8 @@ from booking_platform.messaging.rows import insert_missing
 from booking_platform.messaging.rules import DIFFERS, Applied, Refused, Result
 from payments import rules, stripe_gateway
 from payments.answers import OtherParameters, StripeRefund, StripeRefusal, Unknown
-from payments.models import NothingToRefund, Refund, idempotency_key, refund_request
+from payments.keys import idempotency_key
+from payments.models import NothingToRefund, Refund
 from payments.rules import Evidence, Outcome, Plan, Wish
 
 log = structlog.get_logger(__name__)

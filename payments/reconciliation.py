@@ -21,7 +21,8 @@ from booking_platform.messaging.rows import in_pages
 from booking_platform.money import format_money
 from payments import stripe_gateway
 from payments.answers import StripeRefund, Unknown
-from payments.models import NAMESPACE, Refund, idempotency_key
+from payments.keys import NAMESPACE, idempotency_key
+from payments.models import Refund
 from payments.rules import is_ours
 
 CHUNK = 500  # refunds a query

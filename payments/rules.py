@@ -21,7 +21,8 @@ from booking_platform.messaging.retention import LONGEST_RETRY
 from booking_platform.messaging.rules import INVALID, Refused
 from booking_platform.money import UnusableAmount, format_money, minor_units
 from payments.answers import Answer, OtherParameters, StripeRefund, StripeRefusal, Unknown
-from payments.models import NAMESPACE, Refund, idempotency_key
+from payments.keys import NAMESPACE, idempotency_key
+from payments.models import Refund
 
 Status = Refund.Status
 Stripe = Refund.StripeStatus
