@@ -37,6 +37,11 @@ def without_issue(key: str) -> str:
     return ours[1] if ours else ""
 
 
+def booking_of(key: str) -> str:
+    """Return the key of the booking that a key belongs to; empty where the key is not ours."""
+    return without_issue(key)[: len(booking_key(""))]
+
+
 def next_issue(key: str) -> str:
     """Return the key that follows a key: for Stripe another request for the same refund.
 

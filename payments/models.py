@@ -41,7 +41,9 @@ class Refund(Leased):
     # Empty until the payment was looked at. A worker of the version before does not look, and would
     # send what stands here: Stripe refuses an empty request, and a person sees it.
     request_payload = models.JSONField(
-        blank=True, default=dict, help_text="What every attempt sends, frozen when it is first sent."
+        blank=True,
+        default=dict,
+        help_text="What every attempt sends, frozen when it is first sent.",
     )
     response_payload = models.JSONField(null=True, blank=True, help_text="Stripe's last word.")
     created_at = models.DateTimeField(default=timezone.now, db_default=Now())

@@ -6,7 +6,8 @@ from factory.django import DjangoModelFactory
 
 from catalog.models import Tour
 from notifications.models import CancellationEmail
-from payments.models import Refund, idempotency_key, refund_request
+from payments.keys import idempotency_key
+from payments.models import Refund
 
 
 def numbered(text: str) -> Any:
@@ -38,10 +39,9 @@ class RefundFactory(DjangoModelFactory[Refund]):
     payment_id = numbered("pi_{}")
     amount_minor = 15_000
     currency = "eur"
-    idempotency_key = derived(lambda refund: idempotency_key(refund.booking_id))
-    request_payload = derived(
-        lambda refund: refund_request(
-            refund.booking_id, refund.payment_id, refund.amount_minor, refund.idempotency_key
+    idempotency_key = derived(
+        lambda refund: idempotency_key(
+            refund.booking_id, refund.payment_id, getattr(refund, "seats_remaining", 0)
         )
     )
 

@@ -1,0 +1,122 @@
+"""Refunds as events ask for them: stored in the event's transaction, attempted after the commit."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from django.db import models
+
+from booking_platform.contract.envelope import Event
+from booking_platform.messaging import clock, leases
+from booking_platform.messaging.claims import told_before
+from booking_platform.messaging.rows import insert_missing, one_at_a_time
+from booking_platform.messaging.rules import AMBIGUOUS, DIFFERS, Applied, LostRace, Refused, Result
+from payments import attempts, wishes
+from payments.keys import idempotency_key
+from payments.models import NothingToRefund, Refund
+from payments.wishes import NOTHING, Step, Wish
+
+
+class Outcome(models.TextChoices):
+    REQUESTED = "refund_requested", "the booking's payment is to be refunded"
+    KNOWN = "refund_known", "said again what was known of the booking's refund"
+    NOTHING = "nothing_to_refund", "named neither a payment nor an amount"
+
+
+def request(events: Sequence[Event]) -> list[Result]:
+    """Store what is to be refunded, in the transaction of the caller; attempt it after the commit.
+
+    Each payment is refunded once for each step of a booking's life, whichever event asks for it.
+    What asks for something else than an earlier event, or may be a repeat or not, is refused: a person
+    decides.
+    """
+    return [_request(event) for event in events]
+
+
+def _request(event: Event) -> Result:
+    wanted = wishes.asked_for(event.payload)
+    if isinstance(wanted, Refused):
+        return wanted
+    booking, step = event.payload.booking_id, wishes.step_of(event.payload)
+    one_at_a_time(f"refunds of {booking}")
+    refunds = list(Refund.objects.filter(booking_id=booking))
+    for_step = [each for each in refunds if each.seats_remaining == step.seats_remaining]
+    nothing = NothingToRefund.objects.filter(
+        booking_id=booking, seats_remaining=step.seats_remaining
+    ).exists()
+    if wanted == NOTHING and not for_step:
+        return Applied(Outcome.KNOWN) if nothing else _remember_nothing(event, step)
+    if wanted == NOTHING:
+        return _differs(booking, wanted, for_step[0])
+    if nothing:
+        return _differs(booking, wanted, None)
+    for each in for_step:
+        if each.payment_id == wanted.payment_id:
+            return _again(event, step, wanted, each)
+    further = any(each.payment_id != wanted.payment_id for each in refunds)
+    return _insert(event, step, wanted, further=further)
+
+
+def _again(event: Event, step: Step, wanted: Wish, earlier: Refund) -> Result:
+    """Return what becomes of an event about a refund that is stored already."""
+    booking = event.payload.booking_id
+    if not wanted.is_that_of(earlier):
+        return _differs(booking, wanted, earlier)
+    if (step.named and earlier.step_named) or told_before(event, Outcome.values):
+        return Applied(Outcome.KNOWN)
+    return Refused(
+        AMBIGUOUS,
+        f"booking {booking!r} has a refund of {wanted} already: without payload.seatsRemaining this may "
+        "be a repeat or a further step",
+    )
+
+
+def _differs(booking: str, wanted: Wish, earlier: Refund | None) -> Refused:
+    was = f"{earlier.amount} of payment {earlier.payment_id!r}" if earlier else "nothing"
+    return Refused(DIFFERS, f"booking {booking!r} was to refund {was}; now it is {wanted}")
+
+
+def _remember_nothing(event: Event, step: Step) -> Applied:
+    """Store that there is nothing to be refunded for a step."""
+    row = {
+        "booking_id": event.payload.booking_id,
+        "seats_remaining": step.seats_remaining,
+        "step_named": step.named,
+        "event_id": event.event_id,
+        "created_at": clock.now(),
+    }
+    if not insert_missing(NothingToRefund, [row], key="id"):
+        raise _overtaken(event)
+    return Applied(Outcome.NOTHING)
+
+
+def _insert(event: Event, step: Step, wanted: Wish, *, further: bool) -> Applied:
+    """Store a refund, under the lease of this worker."""
+    booking, now = event.payload.booking_id, clock.now()
+    columns: dict[str, Any] = {
+        **leases.new_lease(),
+        "booking_id": booking,
+        "payment_id": wanted.payment_id,
+        "seats_remaining": step.seats_remaining,
+        "step_named": step.named,
+        "further_payment": further,
+        "amount_asked": wanted.amount,
+        "amount_minor": wanted.amount_minor,
+        "currency": wanted.currency,
+        "idempotency_key": idempotency_key(booking, wanted.payment_id, step.seats_remaining),
+        "request_payload": {},
+        "status": Refund.Status.IN_PROGRESS,
+        "cancelled_at": event.occurred_at,
+        "created_at": now,
+        "updated_at": now,
+    }
+    inserted = insert_missing(Refund, [columns], key="id")
+    if not inserted:
+        raise _overtaken(event)
+    refund = Refund(pk=inserted.pop(), **columns)
+    return Applied(Outcome.REQUESTED, then=partial(leases.carry_on, refund, attempts.attempt))
+
+
+def _overtaken(event: Event) -> LostRace:
+    """Return that a worker of the version before, which does not wait here, was faster."""
+    return LostRace("refund", booking_id=event.payload.booking_id)
