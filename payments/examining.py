@@ -58,13 +58,12 @@ def examine(
         objections = _after_a_send(refund, payment, units)
     else:
         objections = _before_the_first_send(refund, payment, units, same_payment=same_payment)
-    # Which refunds by hand a person has seen, ``made_by_hand`` knows.
-    waived = refund.approved - {reviews.BY_HAND}
     for objection in objections:
-        if objection.code not in waived:
+        if not _waived(refund, objection):
             failed = {"status": Refund.Status.FAILED} if objection.failed else {}
             return for_a_person(f"not sent: {objection.why}", objection.code, **failed)
-    return Terms(units or 0, payment.currency)
+    assert units is not None  # that would be an objection
+    return Terms(units, payment.currency)
 
 
 def no_such_payment(refund: Refund, look: NoSuchPayment) -> Conclusion:
@@ -153,6 +152,15 @@ def _processing(refund: Refund, now: datetime) -> Conclusion:
     if lasting > LONGEST_PROCESSING:
         return for_a_person(why, reviews.PROCESSING)
     return Conclusion({"last_error": why}, again=True, pause=pause_after(lasting))
+
+
+def _waived(refund: Refund, objection: Objection) -> bool:
+    """Return whether a person has let the refund go out in spite of just that.
+
+    Refunds by hand that a person has seen are no objection any more; others are a new one.
+    """
+    approved = objection.code in refund.approved and objection.code != reviews.BY_HAND
+    return approved and reviews.REVIEWS[objection.code].approvable
 
 
 def _before_the_first_send(

@@ -48,9 +48,6 @@ Stripe = Refund.StripeStatus
 # (https://docs.stripe.com/api/idempotent_requests). An hour is left for clocks and slow calls.
 KEY_LIFETIME = timedelta(hours=23)
 
-# Refusals that pass by themselves: https://docs.stripe.com/error-codes
-PASSING = ("balance_insufficient",)
-
 # A refund in any other has not reached the customer, and won't by itself.
 PAID = (Stripe.PENDING, Stripe.SUCCEEDED)
 
@@ -151,7 +148,7 @@ def _verdict(refund: Refund, said: Evidence, now: datetime) -> Conclusion:  # no
     if not isinstance(listed, list):  # no verdict without it
         return _look_again(refund, listed.why if listed else "it was not asked", now)
     if isinstance(sent, StripeRefusal):
-        return _no_balance(refund, sent) if sent.code in PASSING else _failed(sent)
+        return _no_balance(refund, sent) if _lacks_balance(sent) else _failed(sent)
     if isinstance(sent, Unknown):
         return for_a_person(
             f"{sent.why}: Stripe keeps this answer under the key, and lists no refund"
@@ -214,6 +211,15 @@ def _units(refund: Refund, currency: str) -> int | None:
 def _failed(refused: StripeRefusal) -> Conclusion:
     why = f"Stripe refused, and lists no refund: {_worded(refused)}"
     return for_a_person(why, status=Status.FAILED, response_payload=_kept(refused))
+
+
+def _lacks_balance(refused: StripeRefusal) -> bool:
+    """Return whether a refusal passes once the Stripe account has money again.
+
+    Some accounts get it without a code: https://github.com/Automattic/woocommerce-payments/issues/10025
+    """
+    uncoded = not refused.code and refused.message.startswith("Insufficient funds in your Stripe")
+    return refused.code == "balance_insufficient" or uncoded
 
 
 def _no_balance(refund: Refund, refused: StripeRefusal) -> Conclusion:

@@ -13,8 +13,9 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging.models import ProcessedEvent
 from catalog.models import Reservation
 from payments import admin as refund_admin
-from payments.models import Refund, idempotency_key
-from payments.rules import Outcome
+from payments.keys import idempotency_key
+from payments.models import Refund
+from payments.requesting import Outcome
 from tests import events
 from tests.factories import TourFactory
 from tests.integration.admin_pages import (
@@ -101,7 +102,7 @@ class TestTheList:
             ({"q": "pi_held"}, {"held"}),
             ({"q": " sent back "}, {"sent back"}),
             ({"q": "sent"}, set()),
-            ({"q": idempotency_key("later")}, {"later"}),
+            ({"q": idempotency_key("later", "pi_later")}, {"later"}),
         ],
     )
     def test_it_is_filtered_and_searched_by(
@@ -114,7 +115,7 @@ class TestTheList:
         in_progress(booking_id="due", next_attempt_at=in_(seconds=-1))
         in_progress(booking_id="gone", lease_until=in_(seconds=-1), next_attempt_at=in_(hours=1))
         in_progress(booking_id="held", payment_id="pi_held", lease_until=in_(minutes=1))
-        in_progress(booking_id="later", next_attempt_at=in_(hours=1))
+        in_progress(booking_id="later", payment_id="pi_later", next_attempt_at=in_(hours=1))
         rows = listed(admin_client, Refund, **query)
         assert {row.booking_id for row in rows} == found
 

@@ -16,7 +16,8 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.operations import decisions
 from booking_platform.operations.leased import as_seen
 from payments import stripe_gateway, tasks
-from payments.models import Refund, idempotency_key
+from payments.keys import idempotency_key
+from payments.models import Refund
 from tests.integration.admin_pages import (
     PAST,
     SOON,
@@ -198,7 +199,7 @@ class TestReissue:
         assert "1 refund re-issued under a new key: BK-1 (150.00 EUR)" in messages(response)
         old_key = row.idempotency_key
         row.refresh_from_db()
-        assert row.idempotency_key == idempotency_key("BK-1", issue=2)
+        assert row.idempotency_key == f"{idempotency_key('BK-1', row.payment_id)}:2"
         [(who, what)] = kept(row)
         assert who == "admin"
         assert LOOKED["why"] in what
@@ -225,7 +226,7 @@ class TestReissue:
         with statements_in_transactions("idempotency_store") as within:
             confirm(admin_client, asked, **LOOKED)
         row.refresh_from_db()
-        assert row.idempotency_key == idempotency_key("BK-1", issue=2)
+        assert row.idempotency_key == f"{idempotency_key('BK-1', row.payment_id)}:2"
         assert len(within) >= 2
         assert not any(within)
 
@@ -336,7 +337,7 @@ class TestReissue:
             response = confirm(admin_client, asked, **LOOKED)
         assert "BK-1 (150.00 EUR): not re-issued: a worker has it" in messages(response)
         row.refresh_from_db()
-        assert row.idempotency_key == idempotency_key("BK-1")
+        assert row.idempotency_key == idempotency_key("BK-1", row.payment_id)
         assert not LogEntry.objects.exists()
 
     @staticmethod

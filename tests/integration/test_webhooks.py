@@ -14,7 +14,8 @@ from booking_platform.development.stripe_sandbox import running
 from booking_platform.messaging import inbox
 from booking_platform.messaging.rules import CONSUMERS
 from payments import tasks
-from payments.models import Refund, idempotency_key
+from payments.keys import idempotency_key
+from payments.models import Refund
 from tests.events import cancelled, deliveries
 from tests.factories import RefundFactory
 from tests.servers import wait_until
@@ -157,7 +158,7 @@ class TestFromStripe:
             inbox.process(CONSUMERS["payment-gateway.booking-cancelled"], deliveries(asked))
             wait_until(lambda: stripe.webhooks_sent == 2, seconds=10, what="webhooks of creation")
             row = Refund.objects.get()
-            assert row.idempotency_key == idempotency_key("BK-1")
+            assert row.idempotency_key == idempotency_key("BK-1", payment)
             stripe.change_refund(row.stripe_refund_id or "", status="failed")
             wait_until(lambda: stripe.webhooks_sent == 4, seconds=10, what="webhooks of failure")
             tasks.attempt(row.pk)
