@@ -40,21 +40,33 @@ def _request(event: Event) -> Result:
     booking, step = event.payload.booking_id, wishes.step_of(event.payload)
     one_at_a_time(f"refunds of {booking}")
     refunds = list(Refund.objects.filter(booking_id=booking))
+    if known := _known(event, step, wanted, refunds):
+        return known
+    if wanted == NOTHING:
+        return _remember_nothing(event, step)
+    further = any(each.payment_id != wanted.payment_id for each in refunds)
+    return _insert(event, step, wanted, further=further)
+
+
+def _known(event: Event, step: Step, wanted: Wish, refunds: Sequence[Refund]) -> Result | None:
+    """Return what becomes of an event by what earlier ones have asked for; none where it is new."""
+    booking = event.payload.booking_id
     for_step = [each for each in refunds if each.seats_remaining == step.seats_remaining]
     nothing = NothingToRefund.objects.filter(
         booking_id=booking, seats_remaining=step.seats_remaining
     ).exists()
-    if wanted == NOTHING and not for_step:
-        return Applied(Outcome.KNOWN) if nothing else _remember_nothing(event, step)
     if wanted == NOTHING:
-        return _differs(booking, wanted, for_step[0])
+        if for_step:
+            return _differs(booking, wanted, for_step[0])
+        return Applied(Outcome.KNOWN) if nothing else None
     if nothing:
         return _differs(booking, wanted, None)
     for each in for_step:
         if each.payment_id == wanted.payment_id:
             return _again(event, step, wanted, each)
-    further = any(each.payment_id != wanted.payment_id for each in refunds)
-    return _insert(event, step, wanted, further=further)
+    # A worker of the version before has taken each step for one of the whole booking.
+    repeated = bool(refunds) and told_before(event, Outcome.values)
+    return Applied(Outcome.KNOWN) if repeated else None
 
 
 def _again(event: Event, step: Step, wanted: Wish, earlier: Refund) -> Result:
