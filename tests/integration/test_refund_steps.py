@@ -199,7 +199,11 @@ class TestRowsOfTheVersionBefore:
             NothingToRefund.objects.create(booking_id="BK-1")
         known = requesting._known
         answers = iter([lambda *_: None])  # read before the other has committed
-        monkeypatch.setattr(requesting, "_known", lambda *given: next(answers, known)(*given))
+
+        def as_read(*given: Any) -> Any:
+            return next(answers, known)(*given)
+
+        monkeypatch.setattr(requesting, "_known", as_read)
         cancel("BK-1", payment if amount else None, amount)
         assert (outcomes(), reasons()) == (([], ["differs"]) if amount else (["refund_known"], []))
 
