@@ -34,6 +34,19 @@ class Step(NamedTuple):
     released: int = 0  # of a cancellation: the seats that it says it gives back
     said: str = ""  # of LESS: the fingerprint of the payload
 
+    def __str__(self) -> str:
+        match self.kind:
+            case Kind.LESS:
+                words = f"{self.seats} cancelled"
+            case Kind.LEFT:
+                words = f"{self.released} cancelled, {self.seats} remain"
+            case Kind.TOTAL:
+                words = f"changed to {self.seats}"
+        revision = "" if self.revision is None else f" (revision {self.revision})"
+        return (
+            f"{_EPOCH + timedelta(microseconds=self.at):%Y-%m-%d %H:%M:%S} UTC: {words}{revision}"
+        )
+
 
 class Life(NamedTuple):
     """What a booking has come to."""

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def settle(*events: dict[str, Any]) -> None:
     for event in events:
-        kind = "created" if event["eventType"] == "BookingCreated" else "cancelled"
+        kind = event["eventType"].removeprefix("Booking").lower()
         inbox.process(CONSUMERS[f"tour-catalog.booking-{kind}"], deliveries(event))
 
 
