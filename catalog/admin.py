@@ -26,6 +26,7 @@ from booking_platform.operations.records import (
     list_link,
     moment,
 )
+from catalog.life import in_order, load
 from catalog.models import Reservation, Tour
 
 if TYPE_CHECKING:
@@ -243,7 +244,8 @@ class ReservationAdmin(RecordsOfFact):
         "tour",
         "seats",
         "state",
-        "seats_cancelled",
+        "booked",
+        "life",
         "created_by",
         "cancelled_by",
         "created",
@@ -254,6 +256,11 @@ class ReservationAdmin(RecordsOfFact):
     @admin.display(description="booking id", ordering="booking_id")
     def booking(self, reservation: Reservation) -> str:
         return exact(reservation.booking_id)
+
+    @admin.display(description="since its creation")
+    def life(self, reservation: Reservation) -> SafeString:
+        """Show what was said of its seats, in the order in which it happened."""
+        return lines(map(str, in_order(load(reservation.steps))))
 
     @admin.display(description="processed events")
     def events(self, reservation: Reservation) -> SafeString:

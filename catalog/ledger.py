@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
 from booking_platform.contract.envelope import Event
-from booking_platform.contract.events import BookingCancelled
+from booking_platform.contract.events import BookingCancelled, BookingChanged
 from booking_platform.messaging import clock
 from booking_platform.messaging.rows import EXPECTED, compare_and_set, insert_missing, read
 from booking_platform.messaging.rules import Applied, LostRace, Refused, Result
+from catalog import life
+from catalog.bookings import Booking, Outcome, Seats
+from catalog.life import Kind, Step
 from catalog.models import Reservation, Tour
-from catalog.seats import Booking, Decision, Outcome, Seats, decide
+from catalog.seats import Decision, decide
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +49,19 @@ def _read_tours(tour_ids: set[int], *, lock: bool) -> dict[int, Seats]:
 
 def _read_bookings(booking_ids: set[str]) -> dict[str, Booking]:
     rows = read(Reservation, Booking._fields, key="booking_id", values=booking_ids)
-    return {row[0]: Booking(*row) for row in rows}
+    return {row[0]: _booking(Booking(*row)) for row in rows}
+
+
+def _booking(row: Booking) -> Booking:
+    """Return a row of the database as the rules see it."""
+    steps = life.load(str(row.steps))
+    if row.state == Reservation.State.CANCELLED and not steps:  # by an older version, at some time
+        steps = (Step(Kind.LESS, row.seats, at=0, released=row.seats),)
+    return row._replace(steps=steps)
+
+
+def _columns(booking: Booking) -> dict[str, Any]:
+    return booking._asdict() | {"steps": life.dump(booking.steps)}
 
 
 def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
@@ -73,12 +89,12 @@ def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking])
     now = clock.now()
     changed = [after[key] for key in sorted(after) if after[key] != before.get(key)]
     new = [
-        {**booking._asdict(), "created_at": now, "updated_at": now}
+        {**_columns(booking), "created_at": now, "updated_at": now}
         for booking in changed
         if booking.booking_id not in before
     ]
     old = [
-        {**booking._asdict(), "updated_at": now, EXPECTED: before[booking.booking_id].state}
+        {**_columns(booking), "updated_at": now, EXPECTED: before[booking.booking_id].state}
         for booking in changed
         if booking.booking_id in before
     ]
@@ -96,26 +112,26 @@ def _result(event: Event, decision: Decision) -> Result:
         return outcome
     if before is None or after is None:
         return Applied(outcome)
-    if outcome == Outcome.REJECTED:
-        return Applied(outcome, then=partial(_tell_of_rejection, event, before))
+    if outcome in (Outcome.REJECTED, Outcome.CHANGE_REJECTED):
+        return Applied(outcome, then=partial(_tell_of_rejection, event, outcome, before))
     released = before.reserved - after.reserved
     payload = event.payload
-    if (
-        outcome == Outcome.RELEASED
-        and isinstance(payload, BookingCancelled)
-        and released != payload.seats_released
-    ):
+    if isinstance(payload, BookingCancelled) and released not in (0, payload.seats_released):
         return Applied(outcome, then=partial(_tell_of_other_seats, event, released))
     return Applied(outcome)
 
 
-def _tell_of_rejection(event: Event, tour: Seats) -> None:
+def _tell_of_rejection(event: Event, outcome: Outcome, tour: Seats) -> None:
+    line = "Booking rejected: not enough seats"
+    if outcome == Outcome.CHANGE_REJECTED:
+        line = "Change of a booking rejected: not enough seats, it stays as it is"
+    payload = event.payload
     log.warning(
-        "Booking rejected: not enough seats",
+        line,
         event_id=event.event_id,
-        booking_id=event.payload.booking_id,
+        booking_id=payload.booking_id,
         tour_id=tour.tour_id,
-        seats=event.payload.seats_booked,
+        seats=payload.seats if isinstance(payload, BookingChanged) else payload.seats_booked,
         available=tour.available,
         version=tour.version,
     )
@@ -123,7 +139,7 @@ def _tell_of_rejection(event: Event, tour: Seats) -> None:
 
 def _tell_of_other_seats(event: Event, released: int) -> None:
     log.warning(
-        "Cancellation names other seats than were booked: those booked are released",
+        "Cancellation names other seats than its booking gives back",
         event_id=event.event_id,
         booking_id=event.payload.booking_id,
         tour_id=event.payload.tour_id,

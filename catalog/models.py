@@ -134,17 +134,30 @@ class Reservation(models.Model):
         REJECTED = "rejected", "rejected: there were not enough seats"
         RELEASED = "released", "released: cancelled, its seats are free again"
         CANCELLED = "cancelled", "cancelled before its creation arrived"
+        CHANGED = "changed", "changed before its creation arrived"
 
     booking_id = models.CharField(max_length=255, unique=True)
     tour = models.ForeignKey(  # its index is the one with the state, below
         Tour, on_delete=models.PROTECT, related_name="reservations", db_index=False
     )
     seats = models.PositiveIntegerField(
-        help_text="As created; as cancelled, where that came first."
+        help_text="That it holds; else those that it held or asked for last, or that were cancelled "
+        "before its creation arrived."
     )
     state = models.CharField(max_length=10, choices=State)
     seats_cancelled = models.PositiveIntegerField(
-        null=True, blank=True, help_text="What the cancellation said; the seats above count."
+        null=True, blank=True, help_text="What the last cancellation said; the seats above count."
+    )
+    booked = models.IntegerField(
+        null=True,
+        blank=True,
+        help_text="What its creation said; empty in rows of an older version.",
+    )
+    steps = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Its cancellations and changes (catalog.life.Step, as JSON).",
     )
     created_event_id = models.CharField(max_length=255, blank=True)
     cancelled_event_id = models.CharField(max_length=255, blank=True)

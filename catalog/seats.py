@@ -2,67 +2,27 @@
 
 ``decide`` is pure: state and events in, decisions and the new state out. With no shortage of seats
 the end state depends neither on the order of the events nor on their repetition. With a shortage the
-order decides who gets the last seat, and nothing else.
+order decides who gets the last seat, and nothing else. ``docs/seats.md`` has the whole table.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from django.db import models
-
 from booking_platform.contract.envelope import Event
-from booking_platform.contract.events import BookingCancelled, BookingCreated
-from booking_platform.messaging.rules import Refused, reason
-from catalog.models import Reservation
-
-State = Reservation.State
-
-UNKNOWN_TOUR = reason(
-    "unknown_tour",
-    "names a tour that does not exist",
-    "Add the tour, if it is missing here, and replay. If the id is wrong, the producer must correct it.",
+from booking_platform.contract.events import BookingCancelled, BookingChanged, BookingCreated
+from booking_platform.messaging.rules import AMBIGUOUS, DIFFERS, Refused
+from catalog.bookings import (
+    AWAITED,
+    BOOKING_OVER,
+    IMPLAUSIBLE,
+    OTHER_TOUR,
+    UNKNOWN_TOUR,
+    Booking,
+    Outcome,
+    Seats,
+    State,
 )
-OTHER_TOUR = reason(
-    "other_tour",
-    "names another tour than its booking did before",
-    "A booking belongs to one tour: the producer must cancel it and book the other tour anew.",
-)
-
-
-class Outcome(models.TextChoices):
-    """What an event did: the state that its booking came to, or nothing."""
-
-    RESERVED = "reserved", "took its seats"
-    REJECTED = "rejected", "found too few seats and took none"
-    RELEASED = "released", "gave its seats back, or came after its own cancellation"
-    CANCELLED = "cancelled", "cancelled a booking whose creation has not arrived"
-    UNCHANGED = "unchanged", "said again what was known of its booking"
-
-
-class Seats(NamedTuple):
-    """A tour's numbers, as its row has them."""
-
-    tour_id: int
-    version: int
-    capacity: int
-    reserved: int
-    unledgered: int
-
-    @property
-    def available(self) -> int:
-        return max(0, self.capacity - self.reserved - max(0, self.unledgered))
-
-
-class Booking(NamedTuple):
-    """A reservation, as its row has it."""
-
-    booking_id: str
-    tour_id: int
-    seats: int
-    state: str
-    seats_cancelled: int | None = None
-    created_event_id: str = ""
-    cancelled_event_id: str = ""
+from catalog.life import MOST_STEPS, Kind, Step, moment
 
 
 class Decision(NamedTuple):
@@ -96,11 +56,19 @@ def decide(
     return decided
 
 
+class Change(NamedTuple):
+    """What an event makes of its tour and its booking."""
+
+    outcome: Outcome
+    tour: Seats
+    booking: Booking | None
+
+
 def _decide_one(
     tours: Mapping[int, Seats], bookings: Mapping[str, Booking], event: Event
 ) -> tuple[Decision, Booking | None]:
     """Return the decision about one event, and its booking as it is after that."""
-    payload: BookingCreated | BookingCancelled = event.payload
+    payload = event.payload
     tour = tours.get(payload.tour_id)
     if tour is None:
         detail = f"payload.tourId is {payload.tour_id}: there is no such tour"
@@ -112,38 +80,44 @@ def _decide_one(
             f"booking {booking.booking_id!r} was for tour {booking.tour_id}"
         )
         return Decision(Refused(OTHER_TOUR, detail)), None
-    if isinstance(payload, BookingCreated):
-        outcome, after, booking = _create(tour, booking, event.event_id, payload)
-    else:
-        outcome, after, booking = _cancel(tour, booking, event.event_id, payload)
-    return Decision(outcome, tour, after), booking
+    change = _RULES[type(payload)](tour, booking, event)
+    if isinstance(change, Refused):
+        return Decision(change), None
+    return Decision(change.outcome, tour, change.tour), change.booking
 
 
-Change = tuple[Outcome, Seats, Booking | None]
+# Creations.
 
 
-def _create(tour: Seats, booking: Booking | None, event_id: str, payload: BookingCreated) -> Change:
-    seats = payload.seats_booked
+def _create(tour: Seats, booking: Booking | None, event: Event) -> Change | Refused:
+    payload: BookingCreated = event.payload
     if payload.booking_id is None:
-        return _create_unledgered(tour, seats)
-    if booking is None:
-        fits = seats <= tour.available
-        booking = Booking(
-            payload.booking_id,
-            tour.tour_id,
-            seats,
-            State.RESERVED if fits else State.REJECTED,
-            created_event_id=event_id,
-        )
-        if fits:
-            return Outcome.RESERVED, tour._replace(reserved=tour.reserved + seats), booking
-        return Outcome.REJECTED, tour, booking
+        return _create_unledgered(tour, payload.seats_booked)
+    booking = booking or Booking(payload.booking_id, tour.tour_id, 0, State.REJECTED)
+    if booking.state == State.RELEASED and booking.ended_before(event.occurred_at):
+        return _over(booking)
+    if booking.state in (State.RESERVED, State.RELEASED):
+        if payload.seats_booked == booking.asked:
+            return Change(Outcome.UNCHANGED, tour, booking)
+        return _other_seats(booking, payload.seats_booked)
+    given_back = 0
     if booking.state == State.CANCELLED:
         # The pair nets to zero: what the cancellation gave back is taken again, to the seat.
-        booking = booking._replace(state=State.RELEASED, created_event_id=event_id)
-        after = tour._replace(unledgered=tour.unledgered + booking.seats)
-        return Outcome.RELEASED, after, booking
-    return Outcome.UNCHANGED, tour, booking
+        given_back = booking.seats
+        tour = tour._replace(unledgered=tour.unledgered + given_back)
+    created = booking._replace(booked=payload.seats_booked, created_event_id=event.event_id)
+    return _seat(tour, created, given_back)
+
+
+def _seat(tour: Seats, created: Booking, given_back: int) -> Change:
+    """Give a new booking the seats that its life leaves to it, if they are there."""
+    held = created.life.held
+    if not held:
+        over = created._replace(state=State.RELEASED, seats=given_back or created.asked)
+        return Change(Outcome.RELEASED, tour, over)
+    if held > tour.available:
+        return Change(Outcome.REJECTED, tour, created._replace(state=State.REJECTED, seats=held))
+    return Change(Outcome.RESERVED, *_hold(tour, created, held))
 
 
 def _create_unledgered(tour: Seats, seats: int) -> Change:
@@ -151,30 +125,167 @@ def _create_unledgered(tour: Seats, seats: int) -> Change:
     after = tour._replace(unledgered=tour.unledgered + seats)
     takes = max(0, after.unledgered) - max(0, tour.unledgered)
     if takes <= tour.available:
-        return Outcome.RESERVED, after, None
-    return Outcome.REJECTED, tour, None
+        return Change(Outcome.RESERVED, after, None)
+    return Change(Outcome.REJECTED, tour, None)
 
 
-def _cancel(
-    tour: Seats, booking: Booking | None, event_id: str, payload: BookingCancelled
-) -> Change:
-    seats = payload.seats_released
-    if booking is None:
-        booking = Booking(
-            payload.booking_id,
-            tour.tour_id,
-            seats,
-            State.CANCELLED,
-            seats_cancelled=seats,
-            cancelled_event_id=event_id,
+def _over(booking: Booking) -> Refused:
+    return Refused(BOOKING_OVER, f"booking {booking.booking_id!r} was cancelled before that")
+
+
+def _other_seats(booking: Booking, seats: int) -> Refused:
+    detail = (
+        f"payload.seatsBooked is {seats}: booking {booking.booking_id!r} was created with "
+        f"{booking.asked}; BookingChanged gives it another number"
+    )
+    return Refused(DIFFERS, detail)
+
+
+# Cancellations.
+
+
+def _cancel(tour: Seats, booking: Booking | None, event: Event) -> Change | Refused:
+    payload: BookingCancelled = event.payload
+    booking = booking or Booking(payload.booking_id, tour.tour_id, 0, State.CANCELLED)
+    step = _cancellation(event)
+    repeated = _repeated(booking, step)
+    if isinstance(repeated, Refused):
+        return repeated
+    if repeated == step or booking.ended_by_older_version:
+        return Change(Outcome.UNCHANGED, tour, booking)
+    if len(booking.steps) >= MOST_STEPS:
+        return _too_many_steps(booking)
+    cancelled = booking.with_step(step)  # a repeat too: it may say so after a change
+    if not repeated:
+        cancelled = cancelled._replace(
+            seats_cancelled=payload.seats_released, cancelled_event_id=event.event_id
         )
-        after = tour._replace(unledgered=tour.unledgered - seats)
-        return Outcome.CANCELLED, after, booking
-    if booking.state == State.RESERVED:
-        # The stored seats count, whatever the message says.
-        after = tour._replace(reserved=tour.reserved - booking.seats)
-        booking = booking._replace(
-            state=State.RELEASED, seats_cancelled=seats, cancelled_event_id=event_id
+    if booking.state in AWAITED:
+        return _give_back(tour, cancelled, 0 if repeated else payload.seats_released)
+    return _give_up(tour, cancelled)
+
+
+def _cancellation(event: Event) -> Step:
+    payload: BookingCancelled = event.payload
+    at, revision, released = moment(event.occurred_at), payload.revision, payload.seats_released
+    if payload.seats_remaining is not None:
+        return Step(Kind.LEFT, payload.seats_remaining, at, revision, released)
+    return Step(Kind.LESS, released, at, revision, released, event.fingerprint[:32])
+
+
+def _repeated(booking: Booking, step: Step) -> Step | Refused | None:
+    """Return the step of a booking that a cancellation says again, if it does."""
+    alike = [each for each in booking.steps if _may_be_one(each, step)]
+    if not alike or step in alike:
+        return step if alike else None
+    if step.kind is Kind.LEFT:
+        if booking.state in AWAITED and alike[0].released != step.released:
+            return _other_release(booking, alike[0], step)
+        return alike[0]
+    same = [each for each in alike if (each.at, each.said) == (step.at, step.said)]
+    if same or booking.state == State.RELEASED:  # no seats to give, whichever it is
+        return step
+    detail = (
+        f"booking {booking.booking_id!r} has given {step.seats} seats back before: without "
+        "payload.seatsRemaining this may be a repeat or another step"
+    )
+    return Refused(AMBIGUOUS, detail)
+
+
+def _may_be_one(one: Step, other: Step) -> bool:
+    same_revision = one.revision == other.revision or None in (one.revision, other.revision)
+    return (one.kind, one.seats) == (other.kind, other.seats) and same_revision
+
+
+def _other_release(booking: Booking, known: Step, step: Step) -> Refused:
+    detail = (
+        f"payload.seatsReleased is {step.released}: the step that leaves booking "
+        f"{booking.booking_id!r} {step.seats} seats has released {known.released}"
+    )
+    return Refused(DIFFERS, detail)
+
+
+def _give_back(tour: Seats, booking: Booking, seats: int) -> Change | Refused:
+    """Give back seats of a booking that is not known: it may have been sold outside the ledger."""
+    given_back = booking.seats + seats
+    if given_back > tour.capacity:
+        detail = (
+            f"payload.seatsReleased is {seats}: with it, {given_back} seats of booking "
+            f"{booking.booking_id!r} are cancelled, of a tour with {tour.capacity}"
         )
-        return Outcome.RELEASED, after, booking
-    return Outcome.UNCHANGED, tour, booking
+        return Refused(IMPLAUSIBLE, detail)
+    after = tour._replace(unledgered=tour.unledgered - seats)
+    cancelled = booking._replace(state=State.CANCELLED, seats=given_back)
+    return Change(Outcome.CANCELLED if seats else Outcome.UNCHANGED, after, cancelled)
+
+
+def _give_up(tour: Seats, booking: Booking) -> Change:
+    """Leave a booking that was created what its life leaves it, which is no more than it holds."""
+    held = min(booking.life.held, booking.seats)
+    if booking.state != State.RESERVED:
+        state = booking.state if held else State.RELEASED
+        return Change(Outcome.UNCHANGED, tour, booking._replace(state=state))
+    if held == booking.seats:
+        return Change(Outcome.UNCHANGED, tour, booking)
+    return Change(Outcome.REDUCED if held else Outcome.RELEASED, *_hold(tour, booking, held))
+
+
+# Changes.
+
+
+def _change(tour: Seats, booking: Booking | None, event: Event) -> Change | Refused:
+    payload: BookingChanged = event.payload
+    booking = booking or Booking(payload.booking_id, tour.tour_id, 0, State.CHANGED)
+    step = Step(Kind.TOTAL, payload.seats, moment(event.occurred_at), payload.revision)
+    for each in booking.steps:
+        if each.kind is Kind.TOTAL and each.revision == step.revision:
+            if each.seats == step.seats:
+                return Change(Outcome.UNCHANGED, tour, booking)
+            return _other_total(booking, each, step)
+    if len(booking.steps) >= MOST_STEPS:
+        return _too_many_steps(booking)
+    changed = booking.with_step(step)
+    if booking.ended_by_older_version or step in changed.life.too_late:
+        return _over(booking)
+    return _give_other_number(tour, booking, changed)
+
+
+def _give_other_number(tour: Seats, booking: Booking, changed: Booking) -> Change:
+    """Give a booking the seats that its life leaves it with one more change, if they are there."""
+    held = changed.life.held
+    more = held - booking.held
+    if booking.state in AWAITED:
+        return Change(Outcome.REMEMBERED, tour, changed)
+    if more > tour.available:  # not remembered: it may be asked for again
+        return Change(Outcome.CHANGE_REJECTED, tour, booking)
+    if not more:
+        return Change(Outcome.UNCHANGED, tour, changed)
+    return Change(Outcome.CHANGED if held else Outcome.RELEASED, *_hold(tour, changed, held))
+
+
+def _other_total(booking: Booking, known: Step, step: Step) -> Refused:
+    detail = (
+        f"payload.seats is {step.seats}: revision {step.revision} of booking "
+        f"{booking.booking_id!r} has said {known.seats}"
+    )
+    return Refused(DIFFERS, detail)
+
+
+def _too_many_steps(booking: Booking) -> Refused:
+    detail = f"booking {booking.booking_id!r} has been cancelled or changed {MOST_STEPS} times"
+    return Refused(IMPLAUSIBLE, detail)
+
+
+def _hold(tour: Seats, booking: Booking, held: int) -> tuple[Seats, Booking]:
+    """Return a tour and a booking that holds so many of its seats; one that is over keeps its number."""
+    after = tour._replace(reserved=tour.reserved + held - booking.held)
+    if held:
+        return after, booking._replace(state=State.RESERVED, seats=held)
+    return after, booking._replace(state=State.RELEASED)
+
+
+_RULES: dict[type, Callable[[Seats, Booking | None, Event], Change | Refused]] = {
+    BookingCreated: _create,
+    BookingCancelled: _cancel,
+    BookingChanged: _change,
+}

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from booking_platform.contract.envelope import Event
-from booking_platform.contract.events import BookingCancelled, BookingCreated
+from booking_platform.contract.events import BookingCancelled, BookingChanged, BookingCreated
 from booking_platform.messaging.registration import consumes
 from booking_platform.messaging.rules import Result
 from catalog import ledger
-from catalog.seats import Outcome
+from catalog.bookings import Outcome
 
 
 @consumes(
@@ -26,9 +26,22 @@ def booking_created(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
     routing_key="booking.cancelled",
     queue="tour-catalog.booking-cancelled",
     payload=BookingCancelled,
+    uses=("seats_remaining", "revision"),
     batch=200,
     usual_outcome=Outcome.RELEASED,
 )
 def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
-    """Release the seats of cancelled bookings."""
+    """Release the seats that were cancelled."""
+    return ledger.apply(events, lock=lock)
+
+
+@consumes(
+    routing_key="booking.changed",
+    queue="tour-catalog.booking-changed",
+    payload=BookingChanged,
+    batch=200,
+    usual_outcome=Outcome.CHANGED,
+)
+def booking_changed(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
+    """Give changed bookings their new number of seats."""
     return ledger.apply(events, lock=lock)

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from catalog.models import Tour
+from catalog.models import Reservation, Tour
 from notifications.models import CancellationEmail
 from payments.models import Refund
-from tests.events import cancelled, created
+from tests.events import cancelled, changed, created
 from tests.factories import EmailFactory, RefundFactory, TourFactory
 
 
@@ -51,6 +51,19 @@ class BookingsCancelled(BookingsCreated):
     make = staticmethod(cancelled)
 
 
+class BookingsChanged(BookingsCreated):
+    """Changes of bookings whose creation has not arrived: remembered."""
+
+    def event(self, booking: str = "B", **over: Any) -> dict[str, Any]:
+        return changed(self.tour.pk, booking, 2, revision=1, **over)
+
+    def effects(self) -> int:
+        return Reservation.objects.exclude(steps="").exclude(booking_id="refused").count()
+
+    def refused(self, **over: Any) -> dict[str, Any]:
+        return changed(4242, "refused", 2, revision=1, **over)
+
+
 class Refunds:
     refusal = "differs"
 
@@ -91,6 +104,7 @@ class Emails:
 SUBJECTS: dict[str, type[Subject]] = {
     "tour-catalog.booking-created": BookingsCreated,
     "tour-catalog.booking-cancelled": BookingsCancelled,
+    "tour-catalog.booking-changed": BookingsChanged,
     "payment-gateway.booking-cancelled": Refunds,
     "notification.booking-cancelled": Emails,
 }

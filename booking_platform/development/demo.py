@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from booking_platform.development.email_scenarios import email_scenarios
+from booking_platform.development.life_scenarios import life_scenarios
 from booking_platform.development.mail_server import MailServer
 from booking_platform.development.mail_server import running as mail_server
 from booking_platform.development.processes import CeleryProcess, migrate, running
@@ -93,7 +94,7 @@ def _perform(
         worker.wait_until_ready()
         console.print(f"Worker:   process {worker.process.pid}, two pool processes\n")
         refunds, emails = refund_scenarios(stripe, worker), email_scenarios(mail, worker)
-        scenarios = chain(seat_scenarios(), refunds, emails)
+        scenarios = chain(seat_scenarios(), refunds, emails, life_scenarios(stripe, mail))
         done = [_play(console, *one) for one in zip(ascii_lowercase, scenarios, strict=False)]
         _wait_for_repeats()
         return done

@@ -44,6 +44,13 @@ def cancelled(tour: int, booking: str, *, seats: int = 1, event: str = "", **mor
     return "booking.cancelled", examples.body(one)
 
 
+def changed(tour: int, booking: str, *, seats: int, revision: int, event: str) -> Body:
+    one = examples.booking_changed(
+        tour, f"{RUN}-{booking}", seats, revision=revision, event_id=f"{RUN}-{event}"
+    )
+    return "booking.changed", examples.body(one)
+
+
 def publish(bodies: Iterable[Body], *, pause: float = 0) -> None:
     with broker.producer() as producer:
         for routing_key, body in bodies:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from booking_platform.contract.envelope import Event
 from booking_platform.messaging.models import ProcessedEvent
-from booking_platform.messaging.rows import insert_missing
+from booking_platform.messaging.rows import EXPECTED, compare_and_set, insert_missing
 from booking_platform.messaging.rules import Consumer, LostRace
 
 
@@ -71,13 +71,12 @@ def told_before(event: Event, outcomes: Iterable[str]) -> bool:
 
 def record(consumer: Consumer, outcomes: dict[str, str]) -> None:
     """Correct the claims whose outcome is not the usual one; delete those of refused events."""
-    unusual: dict[str, list[str]] = {}
-    for event_id, outcome in outcomes.items():
-        if outcome != consumer.usual_outcome:
-            unusual.setdefault(outcome, []).append(event_id)
-    for outcome, event_ids in unusual.items():
-        claims = ProcessedEvent.objects.filter(consumer=consumer.queue, event_id__in=event_ids)
-        if outcome:
-            claims.update(outcome=outcome)
-        else:
-            claims.delete()
+    unusual = [
+        {"event_id": event_id, "outcome": outcome, EXPECTED: consumer.queue}
+        for event_id, outcome in sorted(outcomes.items())
+        if outcome and outcome != consumer.usual_outcome
+    ]
+    compare_and_set(ProcessedEvent, unusual, key="event_id", guard="consumer")
+    if refused := [event_id for event_id, outcome in outcomes.items() if not outcome]:
+        claims = ProcessedEvent.objects.filter(consumer=consumer.queue, event_id__in=refused)
+        claims.delete()

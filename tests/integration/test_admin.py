@@ -9,8 +9,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from catalog.bookings import Outcome
 from catalog.models import Reservation, Tour
-from catalog.seats import Outcome
 from tests import events
 from tests.factories import TourFactory
 from tests.integration.admin_pages import (

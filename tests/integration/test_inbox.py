@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -100,7 +101,9 @@ class TestDuplicates:
     def test_another_event_that_says_the_same_of_its_booking_has_no_effect(
         self, consumer: Consumer, subject: Subject
     ) -> None:
-        at_once(*[lambda: settle(consumer, subject.event("B"))] * 4)
+        event = subject.event("B")
+        others = [event | {"eventId": f"other-{number}"} for number in range(4)]
+        at_once(*[partial(settle, consumer, other) for other in others])
         assert subject.effects() == 1
         assert ProcessedEvent.objects.count() == 4
         assert parked() == []

@@ -236,7 +236,7 @@ class TestReservations:
             ("paris city", {"BK-42", "BK-43"}),
             ("creation", {"BK-42"}),
             ("cancellation", {"BK-42"}),
-            ("42", set()),
+            ("K-42", set()),
         ],
     )
     def test_a_search_finds_bookings_events_and_tours(

@@ -17,7 +17,7 @@ from booking_platform.messaging import broker, registration, rules, sweeps
 from booking_platform.messaging.leases import Conclusion
 from booking_platform.messaging.registration import consumes, leased
 from booking_platform.messaging.rules import CONSUMERS, REASONS, Applied, Consumer, Result
-from catalog.seats import Outcome
+from catalog.bookings import Outcome
 from payments.models import Refund
 
 CREATED = "tour-catalog.booking-created"
