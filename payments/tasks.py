@@ -21,6 +21,7 @@ STRIPE = "the secret key of your Stripe account (sk_live_…), from its dashboar
     uses=("seats_remaining", "payment_id", "amount", "currency"),
     usual_outcome=Outcome.REQUESTED,
     requires={"STRIPE_SECRET_KEY": STRIPE},
+    replay_permission="payments.request_refund",
 )
 def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
     """Refund the customer."""
