@@ -1,6 +1,7 @@
 """Refunds in the admin: the list and the page."""
 
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging.models import ProcessedEvent
 from catalog.models import Reservation
 from payments import admin as refund_admin
+from payments import reviews
 from payments.keys import idempotency_key
 from payments.models import Refund
 from payments.requesting import Outcome
@@ -34,7 +36,7 @@ from tests.integration.admin_pages import (
     settle,
     text,
 )
-from tests.integration.refund_rows import completed, in_progress, refused, settled
+from tests.integration.refund_rows import awaiting, completed, in_progress, refused, settled
 
 EVIL = "\"'><script>alert(1)</script>&%2F..#?"
 TURNED = "txt\u202eexe\x1b[2J"
@@ -135,6 +137,28 @@ class TestTheList:
         assert len(second) <= len(first) <= 8
         assert not [sql for sql in first + second if "_payload" in sql]
 
+    def test_it_shows_steps_and_amounts_that_are_not_known_yet(self, admin_client: Client) -> None:
+        refused()
+        in_progress(seats_remaining=1)
+        in_progress(seats_remaining=2, amount_minor=None, currency="", amount_asked=Decimal(80))
+        shown = text(admin_client.get(listing(Refund)))
+        for step in ("whole booking", "keeps 1 seat", "keeps 2 seats"):
+            assert f'<td class="field-step">{step}</td>' in shown
+        assert '<td class="field-amount">80.00, in the payment\'s currency</td>' in shown
+
+    def test_it_is_filtered_by_why_it_waits(self, admin_client: Client) -> None:
+        large, foreign = awaiting(reviews.ABOVE_LIMIT), awaiting(reviews.OTHER_BOOKING)
+        plain, newer = refused(), awaiting("of_a_newer_version")
+        in_progress(review_code=reviews.ABOVE_LIMIT)
+        assert listed(admin_client, Refund, review=reviews.ABOVE_LIMIT) == [large]
+        assert listed(admin_client, Refund, review=reviews.OTHER_BOOKING) == [foreign]
+        assert listed(admin_client, Refund, review="other") == [plain, newer]
+        assert listed(admin_client, Refund, review="no such reason") == []
+        shown = text(admin_client.get(listing(Refund)))
+        for code, review in reviews.REVIEWS.items():
+            assert f"?review={code}" in shown
+            assert review.meaning in shown
+
     def test_it_cuts_long_texts(self, admin_client: Client) -> None:
         refused(booking_id="B" * 255, payment_id="p" * 255, last_error="why " * 200)
         shown = text(admin_client.get(listing(Refund)))
@@ -212,6 +236,30 @@ class TestThePage:
         assert '<strong class="mark settled">settled</strong>' in shown
         assert "Settlement" not in text(admin_client.get(page(refused())))
 
+    def test_it_shows_what_a_person_has_to_judge(self, admin_client: Client) -> None:
+        row = awaiting(reviews.UNNAMED_PAYMENT, seats_remaining=3)
+        shown = text(admin_client.get(page(row)))
+        assert "a further payment of the booking, whose metadata name no booking" in shown
+        assert "keeps 3 seats" in shown
+        assert "none yet" in shown  # no request is frozen before the look
+        assert "of_a_newer_version" in text(admin_client.get(page(awaiting("of_a_newer_version"))))
+        for other in (in_progress(review_code=reviews.ABOVE_LIMIT), refused()):
+            assert "why it waits" not in text(admin_client.get(page(other))).lower()
+
+    def test_it_shows_who_approved_it_in_spite_of_what_and_why(self, admin_client: Client) -> None:
+        row = completed(
+            approved_at=SOON,
+            approved_by="ada",
+            approval="called the customer",
+            approved_codes="above_limit by_hand",
+        )
+        shown = text(admin_client.get(page(row)))
+        for fact in (moment(SOON), "ada", "called the customer"):
+            assert fact in shown
+        for code in (reviews.ABOVE_LIMIT, reviews.BY_HAND):
+            assert reviews.REVIEWS[code].meaning in shown
+        assert "Approval" not in text(admin_client.get(page(completed())))
+
     def test_it_tells_the_last_problem_once(self, admin_client: Client) -> None:
         for row in (refused(last_error="out of money"), settled(last_error="out of money")):
             assert text(admin_client.get(page(row))).count("out of money") == 1
@@ -244,6 +292,8 @@ class TestThePage:
             return re.findall(r'name="action" value="(\w+)"', shown)
 
         assert buttons(refused()) == ["try_now", "settle", "reissue"]
+        assert buttons(awaiting(reviews.BY_HAND)) == ["approve", "try_now", "settle", "reissue"]
+        assert buttons(awaiting(reviews.NOT_COVERED)) == ["try_now", "settle", "reissue"]
         assert buttons(completed(needs_review=True)) == ["try_now", "settle"]
         assert buttons(completed()) == buttons(settled()) == buttons(in_progress()) == ["try_now"]
         assert buttons(in_progress(lease_until=SOON)) == []
@@ -270,6 +320,11 @@ class TestForeignText:
             booking_id=EVIL + TURNED,
             payment_id=EVIL + TURNED,
             last_error=EVIL + TURNED,
+            review_code=(EVIL + TURNED)[-30:],
+            approval=EVIL + TURNED,
+            approved_by=EVIL + TURNED,
+            approved_codes=EVIL + TURNED,
+            approved_at=PAST,
             response_payload={EVIL: EVIL + TURNED},
         )
         reissue = choose(admin_client, "reissue", row)

@@ -15,7 +15,7 @@ from django.utils import timezone
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.operations import decisions
 from booking_platform.operations.leased import as_seen
-from payments import stripe_gateway, tasks
+from payments import reviews, stripe_gateway, tasks
 from payments.keys import idempotency_key
 from payments.models import Refund
 from tests.integration.admin_pages import (
@@ -360,13 +360,13 @@ def statements_in_transactions(table: str) -> Iterator[list[bool]]:
         yield within
 
 
-ACTIONS = {"try_now": "retry", "settle": "settle", "reissue": "reissue"}
+ACTIONS = {"approve": "approve", "try_now": "retry", "settle": "settle", "reissue": "reissue"}
 
 
 class TestPermissions:
     @pytest.fixture
     def row(self, payment: str) -> Refund:
-        return refused(payment_id=payment)
+        return refused(payment_id=payment, review_code=reviews.ABOVE_LIMIT)
 
     def post_all(self, client: Client, row: Refund, *actions: str) -> None:
         seen = as_seen(Refund.objects.get())
