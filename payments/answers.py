@@ -67,6 +67,9 @@ class NoSuchPayment:
     message: str
 
 
+NO_BALANCE = "balance_insufficient"  # https://docs.stripe.com/error-codes#balance-insufficient
+
+
 @dataclass(frozen=True)
 class StripeRefusal:
     """Stripe refused this request for good; ``code`` is its own, or empty."""

@@ -18,6 +18,7 @@ from booking_platform.messaging.retention import LONGEST_RETRY
 from booking_platform.money import format_money
 from payments import reviews
 from payments.answers import (
+    NO_BALANCE,
     Answer,
     Look,
     NoSuchPayment,
@@ -219,7 +220,7 @@ def _lacks_balance(refused: StripeRefusal) -> bool:
     Some accounts get it without a code: https://github.com/Automattic/woocommerce-payments/issues/10025
     """
     uncoded = not refused.code and refused.message.startswith("Insufficient funds in your Stripe")
-    return refused.code == "balance_insufficient" or uncoded
+    return uncoded or refused.code == NO_BALANCE
 
 
 def _no_balance(refund: Refund, refused: StripeRefusal) -> Conclusion:

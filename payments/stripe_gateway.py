@@ -23,6 +23,7 @@ from urllib3.exceptions import NewConnectionError
 from booking_platform.messaging import clock
 from payments import stripe_objects
 from payments.answers import (
+    NO_BALANCE,
     Answer,
     Failure,
     InvalidWebhook,
@@ -59,6 +60,8 @@ _NO_ANSWER_CODES = frozenset({"idempotency_key_in_use", "lock_timeout"})
 # https://docs.stripe.com/api/errors, https://docs.stripe.com/rate-limits
 _NOT_EXECUTED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 
+_PAYMENT_ID = re.compile(r"[\w.:-]*\w[\w.:-]*", re.ASCII)
+
 _SECRETS = re.compile(r"(?:sk|rk|pk|whsec|secret)_[\w*…]+|\d(?:[ .-]?\d){12,18}")
 
 T = TypeVar("T")
@@ -83,8 +86,8 @@ def look(payment_id: str) -> StripePayment | Failure:
 
     https://docs.stripe.com/api/payment_intents/retrieve, https://docs.stripe.com/api/charges/retrieve
     """
-    if not payment_id.strip("."):  # in an address it would lead elsewhere
-        return StripeRefusal("resource_missing", f"No such payment: {payment_id!r}")
+    if not _PAYMENT_ID.fullmatch(payment_id):  # in an address it might lead elsewhere
+        return StripeRefusal("resource_missing", f"No payment has such an id: {payment_id!r}")
     is_charge = stripe_objects.is_charge(payment_id)
     read = _asking(lambda: _charge(payment_id) if is_charge else _intent(payment_id))
     if not isinstance(read, tuple):
@@ -253,7 +256,10 @@ def _never_connected(cause: BaseException) -> bool:
 
 def _code(error: stripe.StripeError) -> str:
     # Not `error.code`: the SDK leaves that empty on conflicts, limits and idempotency errors.
-    return str(get(error.error, "code") or "") if error.error else ""
+    said = error.error
+    if get(said, "message_code") == "insufficient_balance_for_refund":
+        return NO_BALANCE  # which some accounts get without a code
+    return str(get(said, "code") or "")
 
 
 def _words(error: stripe.StripeError) -> str:

@@ -220,10 +220,11 @@ class TestThePage:
             booking_id="BK-é",
             payment_id="pi_7",
             first_sent_at=SOON,
+            request_payload={"metadata": {"booking_id": "BK-é"}},
             response_payload={"id": "re_é"},
         )
         shown = text(admin_client.get(page(row)))
-        assert '"metadata": {\n    "booking_id": "BK-é",' in shown
+        assert '"metadata": {\n    "booking_id": "BK-é"\n  }' in shown
         assert '{\n  "id": "re_é"\n}' in shown
         assert row.idempotency_key in shown
         assert moment(SOON) in shown

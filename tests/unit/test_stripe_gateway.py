@@ -416,20 +416,13 @@ class TestLook:
         stripe.says(404, error(code="resource_missing"))
         assert stripe_gateway.look("pi_1") == StripeRefusal("resource_missing", "No.")
 
-    @pytest.mark.parametrize("payment", [".", ".."])
-    def test_an_id_that_leads_elsewhere_is_not_asked_for(
+    @pytest.mark.parametrize(
+        "payment", [".", "..", "a/b", "../charges", "a?b=c", "a b", "é", "%2e%2e", "pi_1\n"]
+    )
+    def test_an_id_that_may_lead_elsewhere_is_not_asked_for(
         self, stripe: Server, payment: str
     ) -> None:
         answer = stripe_gateway.look(payment)
         assert isinstance(answer, StripeRefusal)
         assert answer.code == "resource_missing"
         assert stripe.requests == []
-
-    @pytest.mark.parametrize("payment", ["a/b", "../charges", "a?b=c", "a b", "é", "%2e%2e"])
-    def test_an_id_is_no_part_of_the_address(self, stripe: Server, payment: str) -> None:
-        stripe.says(404, error(code="resource_missing"))
-        stripe_gateway.look(payment)
-        [(path, _, _)] = stripe.requests
-        assert path.startswith("/v1/payment_intents/")
-        assert path.count("/") == 3
-        assert path.count("?") == 1
