@@ -59,13 +59,11 @@ WAITING = Q(needs_review=True)
 UNDER_WAY = Q(needs_review=False, status=Status.IN_PROGRESS, settled_at__isnull=True)
 REST = Q(needs_review=False) & (~Q(status=Status.IN_PROGRESS) | Q(settled_at__isnull=False))
 
-WHY_IT_WAITS = "why it waits"
-
 
 class ReviewFilter(admin.SimpleListFilter):
     """Shows what waits for a person because of one thing."""
 
-    title, parameter_name = WHY_IT_WAITS, "review"
+    title, parameter_name = "why it waits", "review"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         known = [(code, review.meaning) for code, review in REVIEWS.items()]
@@ -156,7 +154,7 @@ class RefundAdmin(LeasedAdmin):
 
     # What the page shows.
 
-    @admin.display(description=WHY_IT_WAITS)
+    @admin.display(description="why it waits")
     def why_it_waits(self, refund: Refund) -> str:
         return visible(meaning_of(refund.review_code))
 
@@ -218,18 +216,16 @@ class RefundAdmin(LeasedAdmin):
         return obstacle_to_approval_with_others(record) if how is APPROVE else ""
 
     def described(self, record: Any, how: Decision) -> dict[str, object]:
-        more: dict[str, object] = {}
-        if how is REISSUE:
-            more = {"Key until now": visible(record.idempotency_key)}
-        if how is APPROVE:
-            more = {WHY_IT_WAITS.capitalize(): visible(meaning_of(record.review_code))}
+        why = {"Why it waits": visible(meaning_of(record.review_code))} if how is APPROVE else {}
+        key = {"Key until now": visible(record.idempotency_key)} if how is REISSUE else {}
         return {
             "Booking": exact(record.booking_id),
+            **why,
             "Step": step_of(record),
             "Amount": record.amount,
             "Payment": exact(record.payment_id),
             "What is next": visible(self.what_is_next(record)),
-            **more,
+            **key,
         }
 
     def history_of(self, record: Any, how: Decision, why: str) -> str:
