@@ -9,11 +9,12 @@ from django.db import models
 from booking_platform.contract.envelope import Event
 from booking_platform.messaging import clock, leases
 from booking_platform.messaging.claims import told_before
+from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rows import insert_missing, one_at_a_time
 from booking_platform.messaging.rules import AMBIGUOUS, DIFFERS, Applied, LostRace, Refused, Result
 from payments import attempts, wishes
 from payments.keys import idempotency_key
-from payments.models import NothingToRefund, Refund
+from payments.models import WHOLE_BOOKING, NothingToRefund, Refund
 from payments.wishes import NOTHING, Step, Wish
 
 
@@ -52,9 +53,7 @@ def _known(event: Event, step: Step, wanted: Wish, refunds: Sequence[Refund]) ->
     """Return what becomes of an event by what earlier ones have asked for; none where it is new."""
     booking = event.payload.booking_id
     for_step = [each for each in refunds if each.seats_remaining == step.seats_remaining]
-    nothing = NothingToRefund.objects.filter(
-        booking_id=booking, seats_remaining=step.seats_remaining
-    ).exists()
+    nothing = _nothing_asked(booking, step)
     if wanted == NOTHING:
         if for_step:
             return _differs(booking, wanted, for_step[0])
@@ -67,6 +66,17 @@ def _known(event: Event, step: Step, wanted: Wish, refunds: Sequence[Refund]) ->
     # A worker of the version before has taken each step for one of the whole booking.
     repeated = bool(refunds) and told_before(event, Outcome.values)
     return Applied(Outcome.KNOWN) if repeated else None
+
+
+def _nothing_asked(booking: str, step: Step) -> bool:
+    """Return whether an earlier event asked for nothing for this step."""
+    rows = NothingToRefund.objects.filter(booking_id=booking)
+    steps = set(rows.values_list("seats_remaining", flat=True))
+    if steps or step.seats_remaining != WHOLE_BOOKING:
+        return step.seats_remaining in steps
+    # A worker of an old version, still there during a deployment, has remembered only this.
+    events = ProcessedEvent.objects.filter(aggregate_id=booking, outcome=Outcome.NOTHING)
+    return events.exists()
 
 
 def _again(event: Event, step: Step, wanted: Wish, earlier: Refund) -> Result:

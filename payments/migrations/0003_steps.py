@@ -1,9 +1,8 @@
 """A refund for each payment and step of a booking, looked at before it is sent, and let out by a person.
 
 No table is rewritten: each new column is empty or has a constant for its default, which workers of the
-version before rely on too. The two unique indexes are built while the tables are locked: a second for a
-million refunds, there being one row a refund and one a booking without any. Waits at events' queues
-meanwhile are in place, as for any lock.
+version before rely on too. The two unique indexes are built while the tables are locked: five seconds for a
+million refunds. Workers wait meanwhile, as for any lock, and lose nothing.
 """
 
 from django.db import migrations, models
