@@ -6,6 +6,14 @@ million refunds. Workers wait meanwhile, as for any lock, and lose nothing.
 """
 
 from django.db import migrations, models
+from django.db.models.functions import Now
+
+
+def look_at_what_is_pending(apps, schema_editor):
+    """Schedule the refunds that were pending when they were last looked at."""
+    refunds = apps.get_model("payments", "Refund").objects
+    pending = refunds.filter(status="completed", stripe_status="pending", next_attempt_at=None)
+    pending.update(next_attempt_at=Now())
 
 
 class Migration(migrations.Migration):
@@ -122,4 +130,5 @@ class Migration(migrations.Migration):
             model_name='refund',
             constraint=models.UniqueConstraint(fields=('booking_id', 'payment_id', 'seats_remaining'), name='idempotency_store_step'),
         ),
+        migrations.RunPython(look_at_what_is_pending, migrations.RunPython.noop),
     ]

@@ -69,10 +69,11 @@ class TestRefunds:
         old = migrate(("payments", "0002_refund"))
         columns = {"payment_id": "pi_1", "amount_minor": 100, "currency": "eur"}
         refunds = old.get_model("payments", "Refund").objects
-        for number in range(3):
+        for number, status in enumerate(("", "pending", "succeeded")):
             refunds.create(
                 booking_id=f"BK-{number}", idempotency_key=str(number), request_payload={"a": 1},
-                **columns,
+                status="completed" if status else "in_progress", stripe_status=status,
+                stripe_refund_id=f"re_{number}", **columns,
             )  # fmt: skip
         old.get_model("payments", "NothingToRefund").objects.create(booking_id="BK-9")
         new = migrate(("payments", "0003_steps"))
@@ -81,6 +82,8 @@ class TestRefunds:
         assert (row.amount_minor, row.currency, row.amount_asked) == (100, "eur", None)
         assert (row.review_code, row.approved_codes, row.cancelled_at) == ("", "", None)
         assert row.request_payload == {"a": 1}
+        due = new.get_model("payments", "Refund").objects.exclude(next_attempt_at=None)
+        assert list(due.values_list("booking_id", flat=True)) == ["BK-1"]  # which is pending
         nothing = new.get_model("payments", "NothingToRefund").objects.get()
         assert (nothing.seats_remaining, nothing.step_named) == (0, False)
 

@@ -13,7 +13,7 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
 from payments import reconciliation, tasks
 from payments.answers import StripeRefund
-from payments.keys import idempotency_key
+from payments.keys import booking_key, idempotency_key
 from payments.models import Refund
 from payments.reconciliation import CHUNK, Difference
 from tests.factories import RefundFactory
@@ -67,6 +67,26 @@ class TestAgreement:
         row = refunded(stripe)
         second = RefundFactory.create(payment_id=row.payment_id, next_attempt_at=timezone.now())
         tasks.attempt(second.pk)
+        assert run()[0] == 0
+
+    def test_the_steps_and_payments_of_a_booking_agree(self, stripe: Sandbox) -> None:
+        for payment in [stripe.payment(amount=50_000, currency="eur") for _ in range(2)]:
+            for step in (2, 0):
+                row = RefundFactory.create(
+                    booking_id="BK-1", payment_id=payment, seats_remaining=step,
+                    next_attempt_at=timezone.now(),
+                )  # fmt: skip
+                tasks.attempt(row.pk)
+        assert len(stripe.refunds) == 4
+        assert run()[0] == 0
+
+    @pytest.mark.parametrize("charge", ["ch_sandbox_50000_eur", "py_sandbox_50000_eur", ""])
+    def test_a_refund_of_a_charge_agrees(self, stripe: Sandbox, charge: str) -> None:
+        payment = stripe.payment(amount=50_000, currency="eur")
+        charge = charge or stripe.account.payments[payment].charge
+        row = RefundFactory.create(payment_id=charge, next_attempt_at=timezone.now())
+        tasks.attempt(row.pk)
+        assert len(stripe.refunds) == 1
         assert run()[0] == 0
 
     def test_a_refund_that_failed_for_both_agrees(self, stripe: Sandbox) -> None:
@@ -149,6 +169,23 @@ class TestDifferences:
         second = under_our_key(row, stripe.payment(amount=50_000, currency="eur"))
         self.only_line("extra: ", "'BK-1'", second.refund_id, repr(second.payment_id))
         self.reaches_a_person(row, second)
+
+    def test_it_finds_a_step_that_the_store_has_forgotten(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        key = idempotency_key("BK-1", row.payment_id, 2)
+        other = in_the_dashboard(row.payment_id, idempotency_key=key, booking_id="BK-1")
+        self.only_line("extra: ", "'BK-1'", other.refund_id, "no such refund")
+        self.reaches_a_person(row, other)
+
+    def test_it_finds_what_the_version_before_has_made_of_another_payment(
+        self, stripe: Sandbox
+    ) -> None:
+        row = refunded(stripe)
+        payment = stripe.payment(amount=50_000, currency="eur")
+        key = booking_key("BK-1")
+        other = in_the_dashboard(payment, idempotency_key=key, booking_id="BK-1")
+        self.only_line("extra: ", "'BK-1'", other.refund_id, repr(payment))
+        self.reaches_a_person(row, other)
 
     def test_it_finds_a_refund_made_in_the_dashboard(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
