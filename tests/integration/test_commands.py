@@ -15,6 +15,7 @@ from tests.factories import TourFactory
 from tests.platform import Platform
 
 CREATED, CANCELLED = "tour-catalog.booking-created", "tour-catalog.booking-cancelled"
+CHANGED = "tour-catalog.booking-changed"
 
 
 def publish(*arguments: str) -> str:
@@ -71,15 +72,9 @@ class TestPublishEvent:
         assert unnamed == {"bookingId": "B", "tourId": 1, "seatsReleased": 2}
 
     def test_a_change_says_how_many_seats_there_are_now(self, platform: Platform) -> None:
-        with platform.channel() as channel:
-            channel.queue_declare("changes", durable=True, auto_delete=False)
-            channel.queue_bind("changes", "booking-events", "booking.changed")
-        try:
-            options = ("--tour", "1", "--booking", "B", "--seats", "5", "--revision", "2")
-            publish("booking.changed", *options)
-            [raw] = taken(platform, "changes")
-        finally:
-            platform.delete_queue("changes")
+        options = ("--tour", "1", "--booking", "B", "--seats", "5", "--revision", "2")
+        publish("booking.changed", *options)
+        [raw] = taken(platform, CHANGED)
         event = json.loads(raw)
         assert event["eventType"] == "BookingChanged"
         assert event["payload"] == {"bookingId": "B", "tourId": 1, "seats": 5, "revision": 2}

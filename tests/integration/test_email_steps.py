@@ -1,6 +1,7 @@
 """The steps of a booking's cancellation: one e-mail each, whatever the order, the ids and the repeats."""
 
 from itertools import permutations
+from random import Random
 from typing import Any
 
 import pytest
@@ -156,6 +157,40 @@ class TestWithoutAName:
             cancel(email=None, **event)
         assert reasons() == []
         assert outcomes() == ["email_requested", *["no_address"] * 4]
+
+
+class TestAnyLives:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_each_step_is_told_once_and_what_is_no_sure_repeat_is_parked(
+        self, mail_server: MailServer, seed: int
+    ) -> None:
+        chance = Random(seed)
+        told: dict[tuple[str, int], tuple[str, bool]] = {}  # by step: to whom, and whether named
+        applied = set()  # what was said, and of which moment
+        for _ in range(150):
+            booking, moment = chance.choice("abc"), chance.choice([THEN, LATER])
+            email = chance.choice([ANN, ANN, ANN, BOB, None])
+            remaining = chance.choice([None, 0, 1, 2])
+            step, said = (booking, remaining or 0), (booking, moment, email, remaining)
+            sent_to, was_named = told.get(step, (email, True))
+            expected = ["differs"] if email != sent_to else []
+            if not (was_named and remaining is not None) and step in told:
+                expected = [] if said in applied else expected or ["ambiguous"]
+            if email is None:
+                expected = []
+
+            parked_before = DeadLetter.objects.count()
+            named = {} if remaining is None else {"seatsRemaining": remaining}
+            cancel(booking, email, timestamp=moment, **named)
+            letters = DeadLetter.objects.order_by("pk")[parked_before:]
+            assert [letter.reason for letter in letters] == expected
+
+            if not expected:
+                applied.add(said)
+            if email is not None:
+                told.setdefault(step, (email, remaining is not None))
+        assert CancellationEmail.objects.count() == len(told)
+        assert sum(len(mail_server.received(to)) for to in (ANN, BOB)) == len(told)
 
 
 class TestMailsOfTheVersionBefore:

@@ -40,7 +40,7 @@ class Command(BaseCommand):
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("routing_key", choices=sorted({*BUILT, *event_types()}))
+        parser.add_argument("routing_key", choices=sorted(event_types()))
         parser.add_argument("--tour", type=int, metavar="ID")
         parser.add_argument(
             "--seats", type=int, default=1, help="booked, released, or of a change: the new total"
