@@ -67,12 +67,12 @@ def _request(event: Event) -> Result:
     mail = _insert(payload, recipient)
     if mail is not None:
         return Applied(Outcome.REQUESTED, then=partial(leases.carry_on, mail, attempt))
+    if claims.told_before(event, Outcome.values):
+        return Applied(Outcome.KNOWN)
     earlier = CancellationEmail.objects.get(
         booking_id=payload.booking_id, seats_remaining=payload.seats_remaining or 0
     )
     named = earlier.step_named and payload.seats_remaining is not None
-    if not named and claims.told_before(event, Outcome.values):
-        return Applied(Outcome.KNOWN)
     return rules.repeated(earlier, recipient, named=named)
 
 
