@@ -37,7 +37,7 @@ Address = Annotated[
     Meta(
         max_length=1000,
         description="a string of up to 1,000 characters",
-        examples=["ann@example.com"],
+        examples=["customer@example.com"],
     ),
 ]
 TourName = Annotated[

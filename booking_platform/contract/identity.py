@@ -4,6 +4,7 @@ Nothing is decoded but the few texts that are looked for: it is safe with whatev
 """
 
 import re
+from codecs import BOM_UTF8
 
 import msgspec
 
@@ -41,16 +42,17 @@ def identify(body: bytes) -> tuple[str, str]:
 
 
 def _outermost(body: bytes) -> tuple[dict[str, str], bool]:
-    """Return the texts that the outermost object has under the names, and whether it ends."""
+    """Return the texts of the outermost object by name, and whether the body is that object."""
     found: dict[str, str] = {}
     depth, name, value_at = 0, "", -1
+    before, _, _ = body.removeprefix(BOM_UTF8).partition(b"{")
     for token in _TOKEN.finditer(body, max(body.find(b"{"), 0)):
         if opened := token["open"]:
             depth += len(opened)
         elif token["close"]:
             depth -= 1
             if depth <= 0:
-                return found, True
+                return found, not before.strip()
         elif depth == 1 and token["colon"]:
             name, value_at = _decoded(token["text"]), token.end()
             if name in _NAMES:

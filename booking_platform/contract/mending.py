@@ -10,7 +10,7 @@ _HALF = re.compile(
     r"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     r"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
     r"|(?P<nul>\\u0000)"
-    r"|(?P<other>\\.)"
+    r"|(?P<other>\\[^\udc80-\udcff])"
     r"|(?P<bytes>[\udc80-\udcff]+)",  # how Python decodes what is no UTF-8
     re.DOTALL,
 )

@@ -39,7 +39,7 @@ def described(
     problem, step = match["problem"], match["path"] or ""
     if missing := _MISSING.match(problem):
         step = ".".join(filter(None, (step, missing["name"])))
-    expected = wanted(read_as, step)
+    expected = wanted(read_as, step) if step else "a JSON object"
     problem = f"expected {expected}" if expected else problem
     path = ".".join(filter(None, (inside, step)))
     if missing:
