@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from booking_platform.contract.identity import LONGEST_ID
 from booking_platform.contract.refusals import InvalidEvent, described, fields_of, shown
 
 PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-", "ce_")
 ATTRIBUTES = ("specversion", "id", "source", "type", "time")
 LONGEST_ATTRIBUTE = 1000  # characters of a header; an event id has 255 at most
-LONGEST_ID = 255
 
+_VERSIONS = {f"{prefix}specversion": prefix for prefix in PREFIXES}
 _OURS = (b'"eventId"', b'"eventType"', b'"timestamp"', b'"payload"')
 
 _Text = Annotated[str, Meta(min_length=1, description="a string that is not empty")]
@@ -92,7 +93,7 @@ def structured(headers: Mapping[str, Any], body: bytes) -> bytes:
     Nothing here raises, whatever the headers hold. A body that has an envelope of its own needs no
     header; where a header is no text, nested or long, the body alone decides.
     """
-    prefix = next((each for each in PREFIXES if f"{each}specversion" in headers), None)
+    prefix = next((_VERSIONS[name] for name in _VERSIONS if name in headers), None)
     if prefix is None or b'"specversion"' in body or all(name in body for name in _OURS):
         return body
     given = {name: headers[prefix + name] for name in ATTRIBUTES if prefix + name in headers}

@@ -21,9 +21,7 @@ class Mended(NamedTuple):
     """A body in which every character is whole, in two forms."""
 
     shown: bytes  # with U+FFFD for each half
-    exact: (
-        bytes  # with another sequence for each other half, so that different texts stay different
-    )
+    exact: bytes  # with a sequence of its own for each half: different texts stay different
 
 
 def mend(body: bytes) -> Mended | None:

@@ -48,6 +48,14 @@ CHANGED = {
     "payload.seats": "2",
     "payload.revision": "7",
 }
+CLOUD = {
+    "specversion": '"1.0"',
+    "id": '"7"',
+    "source": '"/shop"',
+    "type": '"com.example.BookingCreated"',
+    "time": '"2026-11-22T10:00:00Z"',
+    "data": '{"bookingId":"BK-1","tourId":42,"seatsBooked":2}',
+}
 TYPES = {
     '"BookingCreated"': BookingCreated,
     '"BookingCancelled"': BookingCancelled,
@@ -136,13 +144,17 @@ def json_values() -> st.SearchStrategy[str]:
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
     """Draw what a producer could send: an event of which some fields are anything, then cut up."""
-    fields = dict(draw(st.sampled_from([CREATED, CANCELLED])))
+    fields = dict(draw(st.sampled_from([CREATED, CANCELLED, CHANGED, CLOUD])))
     names = st.sampled_from([*fields, "unknown", "payload.unknown"])
     for name in draw(st.lists(names, max_size=3)):
         fields[name] = draw(json_values())
     body = written(fields)
     start, end = sorted(draw(st.tuples(*2 * [st.integers(0, len(body))])))
+    half = draw(st.sampled_from([b"\\ud83d", b"\\ude00", b"\xff", b"\xf0\x9f", b"\xef\xbb\xbf"]))
     cut = draw(
-        st.sampled_from([b"", b"", body[:start], body[start:end], body[:start] + body[end:]])
-    )
+        st.sampled_from(
+            [b"", b"", body[:start], body[start:end], body[:start] + body[end:],
+             body[:start] + half + body[start:], body[:start] + half + body[end:]]
+        )
+    )  # fmt: skip
     return cut or body

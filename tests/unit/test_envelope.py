@@ -253,11 +253,15 @@ class TestAnyBody:
     @example(b'{"eventId":5,"x":')
     @example(b'{"eventId":5,"x":1e99999999999999999999}')
     def test_it_is_read_or_refused(self, body: bytes) -> None:
-        for payload_type in (BookingCreated, BookingCancelled):
+        for payload_type in (BookingCreated, BookingCancelled, BookingChanged):
             with suppress(InvalidEvent):  # anything else would return the whole group, for ever
                 event = decode(body, payload_type, now=NOW)
+                least = decode(body, payload_type, now=NOW, uses=())
 
                 assert event == decode(body, payload_type, now=NOW)
+                assert least._replace(payload=None) == event._replace(payload=None)
+            with suppress(InvalidEvent):
+                decode(body, payload_type, now=NOW, uses=())
 
 
 VALUES = st.recursive(
