@@ -38,8 +38,9 @@ def consumes(
     an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
     ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
     the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
-    another one does not keep it from its work. ``requires`` names settings, and what to set them to: a worker does not start on the
-    queue without them. The workers of the app (``-Q``, and the label of the app) serve the queue.
+    another one does not keep it from its work; without ``uses`` all are read. ``requires`` names
+    settings, and what to set them to: a worker does not start on the queue without them. The workers
+    of the app (``-Q``, and the label of the app) serve the queue.
 
     Raises:
         ImproperlyConfigured: the rule is in no installed app, or collides with another consumer.
