@@ -75,6 +75,7 @@ class CancellationEmailAdmin(LeasedAdmin):
     change_form_template = "admin/notifications/cancellationemail/change_form.html"
     list_display = (
         "booking",
+        "step",
         "briefly",
         "next_briefly",
         "addressee",
@@ -102,7 +103,7 @@ class CancellationEmailAdmin(LeasedAdmin):
         else:
             letter = ("to", "titled", "message", "language")
             bodies = [("What the customer reads", {"fields": ("html_part", "text_part")})]
-        mail = ("whose", "more", *letter, "created", "wanted", "sent")
+        mail = ("whose", "step", "more", *letter, "created", "wanted", "sent")
         return [*super().get_fieldsets(request, obj), ("E-mail", {"fields": mail}), *bodies]
 
     def get_queryset(self, request: HttpRequest) -> Emails:
@@ -149,6 +150,7 @@ class CancellationEmailAdmin(LeasedAdmin):
     def described(self, record: Any, how: Decision) -> dict[str, object]:
         return {
             "Booking": exact(record.booking_id),
+            "Step": record.step,
             "To": visible(record.recipient) or "forgotten",
             "State": record.get_state_display(),
             "What is next": visible(self.what_is_next(record)),

@@ -14,11 +14,11 @@ from django.conf import settings
 
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled
-from booking_platform.messaging import clock, leases
+from booking_platform.messaging import claims, clock, leases
 from booking_platform.messaging.leases import Conclusion, LeaseLost
 from booking_platform.messaging.metrics import Counter
 from booking_platform.messaging.rows import insert_missing
-from booking_platform.messaging.rules import DIFFERS, Applied, Refused, Result
+from booking_platform.messaging.rules import Applied, Refused, Result
 from notifications import mailer, rules
 from notifications.answers import Answer, Verdict
 from notifications.composing import compose
@@ -39,8 +39,8 @@ WORKER_LOST = "its worker was lost while it handed the mail over"
 def request(events: Sequence[Event]) -> list[Result]:
     """Store whom to tell, in the transaction of the caller; attempt it after the commit.
 
-    A booking has one e-mail, whichever event asks for it. An event that names another address than
-    an earlier one did is refused: a person decides whom to tell.
+    A step of a booking's cancellation has one e-mail, whichever event asks for it. What is neither
+    the step's first event nor surely a repeat of one is refused: a person decides whom to tell.
     """
     return [_request(event) for event in events]
 
@@ -67,29 +67,32 @@ def _request(event: Event) -> Result:
     mail = _insert(payload, recipient)
     if mail is not None:
         return Applied(Outcome.REQUESTED, then=partial(leases.carry_on, mail, attempt))
-    earlier = CancellationEmail.objects.get(booking_id=payload.booking_id)
-    if earlier.forgotten or earlier.recipient.casefold() == recipient.casefold():
+    if claims.told_before(event, Outcome.values):
         return Applied(Outcome.KNOWN)
-    detail = (
-        f"booking {payload.booking_id!r} was to be told to another address than payload.userEmail"
+    earlier = CancellationEmail.objects.get(
+        booking_id=payload.booking_id, seats_remaining=payload.seats_remaining or 0
     )
-    return Refused(DIFFERS, detail)
+    named = earlier.step_named and payload.seats_remaining is not None
+    return rules.repeated(earlier, recipient, named=named)
 
 
 def _insert(payload: BookingCancelled, recipient: str) -> CancellationEmail | None:
-    """Store a booking's e-mail, under the lease of this worker; return None if it has one already."""
+    """Store the e-mail of a step, under the lease of this worker; return None if it has one already."""
     letter = compose(payload)
+    seats_remaining = payload.seats_remaining or 0
     now = clock.now()
     columns = {
         **leases.new_lease(),
         "booking_id": payload.booking_id,
+        "seats_remaining": seats_remaining,
+        "step_named": payload.seats_remaining is not None,
         "state": State.PENDING,
         "recipient": recipient,
         "locale": letter.language,
         "subject": letter.subject,
         "text_body": letter.text,
         "html_body": letter.html,
-        "message_id": rules.message_id(payload.booking_id),
+        "message_id": rules.message_id(payload.booking_id, seats_remaining),
         "created_at": now,
         "wanted_at": now,
         "updated_at": now,

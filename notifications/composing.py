@@ -14,6 +14,7 @@ files belong into the repository.
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from django.template.loader import render_to_string
 from django.utils import translation
 
 from booking_platform.contract.events import BookingCancelled
-from booking_platform.money import UnusableAmount, minor_units
+from booking_platform.money import CURRENCIES, UnusableAmount, minor_units
 
 SOURCE = "en"  # the language of the templates: it needs no catalog
 FALLBACK = "fr"  # for whom we don't know, or whose language isn't on offer
@@ -40,7 +41,14 @@ TEMPLATES = "notifications/cancellation"
 _DROPPED = re.compile(
     "[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-_SPACE = re.compile("[\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+_SPACE = re.compile("[\\s\x00-\x1f\x7f-\x9f]+")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character: what is left where UTF-16 is cut
+# What mail programs make links of, without being asked, has one of these in front of more of it. A
+# zero-width non-joiner on both sides hides it from them, and where a program looks past that, browsers
+# refuse it in a host's name (UTS 46, CheckJoiners). A word joiner, which is also in use against links,
+# they drop, and follow the link.
+_LINKING = re.compile(r"[.:@\\\u3002\uff0e\uff61](?=\S)")
+_NON_JOINER = "\u200c"
 _LETTER_BESIDE_DIGIT = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 
@@ -57,11 +65,12 @@ def compose(payload: BookingCancelled) -> Letter:
     """Return what a customer is told, in their language, with amounts as their region writes them.
 
     Whatever an event says can be shown: it is shown on one line, cut where it is too long, and
-    never as markup. Of money the letter speaks only if a refund can be expected.
+    never as markup or as a link. Of money the letter speaks only if a refund can be expected, and of
+    the seats that remain only if the event does.
     """
     language, locale = _chosen(payload.locale or FALLBACK)
     with translation.override(language):
-        subject = _render("subject.txt", {})
+        subject = _render("subject.txt", {"remaining": payload.seats_remaining})
         facts = {
             "subject": subject,
             "language": language,
@@ -70,7 +79,9 @@ def compose(payload: BookingCancelled) -> Letter:
             "booking": _displayed(payload.booking_id, LONGEST_BOOKING),
             "tour": _displayed(payload.tour_name or "", LONGEST_TOUR),
             "seats": payload.seats_released,
-            "refund": _refund(payload, locale),
+            "remaining": payload.seats_remaining,
+            "refunded": _refundable(payload),
+            "refund": _figure(payload, locale),
         }
         text, html = _render("body.txt", facts), _render("body.html", facts)
     return Letter(language, subject, f"{text}\n", f"{html}\n")
@@ -109,26 +120,45 @@ def _shorter_and_shorter(locale: str) -> Iterator[str]:
         yield "-".join(parts[:length])
 
 
-def _refund(payload: BookingCancelled, locale: Locale) -> str:
-    """Return the amount that is refunded, to the last digit; empty if none can be promised.
+def _refundable(payload: BookingCancelled) -> bool:
+    """Return whether a refund is asked for that can be made exactly as it is asked for.
 
-    What can't be refunded exactly as it is asked for waits for a person: nothing is promised then.
+    What can't waits for a person: nothing is promised then. Where the event names no currency, that
+    of the payment is meant, whichever it is.
     """
-    amount, currency = payload.amount, payload.currency or ""
+    amount, currency = payload.amount, payload.currency
     if not payload.payment_id or amount is None:
-        return ""
+        return False
+    meant = CURRENCIES if currency is None else (currency,)
+    return any(_exact(amount, currency) for currency in meant)
+
+
+def _exact(amount: Decimal, currency: str) -> bool:
     try:
         minor_units(amount, currency)
     except UnusableAmount:
+        return False
+    return True
+
+
+def _figure(payload: BookingCancelled, locale: Locale) -> str:
+    """Return the amount that is refunded, to the last digit; empty if none can be named."""
+    amount, currency = payload.amount, payload.currency
+    if amount is None or currency is None or not _refundable(payload):
         return ""
     written = format_currency(amount, currency.upper(), locale=locale, decimal_quantization=False)
     return _LETTER_BESIDE_DIGIT.sub("\N{NO-BREAK SPACE}", written)  # "CHF 5": UTS 35, 3, 4.2
 
 
 def _displayed(text: str, longest: int) -> str:
-    """Return foreign text as one line of bounded length that can't reorder what is around it."""
-    line = _SPACE.sub(" ", _DROPPED.sub("", text)).strip()
-    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+    """Return foreign text as one line of bounded length that does nothing to what is around it.
+
+    It can't reorder that, and no mail program makes a link of it.
+    """
+    whole = _HALF.sub("\N{REPLACEMENT CHARACTER}", text)
+    line = _SPACE.sub(" ", _DROPPED.sub("", whole)).strip()
+    shown = line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+    return _LINKING.sub(rf"{_NON_JOINER}\g<0>{_NON_JOINER}", shown)
 
 
 def _render(template: str, facts: dict[str, Any]) -> str:

@@ -8,7 +8,11 @@ from booking_platform.messaging.leases import Conclusion, Leased
 
 
 class CancellationEmail(Leased):
-    """One booking's cancellation e-mail: what the customer is told, and what came of it."""
+    """The e-mail about one step of a booking's cancellation: what is told, and what came of it.
+
+    A step is named by the number of seats that the booking keeps after it. Events that name none are
+    of the whole booking, which is step 0.
+    """
 
     class State(models.TextChoices):
         PENDING = "pending", "pending: nothing was handed over yet"
@@ -19,7 +23,13 @@ class CancellationEmail(Leased):
 
     not_again = Q(state=State.SENDING)  # its holder's late answer may still come
 
-    booking_id = models.CharField(max_length=255, unique=True)
+    booking_id = models.CharField(max_length=255)
+    seats_remaining = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="The step: how many seats the booking keeps after it."
+    )
+    step_named = models.BooleanField(
+        default=False, db_default=False, help_text="Whether the event named its step."
+    )
     state = models.CharField(max_length=20, choices=State, default=State.PENDING)
     recipient = models.CharField(max_length=254, blank=True, help_text="Empty once forgotten.")
     locale = models.CharField(max_length=35, help_text="The language it is written in.")
@@ -46,6 +56,9 @@ class CancellationEmail(Leased):
         verbose_name = "cancellation e-mail"
         ordering = ("-created_at", "-id")
         constraints = (
+            models.UniqueConstraint(
+                fields=("booking_id", "seats_remaining"), name="cancellation_emails_step"
+            ),
             models.CheckConstraint(
                 condition=Q(state__in=("pending", "sending", "sent", "failed", "uncertain")),
                 name="cancellation_emails_state",
@@ -77,12 +90,19 @@ class CancellationEmail(Leased):
         )
 
     def __str__(self) -> str:
-        return f"{self.booking_id}: {self.state}"
+        step = f", {self.step}" if self.seats_remaining else ""
+        return f"{self.booking_id}{step}: {self.state}"
 
     def unstored(self, error: Exception) -> Conclusion:
         """Return an uncertain mail: it may have gone out."""
         why = f"what the mail server answered can't be stored ({type(error).__name__})"
         return Conclusion({"state": self.State.UNCERTAIN, "last_error": why})
+
+    @property
+    def step(self) -> str:
+        """The step of the booking's cancellation in words."""
+        seats = self.seats_remaining
+        return f"keeps {seats} seat{'' if seats == 1 else 's'}" if seats else "whole booking"
 
     @property
     def waits_for_person(self) -> bool:

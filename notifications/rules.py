@@ -1,7 +1,8 @@
-"""The rules of cancellation e-mails: one for each booking, and none sent twice without a person's word.
+"""The rules of cancellation e-mails: one for each step, and none sent twice without a person's word.
 
-Everything here is pure. ``recipient`` reads from the event whom to tell, ``verdict`` says what the answer
-of a mail server proves, and ``judge`` returns what becomes of the mail. ``docs/emails.md`` draws the states
+Everything here is pure. ``recipient`` reads from the event whom to tell, ``repeated`` decides about a step
+that is known already, ``verdict`` says what the answer of a mail server proves, and ``judge`` returns what
+becomes of the mail. ``docs/emails.md`` draws the states
 and has the answers as a table. ``failed`` and ``uncertain`` wait for a person. Nothing is sent again by
 itself that may have been sent, as a customer told twice is worse than one told late; with
 ``EMAIL_UNCERTAIN`` set to ``resend`` it is, once.
@@ -20,7 +21,14 @@ from django.utils.encoding import punycode
 from booking_platform.contract.events import BookingCancelled
 from booking_platform.messaging.leases import Conclusion
 from booking_platform.messaging.retention import LONGEST_RETRY
-from booking_platform.messaging.rules import INVALID, Refused
+from booking_platform.messaging.rules import (
+    AMBIGUOUS,
+    DIFFERS,
+    INVALID,
+    Applied,
+    Refused,
+    Result,
+)
 from notifications.addresses import UnusableAddress, mailbox
 from notifications.answers import MESSAGE, Answer, Verdict
 from notifications.models import CancellationEmail
@@ -37,7 +45,7 @@ SAYS_SO = re.compile(r"\b(?:EHLO|HELO|client host)\b|\b5\.7\.25\b", re.IGNORECAS
 
 class Outcome(models.TextChoices):
     REQUESTED = "email_requested", "the customer is to be told by e-mail"
-    KNOWN = "email_known", "the booking has its e-mail already"
+    KNOWN = "email_known", "this step of the booking has its e-mail already"
     NO_ADDRESS = "no_address", "named no address to tell"
 
 
@@ -52,14 +60,36 @@ def recipient(payload: BookingCancelled) -> str | Refused:
         return Refused(INVALID, detail)
 
 
-def message_id(booking_id: str) -> str:
-    """Return the ``Message-ID`` of a booking's e-mail, under the domain that it is sent from.
+def repeated(earlier: CancellationEmail, recipient: str, *, named: bool) -> Result:
+    """Return what becomes of a cancellation, not told before, of a step that has its e-mail.
+
+    ``named`` says whether both events named the step. Only then is another event id known to say the
+    same once more: without a name it may also be that more seats were cancelled.
+    """
+    booking = f"booking {earlier.booking_id!r}"
+    if not earlier.forgotten and earlier.recipient.casefold() != recipient.casefold():
+        return Refused(
+            DIFFERS, f"{booking} was to be told to another address than payload.userEmail"
+        )
+    if named:
+        return Applied(Outcome.KNOWN)
+    return Refused(
+        AMBIGUOUS,
+        f"{booking} was told of a cancellation before, and payload.seatsRemaining does not tell the "
+        "two apart",
+    )
+
+
+def message_id(booking_id: str, seats_remaining: int) -> str:
+    """Return the ``Message-ID`` of a step's e-mail, under the domain that it is sent from.
 
     It derives from what is told, so that mail systems recognise a repeat. It is a hash, since a
-    booking id may hold anything.
+    booking id may hold anything but NUL. That of the whole booking names no step, as in mails that
+    were stored before there were steps.
     """
     domain = parseaddr(settings.EMAIL_FROM)[1].rpartition("@")[2]
-    digest = sha256(f"BookingCancelled\0{booking_id}".encode()).hexdigest()
+    step = f"\0{seats_remaining}" if seats_remaining else ""
+    digest = sha256(f"BookingCancelled\0{booking_id}{step}".encode()).hexdigest()
     return f"<{digest[:32]}@{punycode(domain)}>"
 
 

@@ -18,6 +18,15 @@ from notifications.rules import Outcome
     queue="notification.booking-cancelled",
     payload=BookingCancelled,
     usual_outcome=Outcome.REQUESTED,
+    uses=(
+        "seats_remaining",
+        "payment_id",
+        "amount",
+        "currency",
+        "user_email",
+        "tour_name",
+        "locale",
+    ),
     requires=REQUIRED,
 )
 def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:

@@ -13,11 +13,45 @@ from booking_platform.contract.envelope import Identifier, Payload
 
 MAX_SEATS = 1_000_000  # per event; far above any tour, far below what the columns hold
 
-TourId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-Seats = Annotated[int, Meta(ge=1, le=MAX_SEATS)]
-SeatsLeft = Annotated[int, Meta(ge=0, le=MAX_SEATS)]
-Revision = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-ShortText = Annotated[str, Meta(max_length=1000)]
+# The descriptions and examples are what a refusal says of the field.
+TourId = Annotated[
+    int, Meta(ge=1, le=2**63 - 1, description="a JSON integer from 1 to 2⁶³−1", examples=[42])
+]
+Seats = Annotated[
+    int,
+    Meta(ge=1, le=MAX_SEATS, description=f"a JSON integer from 1 to {MAX_SEATS:,}", examples=[2]),
+]
+SeatsLeft = Annotated[
+    int,
+    Meta(ge=0, le=MAX_SEATS, description=f"a JSON integer from 0 to {MAX_SEATS:,}", examples=[1]),
+]
+Revision = Annotated[
+    int, Meta(ge=0, le=2**63 - 1, description="a JSON integer from 0 to 2⁶³−1", examples=[7])
+]
+Amount = Annotated[Decimal, Meta(description="a number with a decimal point", examples=["80.00"])]
+Currency = Annotated[
+    str, Meta(min_length=3, max_length=3, description="three letters", examples=["eur"])
+]
+Address = Annotated[
+    str,
+    Meta(
+        max_length=1000,
+        description="a string of up to 1,000 characters",
+        examples=["customer@example.com"],
+    ),
+]
+TourName = Annotated[
+    str, Meta(max_length=10_000, description="a string of up to 10,000 characters")
+]
+Locale = Annotated[
+    str,
+    Meta(
+        min_length=2,
+        max_length=35,
+        description="a string of 2 to 35 characters",
+        examples=["en-GB"],
+    ),
+]
 
 
 class BookingCreated(Payload, frozen=True, kw_only=True):
@@ -46,11 +80,11 @@ class BookingCancelled(Payload, frozen=True, kw_only=True):
     seats_remaining: SeatsLeft | None = None
     revision: Revision | None = None
     payment_id: Identifier | None = None
-    amount: Decimal | None = None
-    currency: Annotated[str, Meta(min_length=3, max_length=3)] | None = None
-    user_email: ShortText | None = None
-    tour_name: Annotated[str, Meta(max_length=10_000)] | None = None
-    locale: Annotated[str, Meta(min_length=2, max_length=35)] | None = None
+    amount: Amount | None = None
+    currency: Currency | None = None
+    user_email: Address | None = None
+    tour_name: TourName | None = None
+    locale: Locale | None = None
 
     @property
     def aggregate_id(self) -> str:

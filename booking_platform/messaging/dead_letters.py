@@ -15,7 +15,6 @@ from booking_platform.contract.envelope import (
     Event,
     Payload,
     decode,
-    glimpse,
     identify,
     raw_fingerprint,
 )
@@ -64,8 +63,7 @@ class Parking(NamedTuple):
         if self.event is not None:
             return self.queue, self.event.event_id, self.event.fingerprint, self.event.event_type
         body = self.delivery.body
-        read = glimpse if self.refused.reason is POISON else identify
-        event_id, event_type = read(body)
+        event_id, event_type = identify(body)
         fingerprint = self.delivery.digest or raw_fingerprint(body)
         return self.queue, event_id, fingerprint, event_type
 
@@ -141,7 +139,7 @@ def from_broker(delivery: Delivery, now: datetime) -> Parking:
     else:
         detail = f"the broker gave it up: {why}"
     consumer = CONSUMERS.get(queue)
-    event = _as_event(consumer.payload, delivery.body, now) if consumer else None
+    event = _as_event(consumer.payload, consumer.uses, delivery.body, now) if consumer else None
     return Parking(queue, delivery, event, Refused(BROKER, detail))
 
 
@@ -149,7 +147,7 @@ def unroutable(delivery: Delivery, now: datetime) -> Parking:
     """Return a message that no queue takes, to be parked."""
     _, event_type = identify(delivery.body)
     known = [each for each in event_types().values() if each.__name__ == event_type]
-    event = _as_event(known[0], delivery.body, now) if known else None
+    event = _as_event(known[0], (), delivery.body, now) if known else None
     detail = f"no consumer has the routing key {_storable(delivery.routing_key)!r}"
     return Parking(broker.unroutable_queue().name, delivery, event, Refused(UNROUTABLE, detail))
 
@@ -165,10 +163,12 @@ def _storable(text: str) -> str:
     return text.encode(errors="replace").decode().replace("\0", "")[:LONGEST_QUEUE]
 
 
-def _as_event(payload: type[Payload], body: bytes, now: datetime) -> Event | None:
-    """Return a body as its consumers read it, so that it counts as the same dead letter."""
+def _as_event(
+    payload: type[Payload], uses: tuple[str, ...] | None, body: bytes, now: datetime
+) -> Event | None:
+    """Return a body as its consumer reads it, so that it counts as the same dead letter."""
     try:
-        return decode(body, payload, now=now)
+        return decode(body, payload, uses=uses, now=now)
     except SoftTimeLimitExceeded:
         raise
     except Exception:  # not only InvalidEvent: this is the last stop, it takes whatever comes

@@ -15,6 +15,8 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.message import Message
 
+from booking_platform.contract import cloud_events
+
 REPLAY_HEADER = "x-replay-of"
 LONGEST_FACT = 255  # letters of what a header says
 
@@ -43,8 +45,12 @@ class Delivery(NamedTuple):
 
     @classmethod
     def of(cls, message: Message, *, most_bytes: int, kept_bytes: int) -> "Delivery":
-        """Return what the pool is told of a message. A body over ``most_bytes`` is cut."""
-        body, headers = _raw(message.body), message.headers or {}
+        """Return what the pool is told of a message. A body over ``most_bytes`` is cut.
+
+        What a CloudEvent has in its headers is put into its body, which is all that is kept of it.
+        """
+        headers = message.headers or {}
+        body = cloud_events.structured(headers, _raw(message.body))
         size = max(len(body), message.delivery_info.get("size", 0))
         deaths = headers.get("x-death")
         newest = deaths[0] if isinstance(deaths, list) and deaths else None

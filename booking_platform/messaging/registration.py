@@ -35,17 +35,18 @@ def consumes(
 ) -> Callable[[Rule], Any]:
     """Register a rule as the consumer of a queue; return a Celery task that applies events.
 
-    The task takes groups from the queue, and what people give it: ``booking_created(event)`` applies
-    an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
-    ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
-    the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
-    another one does not keep it from its work. ``requires`` names settings, and what to set them to: a
-    worker does not start on the queue without them. ``replay_permission`` names a permission of Django
-    (``"app.codename"``) that people need, beside the one to replay dead letters, to replay one to this
-    queue. The workers of the app (``-Q``, and the label of the app) serve the queue.
+        The task takes groups from the queue, and what people give it: ``booking_created(event)`` applies
+        an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
+        ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
+        the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
+        another one does not keep it from its work; without ``uses`` all are read. ``requires`` names
+    settings, and what to set them to: a worker does not start on the queue without them.
+    ``replay_permission`` names a permission of Django (``"app.codename"``) that people need, beside the
+    one to replay dead letters, to replay one to this queue. The workers of the app (``-Q``, and the
+    label of the app) serve the queue.
 
-    Raises:
-        ImproperlyConfigured: the rule is in no installed app, or collides with another consumer.
+        Raises:
+            ImproperlyConfigured: the rule is in no installed app, or collides with another consumer.
     """
 
     def registered(rule: Rule) -> Any:

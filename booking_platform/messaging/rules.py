@@ -164,6 +164,8 @@ def _problems(consumer: Consumer) -> Iterator[str]:
         yield f"the routing key {key!r} carries {carried.__name__}, not {event_type.__name__}"
     if len(queue) > LONGEST_QUEUE:
         yield f"the queue {queue!r} has more than {LONGEST_QUEUE} letters"
+    if unknown := set(consumer.uses or ()) - set(event_type.__struct_fields__):
+        yield f"uses names {min(unknown)!r}, which {event_type.__name__} does not have"
     if consumer.batch < 1:
         yield f"batch is {consumer.batch}: it must be 1 or more"
     if not isinstance(consumer.usual_outcome, TextChoices):

@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -10,6 +11,7 @@ import pytest
 from celery import current_app
 
 from booking_platform import servers
+from booking_platform.messaging.models import ProcessedEvent
 from catalog.models import Reservation, Tour
 from catalog.tasks import booking_created
 from tests.events import body, cancelled, created
@@ -72,6 +74,49 @@ class TestBookings:
         )
         assert_adds_up(tour)
         assert tour.available_seats == 12
+
+
+class TestEnvelopesOfOthers:
+    @pytest.mark.parametrize("prefix", ["cloudEvents:", "ce-"])
+    def test_a_cloud_event_in_headers_and_body_is_applied_once(
+        self, platform: Platform, tour: Tour, prefix: str
+    ) -> None:
+        event = created(tour.pk, "B")
+        attributes = {
+            "specversion": "1.0",
+            "id": "7",
+            "source": "/shop",
+            "type": "com.example.BookingCreated",
+            "time": event["timestamp"],
+        }
+        headers = {prefix + name: value for name, value in attributes.items()}
+        platform.start()
+        platform.publish([body(event["payload"])] * 2, headers=headers)
+        platform.publish([attributes | {"data": event["payload"]}])
+        platform.publish([body(event["payload"])], headers=headers | {f"{prefix}id": [["8"]]})
+        platform.publish([created(tour.pk, "C")])
+        platform.wait_for_processed(2)
+        platform.wait_for(lambda: parked() == [("invalid", "")], "what has no id is parked")
+        assert set(ProcessedEvent.objects.values_list("event_id", flat=True)) > {"/shop#7"}
+        assert processed() == 2
+
+    @pytest.mark.servers
+    def test_its_time_may_have_the_type_that_amqp_has_for_it(
+        self, platform: Platform, tour: Tour
+    ) -> None:
+        event = created(tour.pk, "B")
+        headers: dict[str, Any] = {
+            "cloudEvents:specversion": "1.0",
+            "cloudEvents:id": "7",
+            "cloudEvents:source": "/shop",
+            "cloudEvents:type": "BookingCreated",
+            "cloudEvents:time": datetime.fromisoformat(event["timestamp"]),
+        }
+        platform.start()
+        platform.publish([body(event["payload"])], headers=headers)
+        platform.wait_for_processed(1)
+        moment = ProcessedEvent.objects.get().occurred_at
+        assert moment == headers["cloudEvents:time"].replace(microsecond=0)
 
 
 class TestHostileInput:

@@ -15,6 +15,7 @@ from tests.factories import TourFactory
 from tests.platform import Platform
 
 CREATED, CANCELLED = "tour-catalog.booking-created", "tour-catalog.booking-cancelled"
+CHANGED = "tour-catalog.booking-changed"
 
 
 def publish(*arguments: str) -> str:
@@ -62,6 +63,22 @@ class TestPublishEvent:
         [raw] = taken(platform, CANCELLED)
         assert b'"amount":150.10' in raw
 
+    def test_a_cancellation_names_its_step(self, platform: Platform) -> None:
+        options = ("--tour", "1", "--booking", "B", "--seats", "2")
+        publish("booking.cancelled", *options, "--remaining", "0", "--revision", "7")
+        publish("booking.cancelled", *options)
+        named, unnamed = (json.loads(raw)["payload"] for raw in taken(platform, CANCELLED))
+        assert named == unnamed | {"seatsRemaining": 0, "revision": 7}
+        assert unnamed == {"bookingId": "B", "tourId": 1, "seatsReleased": 2}
+
+    def test_a_change_says_how_many_seats_there_are_now(self, platform: Platform) -> None:
+        options = ("--tour", "1", "--booking", "B", "--seats", "5", "--revision", "2")
+        publish("booking.changed", *options)
+        [raw] = taken(platform, CHANGED)
+        event = json.loads(raw)
+        assert event["eventType"] == "BookingChanged"
+        assert event["payload"] == {"bookingId": "B", "tourId": 1, "seats": 5, "revision": 2}
+
     def test_it_publishes_the_lines_of_a_file_as_they_are(
         self, platform: Platform, tmp_path: Path
     ) -> None:
@@ -75,6 +92,8 @@ class TestPublishEvent:
         [
             (("booking.created",), "--tour is missing"),
             (("booking.cancelled", "--tour", "1"), "--booking is missing"),
+            (("booking.changed", "--tour", "1", "--revision", "2"), "--booking is missing"),
+            (("booking.changed", "--tour", "1", "--booking", "B"), "--revision is missing"),
             (("booking.created", "--tour", "1", "--count", "0"), "--count is 0"),
             (("booking.created", "--file", "/no/such/file"), "No such file"),
             (("booking.cancelled", "--tour", "1", "--amount", "x"), "is no number"),

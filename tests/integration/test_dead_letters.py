@@ -1,5 +1,7 @@
 """Dead letters: parked once, counted, replayed to their one queue, discarded; and the cleanup."""
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -10,6 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from kombu.message import Message
 
 from booking_platform import web_metrics
 from booking_platform.messaging import dead_letters, inbox, retention
@@ -51,6 +54,37 @@ class TestReplay:
             others = ("payment-gateway.booking-cancelled", "notification.booking-cancelled")
             sizes = [channel.queue_declare(name, passive=True).message_count for name in others]
         assert sizes == [0, 0]
+
+    @pytest.mark.parametrize("odd", ["a byte order mark", "half a character", "a cloud event"])
+    def test_what_came_is_replayed_whatever_it_needs_to_be_read(
+        self, platform: Platform, odd: str
+    ) -> None:
+        event = cancelled(4242, "B", tourName="<here>")
+        attributes = {
+            "specversion": "1.0",
+            "id": "7",
+            "source": "/shop",
+            "type": "BookingCancelled",
+        }
+        headers = {f"ce-{name}": text for name, text in attributes.items()}
+        messages: dict[str, dict[str, Any]] = {
+            "a byte order mark": {"body": b"\xef\xbb\xbf" + body(event)},
+            "half a character": {"body": body(event).replace(b"<here>", b"\\ud83d")},
+            "a cloud event": {
+                "body": body(event["payload"]),
+                "headers": headers | {"ce-time": event["timestamp"]},
+            },
+        }
+        message = Message(**messages[odd])
+        delivery = Delivery.of(message, most_bytes=10_000, kept_bytes=100)
+        inbox.process(CONSUMERS[CANCELLED], [delivery])
+        letter = DeadLetter.objects.get()
+        assert letter.event_id == ("/shop#7" if odd == "a cloud event" else event["eventId"])
+        TourFactory.create(pk=4242, capacity=10, available_seats=5)
+        assert dead_letters.replay(letter, by="somebody")
+        platform.start("-c", "1", "-Q", "catalog")
+        platform.wait_for_processed(1)
+        assert ProcessedEvent.objects.get().event_id == letter.event_id
 
     def test_what_is_parked_again_is_open_again(self, platform: Platform) -> None:
         letter = park_unknown_tour()
@@ -154,6 +188,16 @@ class TestBroker:
         assert (letter.queue, letter.reason, letter.attempts) == (CREATED, "broker", 2)
         assert letter.event_id == "given up"
 
+    def test_it_is_read_as_its_consumer_reads_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One letter, whether the consumer parked it or the broker."""
+        seats = replace(CONSUMERS[CANCELLED], uses=("seats_remaining", "revision"))
+        monkeypatch.setitem(CONSUMERS, CANCELLED, seats)
+        event = body(cancelled(4242, "B", currency="euro", amount="80,00"))
+        inbox.process(seats, deliveries(event))
+        record_dead_letters([Delivery(event, routing_key=CANCELLED, died_of="delivery_limit")])
+        letter = DeadLetter.objects.get()
+        assert (letter.attempts, letter.reason) == (2, "broker")
+
     def test_a_queue_that_was_declared_before_names_itself_in_the_death(self) -> None:
         event = body(created(1, "B"))
         record_dead_letters([Delivery(event, routing_key="booking.created", died_in=CREATED)])
@@ -191,6 +235,16 @@ class TestUnroutable:
             "unroutable", "lost", "BookingCreated"
         )  # fmt: skip
         assert letter.detail == "no consumer has the routing key 'booking.craeted'"
+
+    def test_it_is_one_letter_whatever_its_formatting(self) -> None:
+        event = created(1, "B", event_id="lost")
+        cloud = {"specversion": "1.0", "id": "lost", "source": "/shop", "type": "BookingCreated"}
+        for text in (json.dumps(event), json.dumps(event, indent=1), json.dumps(cloud)):
+            record_unroutable([Delivery(text.encode(), routing_key="booking.craeted")])
+        letters = DeadLetter.objects.order_by("pk").values_list(
+            "event_id", "event_type", "attempts"
+        )
+        assert list(letters) == [("lost", "BookingCreated", 2), ("/shop#lost", "BookingCreated", 1)]
 
     def test_its_replay_goes_to_the_consumers_of_its_type(self, platform: Platform) -> None:
         tour = TourFactory.create(capacity=10)

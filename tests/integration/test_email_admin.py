@@ -98,6 +98,18 @@ class TestTheList:
         assert shown.count('<strong class="mark settled">settled</strong>') == 1
 
     @pytest.mark.parametrize(
+        ("remaining", "step"),
+        [(0, "whole booking"), (1, "keeps 1 seat"), (12, "keeps 12 seats")],
+    )
+    def test_it_shows_the_step(self, admin_client: Client, remaining: int, step: str) -> None:
+        row = uncertain(seats_remaining=remaining, step_named=True)
+        assert f'<td class="field-step">{step}</td>' in text(
+            admin_client.get(listing(CancellationEmail))
+        )
+        assert re.search(rf"Step:.*?{step}<", text(admin_client.get(page(row))), re.DOTALL)
+        assert step in text(choose(admin_client, "resend", row))
+
+    @pytest.mark.parametrize(
         ("query", "found"),
         [
             ({"person": "awaited"}, {"failed", "uncertain"}),
@@ -214,6 +226,13 @@ class TestThePage:
         assert f'href="{listing(ProcessedEvent)}?aggregate_id=BK-42"' in shown
         assert f'href="{page(row)}"' not in shown
         assert f'href="{page(row)}"' in text(admin_client.get(page(refund)))
+
+    def test_it_links_to_the_other_steps(self, admin_client: Client) -> None:
+        row = uncertain(booking_id="BK-42")
+        step = sent(booking_id="BK-42", seats_remaining=2)
+        shown = text(admin_client.get(page(row)))
+        link = f'<a href="{page(step)}">cancellation e-mail BK-42, keeps 2 seats: sent</a>'
+        assert link in shown
 
     def test_it_has_the_buttons_that_mean_something(self, admin_client: Client) -> None:
         def buttons(row: CancellationEmail) -> list[str]:

@@ -25,7 +25,6 @@ from tests.emails import (
     cancel,
     log_lines,
     only,
-    outcomes,
     sweep,
 )
 from tests.events import cancelled, deliveries
@@ -75,14 +74,6 @@ class TestForgetting:
         EmailFactory.create(state="sending", created_at=old)
         cleanup()
         assert not CancellationEmail.objects.filter(forgotten_at__isnull=False).exists()
-
-    def test_a_booking_cancelled_again_after_that_is_known(self, mail_server: MailServer) -> None:
-        EmailFactory.create(
-            booking_id="BK-1", state="sent", recipient="", forgotten_at=timezone.now()
-        )
-        cancel()
-        assert outcomes() == ["email_known"]
-        assert mail_server.seen == []
 
 
 class TestPrivacy:

@@ -48,15 +48,6 @@ class TestRequests:
             inbox.process(CONSUMERS[QUEUE], deliveries(event))
         assert len(mail_server.received()) == 1
 
-    @pytest.mark.parametrize("again", [ANN, ANN.upper(), f" {ANN} ", "Ann.Durand@EXAMPLE.com"])
-    def test_a_booking_cancelled_again_is_told_once(
-        self, mail_server: MailServer, again: str
-    ) -> None:
-        cancel()
-        cancel(email=again, tourName="Louvre by night")
-        assert outcomes() == ["email_requested", "email_known"]
-        assert len(mail_server.received()) == 1
-
     def test_a_booking_cancelled_again_for_another_address_is_parked(
         self, mail_server: MailServer
     ) -> None:

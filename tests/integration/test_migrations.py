@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
@@ -104,3 +104,20 @@ class TestRefunds:
         model = old.get_model("payments", "NothingToRefund")
         assert insert_missing(model, [nothing], key="booking_id")
         assert not insert_missing(model, [nothing], key="booking_id")
+
+
+class TestCancellationEmails:
+    def test_mails_of_before_are_of_the_whole_booking(self, migrate: Migrate) -> None:
+        old = migrate(("notifications", "0001_initial"))
+        old.get_model("notifications", "CancellationEmail").objects.create(
+            booking_id="BK-1", recipient="ann@example.com", locale="fr", message_id="<1@x>"
+        )
+        mails = migrate(("notifications", "0002_steps")).get_model(
+            "notifications", "CancellationEmail"
+        )
+        kept = mails.objects.values_list("booking_id", "seats_remaining", "step_named", "recipient")
+        assert list(kept) == [("BK-1", 0, False, "ann@example.com")]
+        step = {"booking_id": "BK-1", "seats_remaining": 2, "recipient": "ann@example.com"}
+        mails.objects.create(**step, locale="fr", message_id="<2@x>")
+        with pytest.raises(IntegrityError):
+            mails.objects.create(**step, locale="fr", message_id="<3@x>")

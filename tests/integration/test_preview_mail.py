@@ -60,6 +60,18 @@ class TestPreviewMail:
         assert "Refund" in page.read_text(encoding="utf-8")
         assert "Refund" not in without.read_text(encoding="utf-8")
 
+    def test_a_part_of_a_booking_is_told_as_one(self, tmp_path: Path) -> None:
+        options = ("--locale", "en", "--folder", str(tmp_path))
+        whole, part = preview(*options, "--remaining", "3")
+        assert whole.name == "cancellation-en-remaining-3.eml"
+        assert read(whole)["Subject"] == "Confirmation of your partial cancellation"
+        assert "your booking keeps 3 seats" in part.read_text(encoding="utf-8")
+        _, all_of_it = preview(*options, "--remaining", "0", "--no-refund")
+        assert all_of_it.name == "cancellation-en-remaining-0-no-refund.html"
+        assert "Your booking has been cancelled." in all_of_it.read_text(encoding="utf-8")
+        with pytest.raises(CommandError, match="--remaining is -1"):
+            preview(*options, "--remaining", "-1")
+
     def test_a_region_has_files_of_its_own(self, tmp_path: Path) -> None:
         whole, page = preview("--locale", "fr_CH", "--folder", str(tmp_path / "new" / "folder"))
         assert whole.parent == tmp_path / "new" / "folder"

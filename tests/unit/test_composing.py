@@ -1,6 +1,7 @@
 """How a cancellation e-mail is worded, in every language that has a catalog."""
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from gettext import GNUTranslations
@@ -14,6 +15,7 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from django.utils import translation
+from django.utils.html import urlize
 from django.utils.translation.template import templatize
 from hypothesis import given
 from hypothesis import settings as hypothesis
@@ -27,6 +29,8 @@ TEMPLATES = Path(composing.__file__).parent / "templates" / composing.TEMPLATES
 FILES = sorted(CATALOGS.glob("*/LC_MESSAGES/django.po"))
 FRENCH_SUBJECT = "Confirmation d'annulation de votre réservation"
 ENGLISH_SUBJECT = "Confirmation of your booking's cancellation"
+# As mail programs look for them: a scheme, www, a name with a dot in it, or an address.
+LINKED = re.compile(r"\w+:[/\w]|www\.|\w[.。．｡]\w*[^\W\d]|\d\.\d+\.\d|\w@\w|\\\\\w")
 BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
@@ -38,6 +42,7 @@ def letter(**fields: Any) -> Letter:
         "seats_released": 2,
         "payment_id": "pi_1",
         "amount": Decimal("150.0"),
+        "currency": "eur",
         "tour_name": "Paris City Tour",
         "locale": "en",
     }
@@ -224,10 +229,10 @@ class TestLanguage:
         composed = letter(locale=locale)
         assert composed.language == translation.to_language(language)
         assert composed.subject == f"[{ENGLISH_SUBJECT}]"
-        assert "[Seats]: 2" in composed.text
+        assert "[Cancelled seats]: 2" in composed.text
         page = Page(composed.html)
         assert ("html", (("lang", composed.language), ("dir", direction))) in page.tags
-        assert page.details["[Seats]"] == "2"
+        assert page.details["[Cancelled seats]"] == "2"
         aligned = {
             value for _, attributes in page.tags for name, value in attributes if name == "align"
         }
@@ -248,11 +253,11 @@ class TestLetter:
         assert details(composed) == {
             "Booking number": "BK-42",
             "Tour": "Paris City Tour",
-            "Seats": "2",
+            "Cancelled seats": "2",
             "Refund": "€150.00",
         }
         for version in (composed.text, Page(composed.html).text):
-            assert "Your booking has been cancelled." in version
+            assert "We confirm your cancellation." in version
             assert "You will receive the refund within 5–7 working days." in version
             assert "Thank you for your understanding." in version
             assert "Replies to it are not read." in version
@@ -260,7 +265,7 @@ class TestLetter:
     def test_it_tells_so_in_french(self) -> None:
         composed = letter(locale="fr")
         for version in (composed.text, Page(composed.html).text):
-            assert "Votre réservation a bien été annulée." in version
+            assert "Nous confirmons votre annulation." in version
             assert "150,00\xa0€" in version
             assert "Vous recevrez le remboursement sous 5–7 jours ouvrables." in version
             assert "Merci de votre compréhension." in version
@@ -268,7 +273,12 @@ class TestLetter:
 
     @pytest.mark.parametrize(
         ("locale", "seats", "label"),
-        [("en", 1, "Seat"), ("en", 2, "Seats"), ("fr", 1, "Place"), ("fr", 2, "Places")],
+        [
+            ("en", 1, "Cancelled seat"),
+            ("en", 2, "Cancelled seats"),
+            ("fr", 1, "Place annulée"),
+            ("fr", 2, "Places annulées"),
+        ],
     )
     def test_seats_are_counted_as_the_language_does(
         self, locale: str, seats: int, label: str
@@ -278,14 +288,25 @@ class TestLetter:
         assert f"{label}: {seats}" in composed.text.replace("\xa0:", ":").splitlines()
 
     def test_a_million_seats_are_a_plain_number(self) -> None:
-        assert details(letter(seats_released=1_000_000))["Seats"] == "1000000"
+        assert details(letter(seats_released=1_000_000))["Cancelled seats"] == "1000000"
 
     @pytest.mark.parametrize("name", [None, "", " \r\n\t", "\u202e\u200b"])
     def test_without_a_tours_name_it_has_no_row_for_it(self, name: str | None) -> None:
-        assert list(details(letter(tour_name=name))) == ["Booking number", "Seats", "Refund"]
+        rows = ["Booking number", "Cancelled seats", "Refund"]
+        assert list(details(letter(tour_name=name))) == rows
 
     def test_its_text_has_no_holes(self) -> None:
-        for fields in ({}, {"tour_name": None}, {"payment_id": None}, {"booking_id": "\u200b"}):
+        for fields in (
+            {},
+            {"tour_name": None},
+            {"payment_id": None},
+            {"currency": None},
+            {"booking_id": "\u200b"},
+            {"seats_remaining": 0},
+            {"seats_remaining": 2},
+            {"seats_remaining": 2, "payment_id": None},
+            {"seats_remaining": 2, "currency": None},
+        ):
             text = letter(**fields).text
             assert "\n\n\n" not in text
             assert text == text.strip() + "\n"
@@ -301,13 +322,76 @@ class TestLetter:
             assert translation.get_language() == "de"
 
 
+class TestSteps:
+    """What is said of the booking as a whole: no more than the event does."""
+
+    @pytest.mark.parametrize(
+        ("locale", "remaining", "said"),
+        [
+            ("en", None, "We confirm your cancellation."),
+            ("en", 0, "Your booking has been cancelled."),
+            ("en", 2, "A part of your booking has been cancelled."),
+            ("fr", None, "Nous confirmons votre annulation."),
+            ("fr", 0, "Votre réservation a bien été annulée."),
+            ("fr", 2, "Une partie de votre réservation a bien été annulée."),
+        ],
+    )
+    def test_it_says_whether_the_whole_booking_is_cancelled(
+        self, locale: str, remaining: int | None, said: str
+    ) -> None:
+        composed = letter(locale=locale, seats_remaining=remaining)
+        for version in (composed.text, Page(composed.html).text):
+            assert said in version
+
+    @pytest.mark.parametrize(
+        ("locale", "remaining", "said"),
+        [
+            ("en", 1, "After this cancellation your booking keeps 1 seat."),
+            ("en", 2, "After this cancellation your booking keeps 2 seats."),
+            ("en", 1_000_000, "After this cancellation your booking keeps 1000000 seats."),
+            ("fr", 1, "Après cette annulation, votre réservation conserve 1 place."),
+            ("fr", 2, "Après cette annulation, votre réservation conserve 2 places."),
+        ],
+    )
+    def test_it_says_how_many_seats_the_booking_keeps(
+        self, locale: str, remaining: int, said: str
+    ) -> None:
+        composed = letter(locale=locale, seats_released=3, seats_remaining=remaining)
+        assert said in composed.text.splitlines()
+        assert said in Page(composed.html).text
+        assert (
+            Page(composed.html).details[{"en": "Cancelled seats", "fr": "Places annulées"}[locale]]
+            == "3"
+        )
+
+    @pytest.mark.parametrize("locale", ["en", "fr"])
+    @pytest.mark.parametrize("remaining", [None, 0])
+    def test_it_does_not_speak_of_seats_that_remain_where_none_are_named(
+        self, locale: str, remaining: int | None
+    ) -> None:
+        composed = letter(locale=locale, seats_remaining=remaining)
+        for version in (composed.text, composed.html):
+            assert "keep" not in version
+            assert "conserve" not in version
+
+    @pytest.mark.parametrize(
+        ("locale", "subject"),
+        [
+            ("en", "Confirmation of your partial cancellation"),
+            ("fr", "Confirmation de votre annulation partielle"),
+        ],
+    )
+    def test_the_subject_of_a_part_says_so(self, locale: str, subject: str) -> None:
+        assert letter(locale=locale, seats_remaining=1).subject == subject
+        assert letter(locale=locale, seats_remaining=0).subject != subject
+
+
 class TestRefund:
     @pytest.mark.parametrize(
         ("amount", "currency", "locale", "written"),
         [
             ("150.0", "eur", "fr", "150,00\xa0€"),
             ("150.0", "EUR", "en", "€150.00"),
-            ("150", None, "en", "€150.00"),
             ("1E+2", "eur", "en", "€100.00"),
             ("0.01", "eur", "en", "€0.01"),
             ("1234567.5", "eur", "fr", "1\u202f234\u202f567,50\xa0€"),
@@ -331,12 +415,31 @@ class TestRefund:
         ],
     )
     def test_it_is_written_as_the_customers_region_does_and_exactly(
-        self, amount: str, currency: str | None, locale: str, written: str
+        self, amount: str, currency: str, locale: str, written: str
     ) -> None:
         composed = letter(amount=Decimal(amount), currency=currency, locale=locale)
         label = {"en": "Refund: ", "fr": "Remboursement\xa0: "}[composed.language]
         assert f"{label}{written}" in composed.text.splitlines()
         assert f"<bdi>{written}</bdi>" in composed.html
+
+    @pytest.mark.parametrize(
+        ("locale", "said"),
+        [
+            ("en", "You will receive the refund by the means of payment that you used"),
+            ("fr", "Vous recevrez le remboursement par le moyen de paiement que vous avez utilisé"),
+        ],
+    )
+    @pytest.mark.parametrize("amount", ["150", "0.01", "1.23", "10000000000"])
+    def test_without_a_currency_it_is_announced_and_not_in_figures(
+        self, amount: str, locale: str, said: str
+    ) -> None:
+        composed = letter(amount=Decimal(amount), currency=None, locale=locale)
+        for version in (composed.text, Page(composed.html).text):
+            assert f"{said}, " in version
+            assert amount not in version
+            assert "€" not in version
+        assert "Refund: " not in composed.text
+        assert "Remboursement" not in composed.text
 
     @pytest.mark.parametrize("locale", ["en", "fr"])
     @pytest.mark.parametrize(
@@ -360,6 +463,10 @@ class TestRefund:
             {"amount": Decimal("10.5"), "currency": "isk"},
             {"amount": Decimal(150), "currency": "dem"},
             {"amount": Decimal("1500.005"), "currency": "jpy"},
+            {"amount": Decimal("150.005"), "currency": None},  # which no currency has
+            {"amount": Decimal(10**12), "currency": None},
+            {"amount": Decimal(0), "currency": None},
+            {"payment_id": None, "currency": None},
             {"currency": "zzz"},
             {"currency": "xxx"},
             {"currency": "<b>"},
@@ -396,7 +503,8 @@ class TestForeignText:
             ("abc\u202edef\u2066ghi\u200f\u061c", "abcdefghi"),
             ("zero\u200bwidth\ufeff\u2060\u00ad", "zerowidth"),
             ("می\u200cخواهم 👩\u200d👧", "می\u200cخواهم 👩\u200d👧"),  # joiners are letters' own
-            ("lone \ud800 surrogate", "lone surrogate"),
+            ("half a \ud83d bus", "half a \ufffd bus"),
+            ("\ud83d", "\ufffd"),
             ("x" * 200, "x" * 200),
             ("x" * 201, "x" * 199 + "…"),
             ("y" * 198 + " " + "z" * 10_000, "y" * 198 + "…"),
@@ -412,7 +520,7 @@ class TestForeignText:
         ("booking", "shown"),
         [
             ("<script>alert(1)</script>", "<script>alert(1)</script>"),
-            ("BK\r\nBcc: a@example.com", "BK Bcc: a@example.com"),
+            ("BK\r\nBcc: an address", "BK Bcc: an address"),
             ("\u202e24-KB", "24-KB"),
             ("B" * 255, "B" * 255),
         ],
@@ -427,6 +535,48 @@ class TestForeignText:
     def test_a_booking_number_of_which_nothing_is_visible_is_left_out(self) -> None:
         assert "Booking number" not in details(letter(booking_id="\u202e\n"))
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "www.evil.example",
+            "evil.com",
+            "evil.com/x",
+            "http://evil.example/x",
+            "https://1.2.3.4/x",
+            "1.2.3.4/x",
+            "ann@evil.com",
+            "mailto:ann@evil.com",
+            "tel:0123456789",
+            "evil。com",
+            "evil．com",
+            "evil｡com",
+            "(www.evil.com)",
+            "x www.evil.com",
+            "x\u2060.evil.com",
+            r"\\evil\share",
+        ],
+    )
+    @pytest.mark.parametrize("field", ["tour_name", "booking_id"])
+    def test_no_mail_program_makes_a_link_of_it(self, field: str, text: str) -> None:
+        assert LINKED.search(text)
+        composed = letter(**{field: text})
+        shown = details(composed)[{"tour_name": "Tour", "booking_id": "Booking number"}[field]]
+        assert shown.replace("\u200c", "") == text.replace("\u2060", "")
+        for version in (composed.text, Page(composed.html).text):
+            assert "<a " not in urlize(version)
+            assert not LINKED.search(version)
+            assert shown in version
+
+    @pytest.mark.parametrize(
+        "text", ["St. Malo", "Tour: the best", "Paris, 12 h", "BK-2026-11", "a/b", "100 %", "end."]
+    )
+    def test_what_could_be_no_link_is_left_alone(self, text: str) -> None:
+        assert details(letter(tour_name=text))["Tour"] == text
+
+    def test_what_is_cut_is_measured_by_what_is_seen(self) -> None:
+        shown = details(letter(tour_name="a." * 100))["Tour"]
+        assert shown.replace("\u200c", "") == "a." * 100
+
     def test_it_is_set_apart_from_the_text_around_it_and_wraps_anywhere(self) -> None:
         composed = letter(tour_name="NAME", booking_id="NUMBER")
         cells = [
@@ -439,7 +589,7 @@ class TestForeignText:
 
     @hypothesis(deadline=None)  # the first letter reads templates, catalogs and CLDR
     @given(tour=st.text(max_size=300), booking=st.text(max_size=254))
-    def test_whatever_it_is_it_adds_no_tag_no_line_and_nothing_that_reorders(
+    def test_whatever_it_is_it_adds_no_tag_no_line_no_link_and_nothing_that_reorders(
         self, tour: str, booking: str
     ) -> None:
         composed = letter(tour_name=f"T{tour}", booking_id=f"B{booking}")
@@ -447,4 +597,5 @@ class TestForeignText:
         assert Page(composed.html).tags == Page(letter().html).tags
         assert len(composed.text.splitlines()) == len(letter().text.splitlines())
         assert not set(composed.text + composed.html) & set(BIDI_CONTROLS)
+        assert not LINKED.search(composed.text)
         (composed.text + composed.html).encode()

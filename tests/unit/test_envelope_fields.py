@@ -1,24 +1,19 @@
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from booking_platform.contract.envelope import InvalidEvent
 from booking_platform.contract.events import BookingCreated
 from tests.unit.envelopes import (
     ADDRESS,
     CANCELLED,
+    CHANGED,
     CREATED,
     IDENTIFIERS,
-    NOW,
     REQUIRED,
     TYPES,
-    patiently,
     read,
     refusal,
     spelled,
@@ -38,56 +33,59 @@ class TestARefusedField:
     def test_it_is_named_where_it_is_missing(self, event: dict[str, str], field: str) -> None:
         message = refusal(without(event, field), TYPES[event["eventType"]])
 
-        assert f"missing required field `{field.removeprefix('payload.')}`" in message
+        assert message.startswith(f"{field} is missing: expected ")
 
     def test_the_whole_payload_is_named_where_it_is_missing(self) -> None:
         body = written(CREATED).replace(b'"payload"', b'"load"')
 
-        assert "missing required field `payload`" in refusal(body)
+        assert refusal(body) == "payload is missing: expected a JSON object"
 
     @pytest.mark.parametrize(("event", "field"), REQUIRED, ids=spelled)
     def test_null_is_no_value_for_what_is_required(self, event: dict[str, str], field: str) -> None:
-        kind = "str" if event[field].startswith('"') else "int"
-
         message = refusal(event | {field: "null"}, TYPES[event["eventType"]])
 
-        assert names(message, field, "null", f"Expected `{kind}`, got `null`")
+        assert names(message, field, "null", "expected ")
 
     @pytest.mark.parametrize(
-        ("text", "problem"),
-        [
-            ("0", "Expected `int` >= 1"),
-            ("-1", "Expected `int` >= 1"),
-            ("1.5", "Expected `int`, got `float`"),
-            ("1.0", "Expected `int`, got `float`"),
-            ("1e0", "Expected `int`, got `float`"),
-            ("1e400", "Number out of range"),
-            ("1e999999999", "Number out of range"),
-            ("1e99999999999999999999", "Number out of range"),
-            ('"2"', "Expected `int`, got `str`"),
-            ("true", "Expected `int`, got `bool`"),
-            ("[1]", "Expected `int`, got `array`"),
-            ("{}", "Expected `int`, got `object`"),
-            ("1000001", "Expected `int` <= 1000000"),
-            ("1" + 30 * "0", "Expected `int` <= 1000000"),
-        ],
+        "text",
+        ["0", "-1", "1.5", "1.0", "1e0", "1e400", "1e999999999", "1e99999999999999999999", '"2"',
+         "true", "[1]", "{}", "1000001", "1" + 30 * "0"],
         ids=lambda text: text[:24],
-    )
+    )  # fmt: skip
     @pytest.mark.parametrize(
         ("event", "field"),
-        [(CREATED, "payload.seatsBooked"), (CANCELLED, "payload.seatsReleased")],
+        [
+            (CREATED, "payload.seatsBooked"),
+            (CANCELLED, "payload.seatsReleased"),
+            (CHANGED, "payload.seats"),
+        ],
         ids=spelled,
     )
     def test_seats_are_integers_from_1_to_a_million(
-        self, event: dict[str, str], field: str, text: str, problem: str
+        self, event: dict[str, str], field: str, text: str
     ) -> None:
-        assert names(refusal(event | {field: text}), field, text, problem)
+        expected = "expected a JSON integer from 1 to 1,000,000, such as 2"
+
+        assert names(refusal(event | {field: text}), field, text, expected)
+
+    def test_none_may_remain(self) -> None:
+        assert read(CANCELLED | {"payload.seatsRemaining": "0"}).payload.seats_remaining == 0
+        assert refusal(CANCELLED | {"payload.seatsRemaining": "-1"}) == (
+            "payload.seatsRemaining is -1: expected a JSON integer from 0 to 1,000,000, such as 1"
+        )
+
+    @pytest.mark.parametrize("event", [CANCELLED, CHANGED], ids=spelled)
+    def test_a_revision_may_be_0(self, event: dict[str, str]) -> None:
+        assert read(event | {"payload.revision": "0"}).payload.revision == 0
+        assert "expected a JSON integer from 0 to 2⁶³−1" in refusal(
+            event | {"payload.revision": str(2**63)}
+        )
 
     @pytest.mark.parametrize("text", ["0", "-1", "1.0", '"42"', "true", str(2**63), str(2**64)])
     def test_a_tour_is_a_number_that_a_column_holds(self, text: str) -> None:
         message = refusal(CREATED | {"payload.tourId": text})
 
-        assert names(message, "payload.tourId", text, "Expected `int`")
+        assert names(message, "payload.tourId", text, "expected a JSON integer from 1 to 2⁶³−1")
         assert read(CREATED | {"payload.tourId": str(2**63 - 1)}).payload.tour_id == 2**63 - 1
 
     @pytest.mark.parametrize("field", ["tourId", "seatsBooked"])
@@ -95,7 +93,7 @@ class TestARefusedField:
         message = refusal(CREATED | {f"payload.{field}": "9" * 5_000})
 
         assert message.startswith(f"payload.{field} is 99999")
-        assert "(5000 characters): Integer value out of range" in message
+        assert "(5000 characters): expected a JSON integer" in message
 
     @pytest.mark.parametrize(
         "text",
@@ -108,25 +106,54 @@ class TestARefusedField:
 
         assert message.startswith(f"payload.amount is {text[:70]}")
 
-    @pytest.mark.parametrize("text", ['"12.50"', '"NaN"', '"Infinity"', '"x"', '""', "true", "[]"])
+    @pytest.mark.parametrize(
+        "text",
+        ['"NaN"', '"Infinity"', '"x"', '""', "true", "[]", '"80,00"', '"1_000"', '" 80.00"',
+         '"80.00 "', '"8e1"', '".5"', '"80."', '"€80"', '"EUR 80"', '"+-5"', '"\u0668\u0660"', f'"{"0" * 101}"'],
+        ids=ascii,
+    )  # fmt: skip
     def test_an_amount_is_a_number(self, text: str) -> None:
-        assert names(refusal(CANCELLED | {"payload.amount": text}), "payload.amount", text)
+        expected = "expected a number with a decimal point, such as 80.00"
+
+        message = refusal(CANCELLED | {"payload.amount": text})
+
+        assert message.startswith(f"payload.amount is {text[:80]}")
+        assert message.endswith(expected)
 
     @pytest.mark.parametrize(
-        "text", ["1e400", "1e99999999999999999999", "9" * 5_000], ids=lambda text: text[:24]
+        "text", ["80.00", "80", "+80.00", "-80.00", "0080.00", "0.1000000000000000055511151231"]
     )
-    def test_numbers_without_end_are_refused_in_unknown_fields_too(self, text: str) -> None:
-        refusal(CREATED | {"payload.unknown": f"[{text}]"})
+    def test_an_amount_may_be_written_as_a_string(self, text: str) -> None:
+        amount = read(CANCELLED | {"payload.amount": f'"{text}"'}).payload.amount
+
+        assert (amount, str(amount)) == (Decimal(text), str(Decimal(text)))
+
+    def test_an_amount_as_a_string_is_other_content_than_the_number(self) -> None:
+        as_text, as_number = (CANCELLED | {"payload.amount": t} for t in ('"80.00"', "80.00"))
+
+        assert read(as_text).fingerprint != read(as_number).fingerprint
+
+    @pytest.mark.parametrize("text", [f'"{"9" * 32}"', f'"0.{"1" * 31}"'])
+    def test_an_amount_as_a_string_has_no_endless_digits(self, text: str) -> None:
+        assert refusal(CANCELLED | {"payload.amount": text}) == (
+            f"payload.amount is {text}: more digits than any amount"
+        )
+
+    @pytest.mark.parametrize("text", ['"euro"', '"€"', "978", '""'])
+    def test_a_currency_has_three_letters(self, text: str) -> None:
+        assert refusal(CANCELLED | {"payload.currency": text}) == (
+            f"payload.currency is {text}: expected three letters, such as eur"
+        )
 
     @pytest.mark.parametrize(("event", "field"), IDENTIFIERS, ids=spelled)
     @pytest.mark.parametrize(
         ("text", "why"),
         [
-            ('""', "is (\"\"|''): Expected `str` of length >= 1"),
-            (f'"{256 * "x"}"', r"is .x{79}… \(258 characters\): Expected `str` of length <= 255"),
+            ('""', 'is "": expected a string of 1 to 255 characters'),
+            (f'"{256 * "x"}"', r"is .x{79}… \(258 characters\): expected a string of 1 to 255"),
             ('"a\\u0000"', "holds a NUL character"),
-            ("5", "is 5: Expected `str"),
-            ('["a"]', r"is \[.a.\]: Expected `str"),
+            ("5", "is 5: expected a string"),
+            ('["a"]', r"is \[.a.\]: expected a string"),
         ],
         ids=["empty", "256", "NUL", "number", "array"],
     )
@@ -176,8 +203,7 @@ class TestARefusedField:
     def test_the_payload_is_an_object(self, text: str) -> None:
         message = refusal({k: t for k, t in CREATED.items() if "." not in k} | {"payload": text})
 
-        assert message.startswith("payload")
-        assert "Expected `object`" in message
+        assert message == "payload: expected a JSON object"
 
     def test_a_message_stays_short(self) -> None:
         assert len(refusal(CREATED | {"payload.seatsBooked": f'"{100_000 * "x"}"'})) < 200
@@ -220,64 +246,4 @@ class TestTheTypeOfAnEvent:
     def test_a_number_is_no_type(self) -> None:
         message = refusal(written(CREATED | {"eventType": "5"}))
 
-        assert message == "eventType is 5: Expected `str`, got `int`"
-
-
-class TestATimestamp:
-    @pytest.mark.parametrize(
-        ("text", "moment"),
-        [
-            ("2026-11-22T10:00:00Z", NOW),
-            ("2026-11-22T10:00:00", NOW),
-            ("2026-11-22T12:00:00.000+02:00", NOW),
-            ("20261122T100000Z", NOW),
-            ("2026-11-23T10:00:00Z", NOW + timedelta(days=1)),
-            ("1999-12-31T23:59:59.999999Z", datetime(1999, 12, 31, 23, 59, 59, 999999, UTC)),
-        ],
-    )
-    def test_it_is_iso_8601_in_utc_unless_it_says_otherwise(
-        self, text: str, moment: datetime
-    ) -> None:
-        assert read(CREATED | {"timestamp": f'"{text}"'}).occurred_at == moment
-
-    @pytest.mark.parametrize(
-        "text",
-        ["garbage", "", " ", "now", "1700000000", "22/11/2026", "2026-11-31T10:00:00Z",
-         "2026-11-22T25:00:00Z", "2026-11-22T10:00:00+24:00", " 2026-11-22T10:00:00Z"],
-    )  # fmt: skip
-    def test_garbage_is_refused(self, text: str) -> None:
-        message = refusal(CREATED | {"timestamp": f'"{text}"'})
-
-        assert message.startswith(f"timestamp is {text!r}: expected ISO 8601")
-
-    def test_it_holds_no_nul(self) -> None:
-        assert refusal(CREATED | {"timestamp": '"2026-11-22T10:00:00Z\\u0000"'}).startswith(
-            "timestamp is "
-        )
-
-    def test_a_number_is_refused(self) -> None:
-        message = refusal(CREATED | {"timestamp": "1700000000"})
-
-        assert message == "timestamp is 1700000000: Expected `str`, got `int`"
-
-    @pytest.mark.parametrize("text", ["2026-11-23T10:00:00.000001Z", "9999-12-31T23:59:59-23:59"])
-    def test_more_than_a_day_ahead_is_refused(self, text: str) -> None:
-        message = refusal(CREATED | {"timestamp": f'"{text}"'})
-
-        assert message == f"timestamp is {text!r}: more than a day in the future"
-
-    @patiently
-    @given(
-        st.datetimes(max_value=datetime(2026, 11, 20)),  # noqa: DTZ001  (its offset comes next)
-        st.timedeltas(timedelta(hours=-23), timedelta(hours=23)),
-    )
-    @example(datetime(1, 1, 1), timedelta(hours=5))  # noqa: DTZ001
-    def test_what_is_accepted_can_be_stored_in_utc(
-        self, local: datetime, offset: timedelta
-    ) -> None:
-        sign, hours = "-" if offset < timedelta(0) else "+", abs(offset) // timedelta(hours=1)
-        fields = CREATED | {"timestamp": f'"{local.isoformat()}{sign}{hours:02}:00"'}
-        with suppress(InvalidEvent):
-            moment = read(fields).occurred_at
-
-            assert moment.astimezone(UTC) == moment
+        assert message == "eventType is 5: expected the name of a type, such as BookingCreated"

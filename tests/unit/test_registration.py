@@ -85,6 +85,7 @@ class TestAConsumer:
         [
             ({"batch": 0}, "batch is 0"),
             ({"replay_permission": "replay"}, "must be 'app.codename'"),
+            ({"uses": ("booking_id", "amuont")}, "uses names 'amuont', which BookingCreated does"),
             ({"usual_outcome": "reserved"}, "one of a TextChoices"),
             ({"usual_outcome": Overlong.OUTCOME}, "1 to 50 letters"),
             ({"task": "catalog.booking_created"}, "another task of the app has that name"),

@@ -25,30 +25,43 @@ class Command(BaseCommand):
         )
         parser.add_argument("--no-refund", action="store_true", help="as if nothing was paid")
         parser.add_argument(
+            "--remaining",
+            type=int,
+            metavar="SEATS",
+            help="as if the event named the seats that the booking keeps; 0: the whole is cancelled",
+        )
+        parser.add_argument(
             "--folder", type=Path, help="where the files go (default: mail/preview in VAR_DIR)"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        locale, refunded = options["locale"], not options["no_refund"]
+        locale, remaining = options["locale"], options["remaining"]
+        refunded = not options["no_refund"]
         if offered(locale) is None:
             known = ", ".join(sorted(languages()))
             raise CommandError(f"--locale is {locale!r}: give one of {known}, or one's region")
+        if remaining is not None and remaining < 0:
+            raise CommandError(f"--remaining is {remaining}: give 0 or more")
         folder = options["folder"] or settings.VAR_DIR / "mail" / "preview"
-        path = folder / f"cancellation-{slugify(locale)}{'' if refunded else '-no-refund'}"
+        step = "" if remaining is None else f"-remaining-{remaining}"
+        name = f"cancellation-{slugify(locale)}{step}{'' if refunded else '-no-refund'}"
         try:
-            for written in _write(path, _sample(locale, refunded=refunded)):
+            sample = _sample(locale, remaining=remaining, refunded=refunded)
+            for written in _write(folder / name, sample):
                 self.stdout.write(str(written))
         except OSError as error:
             raise CommandError(f"--folder {folder}: {error.strerror}") from error
 
 
-def _sample(locale: str, *, refunded: bool) -> CancellationEmail:
+def _sample(locale: str, *, remaining: int | None, refunded: bool) -> CancellationEmail:
     cancelled = BookingCancelled(
         booking_id="BK-42",
         tour_id=101,
         seats_released=2,
+        seats_remaining=remaining,
         payment_id="pi_sandbox_15000_eur_1",
         amount=Decimal("150.00") if refunded else None,
+        currency="eur",
         tour_name="Paris City Tour",
         locale=locale,
     )

@@ -10,15 +10,23 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from rich.progress import track
 
-from booking_platform.contract.examples import body, booking_cancelled, booking_created
+from booking_platform.contract.examples import (
+    body,
+    booking_cancelled,
+    booking_changed,
+    booking_created,
+)
 from booking_platform.messaging import broker
 from booking_platform.messaging.rules import event_types
 
-CREATED, CANCELLED = "booking.created", "booking.cancelled"
+CREATED, CHANGED, CANCELLED = "booking.created", "booking.changed", "booking.cancelled"
+BUILT = (CREATED, CHANGED, CANCELLED)  # from options; other events can be given in a file
 LONG = 100  # events from which a progress bar is worth its lines
 
 # Options, and the fields of a cancellation's payload that they fill.
 OPTIONAL = {
+    "remaining": "seatsRemaining",
+    "revision": "revision",
     "payment": "paymentId",
     "amount": "amount",
     "currency": "currency",
@@ -34,7 +42,18 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("routing_key", choices=sorted(event_types()))
         parser.add_argument("--tour", type=int, metavar="ID")
-        parser.add_argument("--seats", type=int, default=1)
+        parser.add_argument(
+            "--seats", type=int, default=1, help="booked, released, or of a change: the new total"
+        )
+        parser.add_argument(
+            "--remaining",
+            type=int,
+            metavar="SEATS",
+            help="that a cancelled booking keeps: the step",
+        )
+        parser.add_argument(
+            "--revision", type=int, help="of the booking: grows with each change and cancellation"
+        )
         parser.add_argument("--booking", metavar="ID", help="with --count: ID-1, ID-2, …")
         parser.add_argument("--payment", metavar="ID", help="Stripe's payment intent")
         parser.add_argument("--amount", type=_amount, help="to refund, in major units: 150.00")
@@ -74,14 +93,16 @@ def _lines(path: str) -> list[bytes]:
 
 
 def _events(options: dict[str, Any]) -> Iterator[bytes]:
-    if options["routing_key"] not in (CREATED, CANCELLED):
+    if options["routing_key"] not in BUILT:
         raise CommandError(f"Events of {options['routing_key']} can only be published with --file.")
     if options["tour"] is None:
         raise CommandError("--tour is missing: give the tour's id, or events with --file")
     if options["count"] < 1:
         raise CommandError(f"--count is {options['count']}: give 1 or more")
-    if options["routing_key"] == CANCELLED and not options["booking"]:
-        raise CommandError("--booking is missing: a cancellation names its booking")
+    if options["routing_key"] != CREATED and not options["booking"]:
+        raise CommandError("--booking is missing: only a creation need not name its booking")
+    if options["routing_key"] == CHANGED and options["revision"] is None:
+        raise CommandError("--revision is missing: the greatest one says how many seats there are")
     if options["event_id"]:
         yield from repeat(_event(options, options["booking"]), options["count"])
         return
@@ -93,15 +114,14 @@ def _events(options: dict[str, Any]) -> Iterator[bytes]:
 
 
 def _event(options: dict[str, Any], booking: Any) -> bytes:
-    event_id = options["event_id"] or ""
-    if options["routing_key"] != CANCELLED:
-        return body(booking_created(options["tour"], booking, options["seats"], event_id=event_id))
+    said, event_id = (options["tour"], booking, options["seats"]), options["event_id"] or ""
+    if options["routing_key"] == CREATED:
+        return body(booking_created(*said, event_id=event_id))
+    if options["routing_key"] == CHANGED:
+        return body(booking_changed(*said, revision=options["revision"], event_id=event_id))
     given = {name: options[option] for option, name in OPTIONAL.items()}
     optional = {name: value for name, value in given.items() if value is not None}
-    event = booking_cancelled(
-        options["tour"], booking, options["seats"], event_id=event_id, **optional
-    )
-    return body(event)
+    return body(booking_cancelled(*said, event_id=event_id, **optional))
 
 
 def _amount(text: str) -> Decimal:

@@ -1,0 +1,96 @@
+"""What a payload is, and what its type says of each field."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from functools import cache
+from typing import Annotated, Any, NamedTuple, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+Identifier = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        description="a string of 1 to 255 characters",
+        examples=["BK-1"],
+    ),
+]
+
+
+class Payload(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The payload of one type of event. The name of the class is the name of the event's type.
+
+    A field whose ``Meta`` has a description and an example tells them to whoever sent something else.
+    """
+
+    @property
+    def aggregate_id(self) -> str:
+        """Return the id of the thing that the event speaks of; empty where it names none."""
+        return ""
+
+
+class Field(NamedTuple):
+    """A field of a payload by its names."""
+
+    name: str  # in the JSON of the payload
+    path: str  # in the JSON of the event
+    attribute: str  # here
+
+
+@cache
+def narrowed(payload_type: type[Payload], uses: tuple[str, ...] | None) -> type[Struct]:
+    """Return a type with the required fields of a payload, and those of the others that are used.
+
+    Where nothing is left out it is the type of the payload itself.
+    """
+    fields = msgspec.structs.fields(payload_type)
+    kept = [field for field in fields if uses is None or field.required or field.name in uses]
+    if len(kept) == len(fields):
+        return payload_type
+    typed = [(field.name, field.type, _defaults(field)) for field in kept]
+    return msgspec.defstruct(payload_type.__name__, typed, frozen=True, kw_only=True)
+
+
+@cache
+def all_fields(payload_type: type[Struct]) -> tuple[Field, ...]:
+    """Return the fields of a payload."""
+    return _fields(payload_type, lambda _: True)
+
+
+@cache
+def identifiers(payload_type: type[Struct]) -> tuple[Field, ...]:
+    """Return the fields of a payload that hold ids."""
+    return _fields(payload_type, lambda part: part == Identifier)
+
+
+@cache
+def decimals(payload_type: type[Struct]) -> tuple[Field, ...]:
+    """Return the fields of a payload that hold decimal numbers, such as amounts of money."""
+    return _fields(payload_type, lambda part: Decimal in (part, *get_args(part)))
+
+
+@cache
+def wanted(struct: type[Struct], name: str) -> str:
+    """Return in words what a field of this JSON name must be; empty where its type does not say."""
+    types = [field.type for field in msgspec.structs.fields(struct) if field.encode_name == name]
+    for part in (part for annotation in types for part in (annotation, *get_args(annotation))):
+        for meta in getattr(part, "__metadata__", ()):
+            if isinstance(meta, Meta) and meta.description:
+                return ", such as ".join((meta.description, *map(str, (meta.examples or [])[:1])))
+    return ""
+
+
+def _defaults(field: msgspec.structs.FieldInfo) -> Any:
+    given = {"default": field.default, "default_factory": field.default_factory}
+    known = {name: value for name, value in given.items() if value is not msgspec.NODEFAULT}
+    return msgspec.field(name=field.encode_name, **known)
+
+
+def _fields(struct: type[Struct], matches: Callable[[Any], bool]) -> tuple[Field, ...]:
+    return tuple(
+        Field(field.encode_name, f"payload.{field.encode_name}", field.name)
+        for field in msgspec.structs.fields(struct)
+        if any(matches(part) for part in (field.type, *get_args(field.type)))
+    )
