@@ -61,6 +61,9 @@ class Refund(Leased):
     step_named = models.BooleanField(
         default=False, db_default=False, help_text="Whether the event named the step."
     )
+    revision = models.BigIntegerField(
+        null=True, blank=True, help_text="Of the booking, where the event names it."
+    )
     further_payment = models.BooleanField(
         default=False,
         db_default=False,

@@ -84,12 +84,15 @@ def _again(event: Event, step: Step, wanted: Wish, earlier: Refund) -> Result:
     booking = event.payload.booking_id
     if not wanted.is_that_of(earlier):
         return _differs(booking, wanted, earlier)
-    if (step.named and earlier.step_named) or told_before(event, Outcome.values):
+    if step.is_surely(earlier) or told_before(event, Outcome.values):
         return Applied(Outcome.KNOWN)
+    why = "without payload.seatsRemaining"
+    if step.named and earlier.step_named:
+        why = f"of revision {earlier.revision}, and now of {step.revision}"
     return Refused(
         AMBIGUOUS,
-        f"booking {booking!r} has a refund of {wanted} already: without payload.seatsRemaining this may "
-        "be a repeat or a further step",
+        f"booking {booking!r} has a refund of {wanted} already: {why} this may be a repeat or a further "
+        "step",
     )
 
 
@@ -121,6 +124,7 @@ def _insert(event: Event, step: Step, wanted: Wish, *, further: bool) -> Applied
         "payment_id": wanted.payment_id,
         "seats_remaining": step.seats_remaining,
         "step_named": step.named,
+        "revision": step.revision,
         "further_payment": further,
         "amount_asked": wanted.amount,
         "amount_minor": wanted.amount_minor,

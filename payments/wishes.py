@@ -14,6 +14,13 @@ class Step(NamedTuple):
 
     seats_remaining: int
     named: bool
+    revision: int | None = None  # after a change a booking may come to a number of seats again
+
+    def is_surely(self, refund: Refund) -> bool:
+        """Return whether a refund is for just this step, and not for one like it."""
+        same_revision = self.revision == refund.revision
+        told = self.revision is not None and refund.revision is not None
+        return self.named and refund.step_named and (same_revision or not told)
 
 
 class Wish(NamedTuple):
@@ -45,8 +52,8 @@ NOTHING = Wish("", Decimal(0), "")
 def step_of(payload: BookingCancelled) -> Step:
     """Return which step a cancellation is; one that names none is of the whole booking."""
     if payload.seats_remaining is None:
-        return Step(WHOLE_BOOKING, named=False)
-    return Step(payload.seats_remaining, named=True)
+        return Step(WHOLE_BOOKING, named=False, revision=payload.revision)
+    return Step(payload.seats_remaining, named=True, revision=payload.revision)
 
 
 def asked_for(payload: BookingCancelled) -> Wish | Refused:

@@ -79,6 +79,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='refund',
+            name='revision',
+            field=models.BigIntegerField(blank=True, help_text='Of the booking, where the event names it.', null=True),
+        ),
+        migrations.AddField(
+            model_name='refund',
             name='seats_remaining',
             field=models.PositiveIntegerField(db_default=0, default=0, help_text='The step: how many seats the booking keeps; 0: the whole booking is cancelled.'),
         ),

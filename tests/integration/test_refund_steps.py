@@ -98,6 +98,29 @@ class TestNamedSteps:
         assert reasons() == ["differs"]
 
 
+class TestRevisions:
+    """After a change a booking may come to the same number of seats again."""
+
+    @pytest.mark.parametrize(
+        ("first", "second", "known"),
+        [(2, 2, True), (None, 2, True), (2, None, True), (None, None, True), (2, 4, False), (4, 2, False)],
+    )  # fmt: skip
+    def test_another_one_of_a_step_is_ambiguous(
+        self, stripe: Sandbox, payment: str, first: int | None, second: int | None, known: bool
+    ) -> None:
+        for revision in (first, second):
+            cancel("BK-1", payment, 20, seatsRemaining=3, revision=revision)
+        assert reasons() == ([] if known else ["ambiguous"])
+        assert amounts(stripe) == [2_000]
+        if not known:
+            assert f"of revision {first}, and now of {second}" in DeadLetter.objects.get().detail
+
+    def test_it_can_not_be_read_where_it_is_none(self, stripe: Sandbox, payment: str) -> None:
+        cancel("BK-1", payment, 20, seatsRemaining=3, revision="new")
+        assert reasons() == ["invalid"]
+        assert stripe.requests == []
+
+
 class TestStepsWithoutAName:
     def test_the_same_of_the_same_moment_is_a_repeat(self, stripe: Sandbox, payment: str) -> None:
         for _ in range(3):

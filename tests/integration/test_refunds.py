@@ -99,13 +99,17 @@ class TestRequests:
         assert Refund.objects.count() == 0
         assert stripe.requests == []
 
-    @pytest.mark.parametrize("amount", ["NaN", "1e400", "Infinity", '"150"', "true"])
+    @pytest.mark.parametrize("amount", ["NaN", "1e400", "Infinity", '"150,00"', "true"])
     def test_what_is_no_amount_is_parked(self, stripe: Sandbox, amount: str) -> None:
         event = deliveries(cancelled(1, "BK-1", paymentId="pi_1", amount=123456))[0]
         body = event.body.replace(b"123456", amount.encode())
         inbox.process(CONSUMERS[QUEUE], [event._replace(body=body)])
         assert len(parked()) == 1
         assert Refund.objects.count() == 0
+
+    def test_an_amount_may_be_written_as_a_string(self, stripe: Sandbox, payment: str) -> None:
+        cancel("BK-1", payment, "80.00")
+        assert [refund["amount"] for refund in stripe.refunds] == [8_000]
 
     @pytest.mark.parametrize(
         ("amount", "currency", "units"),

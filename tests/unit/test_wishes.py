@@ -63,9 +63,9 @@ class TestAskedFor:
 
 class TestStep:
     def test_it_is_of_the_whole_booking_where_none_is_named(self) -> None:
-        assert step_of(cancelled()) == (0, False)
-        assert step_of(cancelled(seats_remaining=0)) == (0, True)
-        assert step_of(cancelled(seats_remaining=2)) == (2, True)
+        assert step_of(cancelled()) == (0, False, None)
+        assert step_of(cancelled(seats_remaining=0)) == (0, True, None)
+        assert step_of(cancelled(seats_remaining=2, revision=7)) == (2, True, 7)
 
 
 class TestSameAsARefund:
