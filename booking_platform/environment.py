@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from email_validator import EmailNotValidError, validate_email
 
 from booking_platform import confidential
+from booking_platform.money import CURRENCIES
 
 PROBE_BYTES = 64 * 1024  # written to a folder to see that its disk has room
 # Of Django's check security.W009, which only warns, and only where somebody asks for it.
@@ -81,6 +82,26 @@ def integer(name: str, default: int, *, minimum: int = 0, maximum: int = 10**9 -
 
 def seconds(name: str, default: float, *, minimum: float = 0.0) -> float:
     return _number(name, default, minimum, 10**9 - 1, whole=False)
+
+
+def amounts(name: str) -> dict[str, int]:
+    """Return amounts in minor units by currency, as in ``eur:50000,jpy:80000``.
+
+    Raises:
+        ImproperlyConfigured: that is not what is written there, or Stripe has no such currency.
+    """
+    found: dict[str, int] = {}
+    for item in filter(None, map(str.strip, text(name).split(","))):
+        currency, _, units = (part.strip() for part in item.lower().partition(":"))
+        if currency not in CURRENCIES or not re.fullmatch("[0-9]{1,12}", units):
+            raise ImproperlyConfigured(
+                f"{name} has {item!r}: set it to amounts in minor units by currency, such as "
+                "eur:50000,jpy:80000."
+            )
+        if currency in found:
+            raise ImproperlyConfigured(f"{name} names {currency} twice: name each currency once.")
+        found[currency] = int(units)
+    return found
 
 
 def days(name: str, default: int, *, minimum: int = 0) -> timedelta:

@@ -65,6 +65,26 @@ def minor_units(amount: Decimal, currency: str) -> int:
     return int(steps * step)
 
 
+def hundredths(amount: Decimal) -> Decimal:
+    """Return an amount of which the currency is not known yet, exactly, with two decimals.
+
+    No currency of Stripe goes in finer steps.
+
+    Raises:
+        UnusableAmount: the amount is not a positive number of hundredths, or more than Stripe takes in
+            any currency. It is never rounded.
+    """
+    if not amount.is_finite() or amount <= 0:
+        raise UnusableAmount(f"payload.amount is {amount}: it must be above 0")
+    numerator, denominator = amount.as_integer_ratio()
+    exact, rest = divmod(numerator * 100, denominator)
+    if exact > LARGEST * 100:
+        raise UnusableAmount(f"payload.amount is {amount}: more than Stripe takes")
+    if rest:
+        raise UnusableAmount(f"payload.amount is {amount}: no currency goes in steps below 0.01")
+    return Decimal(exact).scaleb(-2)
+
+
 def major_units(units: int, currency: str) -> str:
     """Return an amount as people write it, with the decimals of its currency."""
     exponent = _exponent(currency)

@@ -207,6 +207,8 @@ STRIPE_API_BASE = servers.stripe_base(
     if STRIPE_SECRET_KEY == _SANDBOX_KEY
     else "https://api.stripe.com"
 )
+# What goes out without a person, at most: minor units by currency; no limit for one not named.
+REFUND_REVIEW_ABOVE = env.amounts("REFUND_REVIEW_ABOVE")
 STRIPE_WEBHOOK_SECRET = env.secret("STRIPE_WEBHOOK_SECRET", "whsec_sandbox")
 
 # --- E-mail ----------------------------------------------------------------------------------

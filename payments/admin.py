@@ -4,7 +4,6 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.db import models
@@ -22,9 +21,7 @@ from booking_platform.operations.leased import (
     DueFilter,
     LeasedAdmin,
     PersonFilter,
-    SeenForm,
     has_worker,
-    settling,
     standing,
 )
 from booking_platform.operations.records import (
@@ -32,12 +29,25 @@ from booking_platform.operations.records import (
     as_text,
     column_filter,
     exact,
+    foreign,
     identifier,
+    lines,
     moment,
     visible,
 )
 from payments import attempts
-from payments.models import Refund
+from payments.decisions import (
+    APPROVE,
+    REISSUE,
+    SETTLE,
+    TRY_NOW,
+    ReissueForm,
+    meaning_of,
+    obstacle_to_approval,
+    obstacle_to_approval_with_others,
+)
+from payments.models import WHOLE_BOOKING, Refund
+from payments.reviews import REVIEWS
 
 Refunds = models.QuerySet[Refund]
 
@@ -49,40 +59,24 @@ WAITING = Q(needs_review=True)
 UNDER_WAY = Q(needs_review=False, status=Status.IN_PROGRESS, settled_at__isnull=True)
 REST = Q(needs_review=False) & (~Q(status=Status.IN_PROGRESS) | Q(settled_at__isnull=False))
 
-TRY_NOW = Decision(
-    action="try_now",
-    permission="payments.retry_refund",
-    listed="Try now: by the next sweep, under the same key",
-    title="Try {} now",
-    done=f"taken up by the next sweep, within {settings.SWEEP_SECONDS:g} seconds",
-    undone="not tried anew",
-    explanation="The next sweep takes it up: it asks Stripe what there is, and sends at most under "
-    "the same key, so never a second refund. If it was refunded by hand, mark it settled instead.",
-    why_required=False,
-    asks=False,
-)
-SETTLE = settling(
-    "Nothing is sent to Stripe any more; what Stripe tells of it later is still recorded.",
-    permission="payments.settle_refund",
-)
-REISSUE = Decision(
-    action="reissue",
-    permission="payments.reissue_refund",
-    listed="Re-issue under a new key: one at a time",
-    title="Re-issue {} under a new key",
-    done="re-issued under a new key",
-    undone="not re-issued",
-    explanation="The next sweep sends the refund again, within "
-    f"{settings.SWEEP_SECONDS:g} seconds, as a new request. Stripe recognises a repeat by its key "
-    "alone: with a new key it would refund a second time what it has refunded already.",
-)
 
+class ReviewFilter(admin.SimpleListFilter):
+    """Shows what waits for a person because of one thing."""
 
-class ReissueForm(SeenForm):
-    looked = forms.BooleanField(
-        label="I have seen in Stripe's dashboard that this payment has no refund for this booking"
-    )
-    field_order = ("looked", "why")
+    title, parameter_name = "why it waits", "review"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        known = [(code, review.meaning) for code, review in REVIEWS.items()]
+        return [*known, ("other", "another reason: its last problem")]
+
+    def queryset(self, request: HttpRequest, queryset: Refunds) -> Refunds:
+        match self.value():
+            case None:
+                return queryset
+            case "other":
+                return queryset.filter(WAITING).exclude(review_code__in=REVIEWS)
+            case code:
+                return queryset.filter(WAITING, review_code=code)
 
 
 @admin.register(Refund)
@@ -92,10 +86,14 @@ class RefundAdmin(LeasedAdmin):
     refund_id = identifier("stripe_refund_id", "refund id", otherwise="none that is known")
     key = identifier("idempotency_key", "idempotency key")
     first_sent = moment("first_sent_at", "first sent")
+    approved_on = moment("approved_at", "approved")
+    who_approved = foreign("approved_by", "by")
+    why_approved = foreign("approval", "why")
 
     change_list_template = "admin/payments/refund/change_list.html"
     list_display = (
         "booking",
+        "step",
         "briefly",
         "next_briefly",
         "amount",
@@ -107,18 +105,20 @@ class RefundAdmin(LeasedAdmin):
     sortable_by = ("booking", "payment")  # by an index; the others would sort the whole table
     list_filter = (
         PersonFilter,
+        ReviewFilter,
         column_filter("status", lambda: Status.choices),
         column_filter("stripe_status", lambda: StripeStatus.choices, title="Stripe's status"),
         DueFilter,
     )
     search_fields = ("booking_id", "payment_id", "stripe_refund_id", "idempotency_key")
     search_help_text = "A whole booking id, payment id, refund id or key"
-    decisions = (TRY_NOW, SETTLE, REISSUE)
+    decisions = (APPROVE, TRY_NOW, SETTLE, REISSUE)
     groups = ((WAITING, LONGEST_WAITING), (UNDER_WAY, NEXT_DUE), (REST, None))
     waiting = WAITING
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        refund = ("whose", "more", "payment_at_stripe", "amount", "created")
+        refund = ("whose", "step", "more", "payment_at_stripe", "amount", "created")
+        approval = ("approved_on", "who_approved", "in_spite_of", "why_approved")
         stripe = (
             "refund_id",
             "its_status",
@@ -127,8 +127,14 @@ class RefundAdmin(LeasedAdmin):
             "request_as_text",
             "response_as_text",
         )
+        facts, *settlement = super().get_fieldsets(request, obj)
+        if obj is not None and obj.needs_review and obj.review_code:
+            facts[1]["fields"].insert(1, "why_it_waits")
+        if obj is not None and obj.approved_at:
+            settlement.append(("Approval", {"fields": approval}))
         return [
-            *super().get_fieldsets(request, obj),
+            facts,
+            *settlement,
             ("Refund", {"fields": refund}),
             ("Stripe", {"fields": stripe}),
         ]
@@ -142,7 +148,19 @@ class RefundAdmin(LeasedAdmin):
     def at_stripe(self, refund: Refund) -> str:
         return visible(refund.stripe_status).replace("_", " ") or "-"
 
+    @admin.display(description="step")
+    def step(self, refund: Refund) -> str:
+        return step_of(refund)
+
     # What the page shows.
+
+    @admin.display(description="why it waits")
+    def why_it_waits(self, refund: Refund) -> str:
+        return visible(meaning_of(refund.review_code))
+
+    @admin.display(description="in spite of")
+    def in_spite_of(self, refund: Refund) -> SafeString:
+        return lines(visible(meaning_of(code)) for code in sorted(refund.approved))
 
     def waits(self, refund: Refund) -> bool:
         return refund.needs_review
@@ -170,8 +188,8 @@ class RefundAdmin(LeasedAdmin):
         return known.get(refund.stripe_status) or visible(refund.stripe_status) or "-"
 
     @admin.display(description="request")
-    def request_as_text(self, refund: Refund) -> SafeString:
-        return _as_json(refund.request_payload)
+    def request_as_text(self, refund: Refund) -> SafeString | str:
+        return _as_json(refund.request_payload) if refund.request_payload else "none yet"
 
     @admin.display(description="response")
     def response_as_text(self, refund: Refund) -> SafeString | str:
@@ -185,15 +203,25 @@ class RefundAdmin(LeasedAdmin):
     def is_open(self, record: Any, how: Decision) -> bool:
         if how is TRY_NOW:
             return not has_worker(record)
+        if how is APPROVE:
+            return not obstacle_to_approval(record)
         return record.needs_review and not (how is REISSUE and record.stripe_refund_id)
 
     def obstacle(self, record: Any, how: Decision) -> str:
+        if how is APPROVE:
+            return obstacle_to_approval(record)
         return super().obstacle(record, how) if how is SETTLE else ""
 
+    def obstacle_with_others(self, record: Any, how: Decision) -> str:
+        return obstacle_to_approval_with_others(record) if how is APPROVE else ""
+
     def described(self, record: Any, how: Decision) -> dict[str, object]:
+        why = {"Why it waits": visible(meaning_of(record.review_code))} if how is APPROVE else {}
         key = {"Key until now": visible(record.idempotency_key)} if how is REISSUE else {}
         return {
             "Booking": exact(record.booking_id),
+            **why,
+            "Step": step_of(record),
             "Amount": record.amount,
             "Payment": exact(record.payment_id),
             "What is next": visible(self.what_is_next(record)),
@@ -203,6 +231,8 @@ class RefundAdmin(LeasedAdmin):
     def history_of(self, record: Any, how: Decision, why: str) -> str:
         if how is TRY_NOW:
             return f"to be {TRY_NOW.done}, under the same key"
+        if how is APPROVE:
+            return f"approved in spite of this: {meaning_of(record.review_code)}. {why}"
         if how is REISSUE:
             looked = "Seen in Stripe's dashboard: no refund for this booking"
             return f"{how.done}: {why}. {looked}. The key before: {record.idempotency_key}"
@@ -211,6 +241,8 @@ class RefundAdmin(LeasedAdmin):
     def done(self, row: Any, how: Decision, *, by: str, why: str) -> bool:
         if how is TRY_NOW:
             return bool(row.try_again())
+        if how is APPROVE:
+            return bool(row.approve(by=by, why=why))
         if how is REISSUE:
             return bool(row.reissue())
         return super().done(row, how, by=by, why=why)
@@ -249,6 +281,14 @@ class RefundAdmin(LeasedAdmin):
             return self.ask(request, chosen, REISSUE, form, note=note)
         self.carry_out_each(request, [refund], REISSUE, form.cleaned_data["why"])
         return None
+
+
+def step_of(refund: Refund) -> str:
+    """Return which step of its booking's life a refund is for."""
+    kept = refund.seats_remaining
+    if kept == WHOLE_BOOKING:
+        return "whole booking"
+    return f"keeps {kept} seat{'' if kept == 1 else 's'}"
 
 
 def _as_json(payload: Any) -> SafeString:

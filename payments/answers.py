@@ -17,10 +17,57 @@ class StripeRefund:
     status: str
     amount_minor: int
     currency: str
-    payment_id: str
+    payment_id: str  # of the payment intent; empty where the charge has none
     key: str  # ours, from its metadata; empty where it is not ours
     created_at: datetime
     record: dict[str, Any]  # what is kept of it
+    charge_id: str = ""
+
+    def is_of(self, payment_id: str) -> bool:
+        """Return whether it is of a payment, whichever of its ids is given."""
+        return payment_id in (self.payment_id, self.charge_id)
+
+
+GIVEN_BACK = ("failed", "canceled")  # the money of such a refund is with the merchant again
+
+
+@dataclass(frozen=True)
+class StripePayment:
+    """A payment as Stripe has it, with all its refunds, whoever made them."""
+
+    intent_id: str  # empty where the charge has none
+    charge_id: str  # empty where it was not paid yet
+    status: str
+    currency: str
+    received_minor: int
+    refunded_by_charge: int  # as Stripe adds it up; 0 where it does not say
+    booking_id: str  # that its metadata name; empty where they name none
+    refunds: list[StripeRefund]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset({self.intent_id, self.charge_id} - {""})
+
+    @property
+    def processing(self) -> bool:
+        """Whether it is neither paid nor failed yet."""
+        return self.status in ("processing", "pending")
+
+    @property
+    def refunded_minor(self) -> int:
+        """What is with the customer again, or on its way there."""
+        listed = sum(one.amount_minor for one in self.refunds if one.status not in GIVEN_BACK)
+        return max(listed, self.refunded_by_charge)
+
+
+@dataclass(frozen=True)
+class NoSuchPayment:
+    """Stripe says that it has no payment of this id."""
+
+    message: str
+
+
+NO_BALANCE = "balance_insufficient"  # https://docs.stripe.com/error-codes#balance-insufficient
 
 
 @dataclass(frozen=True)
@@ -42,11 +89,13 @@ class OtherParameters:
 class Unknown:
     """Nothing is proven: the request may have been executed or not.
 
-    ``repeats``: Stripe keeps this answer under the key, and will give no other.
+    ``repeats``: Stripe keeps this answer under the key, and will give no other. Not ``reached``: it is
+    proven that the request was not executed, and that Stripe remembers nothing of its key.
     """
 
     why: str
     repeats: bool = False
+    reached: bool = True
 
 
 class InvalidWebhook(ValueError):
@@ -61,7 +110,9 @@ class Notice:
     refund_id: str
     key: str
     payment_id: str
+    charge_id: str = ""
 
 
 Failure = StripeRefusal | OtherParameters | Unknown  # no refund, or none that is known
 Answer = StripeRefund | Failure  # to a request for one refund
+Look = StripePayment | NoSuchPayment | Unknown  # what there is at Stripe

@@ -1,42 +1,36 @@
-"""Refunds: stored with the event that asks for them, and attempted at Stripe under a lease.
+"""Attempts at refunds, each under a lease: look at the payment, send if that may be, store the rest.
 
 ``rules`` decides; what is here reads and writes.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 import structlog
 
-from booking_platform.contract.envelope import Event
 from booking_platform.messaging import clock, leases
 from booking_platform.messaging.leases import Conclusion, LeaseLost
 from booking_platform.messaging.metrics import Counter
-from booking_platform.messaging.models import ProcessedEvent
-from booking_platform.messaging.rows import insert_missing
-from booking_platform.messaging.rules import DIFFERS, Applied, Refused, Result
 from payments import rules, stripe_gateway
-from payments.answers import OtherParameters, StripeRefund, StripeRefusal, Unknown
-from payments.models import NothingToRefund, Refund, idempotency_key, refund_request
-from payments.rules import Evidence, Outcome, Plan, Wish
+from payments.answers import (
+    Look,
+    NoSuchPayment,
+    OtherParameters,
+    StripePayment,
+    StripeRefusal,
+    Unknown,
+)
+from payments.examining import Terms, frozen
+from payments.models import Refund
+from payments.rules import Evidence
 
 log = structlog.get_logger(__name__)
 
 REFUND_ATTEMPTS = Counter(
     "refund_attempts_total", "Attempts at refunds, by what they came to.", ["result"]
 )
-
-
-def request(events: Sequence[Event]) -> list[Result]:
-    """Store what is to be refunded, in the transaction of the caller; attempt it after the commit.
-
-    A booking has one refund, whichever event asks for it. An event that asks for another than an
-    earlier one did is refused: a person decides which of them is right.
-    """
-    return [_request(event) for event in events]
 
 
 def attempt(refund: Refund) -> Conclusion:
@@ -55,74 +49,28 @@ def attempt(refund: Refund) -> Conclusion:
 def obstacle_to_reissue(refund: Refund, now: datetime) -> str:
     """Return why a refund must not be sent under a new key; empty if it may. Asks Stripe."""
     obstacle = rules.obstacle_to_reissue(refund, now)
-    return obstacle or rules.obstacle_in_list(refund, _listed(refund.payment_id))
-
-
-def _request(event: Event) -> Result:
-    booking, wanted = event.payload.booking_id, rules.asked_for(event.payload)
-    if isinstance(wanted, Refused):
-        return wanted
-    if (earlier := _earlier(booking)) is None:
-        applied = _remember_nothing(event) if wanted == rules.NOTHING else _insert(booking, wanted)
-        if applied:
-            return applied
-        earlier = _earlier(booking)  # another worker was faster
-    if earlier == wanted:
-        return Applied(Outcome.KNOWN)
-    return Refused(DIFFERS, f"booking {booking!r} was to refund {earlier}; now it is {wanted}")
-
-
-def _earlier(booking: str) -> Wish | None:
-    """Return what an earlier cancellation of the booking asked for."""
-    for refund in Refund.objects.filter(booking_id=booking):
-        return Wish(refund.payment_id, refund.amount_minor, refund.currency)
-    nothing = NothingToRefund.objects.filter(booking_id=booking)
-    # A worker of the version before, still there during a deployment, has remembered only this.
-    events = ProcessedEvent.objects.filter(aggregate_id=booking, outcome=Outcome.NOTHING)
-    return rules.NOTHING if nothing.exists() or events.exists() else None
-
-
-def _remember_nothing(event: Event) -> Applied | None:
-    """Store that a booking has nothing to be refunded; return None if that is stored already."""
-    row = {
-        "booking_id": event.payload.booking_id,
-        "event_id": event.event_id,
-        "created_at": clock.now(),
-    }
-    inserted = insert_missing(NothingToRefund, [row], key="booking_id")
-    return Applied(Outcome.NOTHING) if inserted else None
-
-
-def _insert(booking: str, wanted: Wish) -> Applied | None:
-    """Store a booking's refund, under the lease of this worker; return None if it has one already."""
-    key, now = idempotency_key(booking), clock.now()
-    columns = {
-        **wanted._asdict(),
-        **leases.new_lease(),
-        "booking_id": booking,
-        "idempotency_key": key,
-        "request_payload": refund_request(booking, wanted.payment_id, wanted.amount_minor, key),
-        "status": Refund.Status.IN_PROGRESS,
-        "created_at": now,
-        "updated_at": now,
-    }
-    inserted = insert_missing(Refund, [columns], key="id")
-    if not inserted:
-        return None
-    refund = Refund(pk=inserted.pop(), **columns)
-    return Applied(Outcome.REQUESTED, then=partial(leases.carry_on, refund, attempt))
+    return obstacle or rules.obstacle_in_list(refund, rules.listed_in(_at_stripe(refund)))
 
 
 def _ask(refund: Refund) -> Conclusion:
     now = clock.now()
-    plan = rules.plan(refund, now)
-    if plan is not Plan.SEND:
-        listed = _look(refund)
-        if plan is Plan.LOOK or not rules.may_send_after(refund, listed):
-            return rules.judge(refund, Evidence(listed=listed), now)
-    if refund.first_sent_at is None:
-        leases.write(refund, first_sent_at=now)
+    terms = rules.after_look(refund, _look(refund), now, same_payment=partial(_repeats, refund))
+    if isinstance(terms, Conclusion):
+        return terms
+    if not refund.sent:
+        _freeze(refund, terms, now)
     return rules.judge(refund, _send(refund), now)
+
+
+def _freeze(refund: Refund, terms: Terms, now: datetime) -> None:
+    """Commit what is sent from here on, and that it is sent.
+
+    ``first_sent_at`` stays as it was in this process: the verdict asks whether this was the first time.
+    """
+    columns = frozen(refund, terms)
+    leases.write(refund, first_sent_at=now, **columns)
+    for name, value in columns.items():
+        setattr(refund, name, value)
 
 
 def _send(refund: Refund) -> Evidence:
@@ -130,22 +78,34 @@ def _send(refund: Refund) -> Evidence:
     leases.still_held(refund)
     sent = stripe_gateway.send(refund.request_payload, refund.idempotency_key)
     final = isinstance(sent, StripeRefusal) or (isinstance(sent, Unknown) and sent.repeats)
-    return Evidence(sent, _look(refund) if final else None)
+    return Evidence(sent, rules.listed_in(_look(refund)) if final else None)
 
 
-def _look(refund: Refund) -> list[StripeRefund] | Unknown:
+def _look(refund: Refund) -> Look:
     leases.still_held(refund)
-    return _listed(refund.payment_id)
+    return _at_stripe(refund)
 
 
-def _listed(payment_id: str) -> list[StripeRefund] | Unknown:
-    match stripe_gateway.look(payment_id):
-        case StripeRefusal(code="resource_missing"):
-            return []  # no such payment, so no refund of it
+def _at_stripe(refund: Refund) -> Look:
+    match stripe_gateway.look(refund.payment_id):
+        case StripeRefusal(code="resource_missing", message=message):
+            return NoSuchPayment(message)
         case StripeRefusal(message=message) | OtherParameters(message=message):
-            return Unknown(f"the list of refunds was refused: {message}")
-        case listed:
-            return listed
+            return Unknown(f"the look at the payment was refused: {message}")
+        case look:
+            return look
+
+
+def _repeats(refund: Refund, payment: StripePayment) -> bool:
+    """Return whether the booking has an earlier refund of this payment, by another id, for this step."""
+    if not refund.further_payment:
+        return False
+    others = Refund.objects.filter(
+        booking_id=refund.booking_id,
+        seats_remaining=refund.seats_remaining,
+        payment_id__in=payment.ids,
+    )
+    return others.exclude(pk=refund.pk).exists()
 
 
 def _tell(refund: Refund, conclusion: Conclusion) -> None:
@@ -154,16 +114,17 @@ def _tell(refund: Refund, conclusion: Conclusion) -> None:
     level, line = logging.INFO, "Refund as before"
     if columns.get("needs_review"):
         level, line = logging.WARNING, "Refund waits for a person"
-    elif conclusion.again:
-        level, line = logging.WARNING, "Refund not known to be done: tried again later"
     elif "status" in columns:
         line = "Refund completed"
+    elif conclusion.again and refund.status != Refund.Status.COMPLETED:
+        level, line = logging.WARNING, "Refund not known to be done: tried again later"
     REFUND_ATTEMPTS.labels(line.lower()).inc()
     log.log(
         level,
         line,
         booking_id=refund.booking_id,
         payment_id=refund.payment_id,
+        seats_remaining=refund.seats_remaining,
         amount=refund.amount,
         attempt=refund.attempts,
         refund_id=columns.get("stripe_refund_id", refund.stripe_refund_id),

@@ -1,4 +1,4 @@
-from hashlib import sha256
+from decimal import Decimal
 from typing import Any
 
 from django.db import models
@@ -8,39 +8,24 @@ from django.utils import timezone
 
 from booking_platform.messaging import clock
 from booking_platform.messaging.leases import Conclusion, Leased
-from booking_platform.money import format_money
+from booking_platform.money import format_money, major_units
+from payments.keys import next_issue
+from payments.reviews import REVIEWS
 
-# Names this platform's keys among others of the same Stripe account.
-NAMESPACE = "booking-platform:refund:"
-
-
-def idempotency_key(booking_id: str, *, issue: int = 1) -> str:
-    """Return the key under which a booking's refund is sent to Stripe, the same on every attempt.
-
-    It derives from what is refunded, not from the message that asks for it: a booking is cancelled
-    once. It is a hash, since a booking id may be longer than a key, and may say who travels. Only
-    a person, who has seen that Stripe has no refund under it, may have another ``issue``.
-    """
-    digest = sha256(f"BookingCancelled\0{booking_id}".encode()).hexdigest()
-    return f"{NAMESPACE}{digest}" + (f":{issue}" if issue > 1 else "")
-
-
-def refund_request(booking_id: str, payment_id: str, amount_minor: int, key: str) -> dict[str, Any]:
-    """Return what is sent to Stripe; the metadata say whose refund it is, for whoever lists refunds."""
-    return {
-        "payment_intent": payment_id,
-        "amount": amount_minor,
-        "metadata": {"booking_id": booking_id, "idempotency_key": key},
-    }
+# A step of a booking's life is named by the number of seats that the booking keeps.
+WHOLE_BOOKING = 0
 
 
 class Refund(Leased):
-    """One booking's refund: what is sent to Stripe, under which key, and what came of it."""
+    """One refund of a booking's payment: what is sent to Stripe, under which key, and what came of it.
+
+    Booking, payment and step identify it. What is sent is known once the payment was looked at.
+    """
 
     class Status(models.TextChoices):
         IN_PROGRESS = "in_progress", "in progress: may or may not have reached Stripe yet"
         COMPLETED = "completed", "completed: Stripe has the refund, in a status of its own"
-        FAILED = "failed", "failed: Stripe refused, and has no refund of ours"
+        FAILED = "failed", "failed: it can't be made, and Stripe has no refund of ours"
 
     class StripeStatus(models.TextChoices):
         """https://docs.stripe.com/api/refunds/object#refund_object-status"""
@@ -53,14 +38,55 @@ class Refund(Leased):
 
     idempotency_key = models.CharField(max_length=255, unique=True)
     status = models.CharField(max_length=50, choices=Status, default=Status.IN_PROGRESS)
-    request_payload = models.JSONField(help_text="What every attempt sends, frozen.")
+    # Empty until the payment was looked at. A worker of the version before does not look, and would
+    # send what stands here: Stripe refuses an empty request, and a person sees it.
+    request_payload = models.JSONField(
+        blank=True,
+        default=dict,
+        help_text="What every attempt sends, frozen when it is first sent.",
+    )
     response_payload = models.JSONField(null=True, blank=True, help_text="Stripe's last word.")
     created_at = models.DateTimeField(default=timezone.now, db_default=Now())
+    cancelled_at = models.DateTimeField(
+        null=True, blank=True, help_text="The timestamp of the event that asked for it."
+    )
 
-    booking_id = models.CharField(max_length=255, unique=True)
-    payment_id = models.CharField(max_length=255, help_text="Stripe's payment intent.")
-    amount_minor = models.BigIntegerField(help_text="To refund, in the currency's minor units.")
-    currency = models.CharField(max_length=3)
+    booking_id = models.CharField(max_length=255)
+    payment_id = models.CharField(max_length=255, help_text="Stripe's payment intent or charge.")
+    seats_remaining = models.PositiveIntegerField(
+        default=WHOLE_BOOKING,
+        db_default=WHOLE_BOOKING,
+        help_text="The step: how many seats the booking keeps; 0: the whole booking is cancelled.",
+    )
+    step_named = models.BooleanField(
+        default=False, db_default=False, help_text="Whether the event named the step."
+    )
+    revision = models.BigIntegerField(
+        null=True, blank=True, help_text="Of the booking, where the event names it."
+    )
+    further_payment = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether the booking had a refund of another payment already.",
+    )
+    amount_asked = models.DecimalField(
+        max_digits=14,
+        decimal_places=2,  # no currency of Stripe goes in finer steps
+        null=True,
+        blank=True,
+        help_text="To refund, as the event says; empty: stored by the version before.",
+    )
+    amount_minor = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The same in the currency's minor units; empty: the currency is not known yet.",
+    )
+    currency = models.CharField(
+        max_length=3,
+        blank=True,
+        default="",
+        help_text="As the event names it, else as the payment has it; empty: not known yet.",
+    )
     first_sent_at = models.DateTimeField(
         null=True, blank=True, help_text="When the key was first taken up to be sent."
     )
@@ -68,6 +94,17 @@ class Refund(Leased):
     stripe_status = models.CharField(max_length=50, blank=True, default="", db_default="")
     needs_review = models.BooleanField(
         default=False, db_default=False, help_text="Waits for a person; the last error says why."
+    )
+    review_code = models.CharField(
+        max_length=30, blank=True, default="", db_default="", help_text="Why, in a word."
+    )
+    approved_at = models.DateTimeField(null=True, blank=True)
+    approved_by = models.CharField(max_length=150, blank=True, default="", db_default="")
+    approval = models.TextField(
+        blank=True, default="", db_default="", help_text="Why a person let it go out."
+    )
+    approved_codes = models.CharField(
+        max_length=255, blank=True, default="", db_default="", help_text="In spite of what."
     )
 
     class Meta:
@@ -85,6 +122,10 @@ class Refund(Leased):
                 condition=~Q(status="completed") | Q(stripe_refund_id__isnull=False),
                 name="idempotency_store_completed_has_refund",
             ),
+            models.UniqueConstraint(
+                fields=("booking_id", "payment_id", "seats_remaining"),
+                name="idempotency_store_step",
+            ),
         )
         indexes = (
             *Leased.Meta.indexes,
@@ -101,6 +142,8 @@ class Refund(Leased):
             ("retry_refund", "Can have refunds tried again"),
             ("settle_refund", "Can mark refunds settled"),
             ("reissue_refund", "Can send a refund again under a new key"),
+            ("approve_refund", "Can let refunds go out that wait for a person"),
+            ("request_refund", "Can replay cancellations into the refunds' queue"),
         )
 
     def __str__(self) -> str:
@@ -109,26 +152,59 @@ class Refund(Leased):
     def unstored(self, error: Exception) -> Conclusion:
         """Return a review: Stripe may have the refund, and another attempt would end like this one."""
         why = f"what Stripe answered can't be stored ({type(error).__name__})"
-        return Conclusion({"needs_review": True, "last_error": why})
+        return Conclusion({"needs_review": True, "review_code": "", "last_error": why})
 
     @property
     def amount(self) -> str:
+        """The amount with its currency, for staff."""
+        if self.amount_minor is None:
+            return f"{self.amount_asked}, in the payment's currency"
         return format_money(self.amount_minor, self.currency)
 
     @property
-    def reissued(self) -> bool:
-        """Whether a person has had it sent under another key than the first."""
-        return self.idempotency_key != idempotency_key(self.booking_id)
+    def asked(self) -> Decimal:
+        """The amount that the event asked for, in major units."""
+        if self.amount_asked is None:  # stored by the version before
+            return Decimal(major_units(self.amount_minor or 0, self.currency))
+        return self.amount_asked
+
+    @property
+    def sent(self) -> bool:
+        """Whether a request under the key may have reached Stripe; it is the one that is frozen."""
+        return self.first_sent_at is not None and bool(self.request_payload)
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """The codes in spite of which a person has let it go out."""
+        return frozenset(self.approved_codes.split())
 
     def try_again(self) -> bool:
         """Schedule it for the next sweep, as a person wishes; return false if a worker has it now.
 
         What waited for a person may be sent again, under the same key while that is known.
         """
-        anew = {} if self.stripe_refund_id or self.settled else {
-            "status": self.Status.IN_PROGRESS, "needs_review": False, "attempts": 0
-        }  # fmt: skip
+        anew = {} if self.stripe_refund_id or self.settled else self._anew()
         return self.decide(next_attempt_at=clock.now(), **anew)
+
+    def approve(self, *, by: str, why: str) -> bool:
+        """Schedule it to be sent in spite of its review code, if that may be waived.
+
+        The payment is looked at once more. What else stands against it then waits for a person as
+        before. Return false if it can't be approved, or changed since it was read.
+        """
+        review = REVIEWS.get(self.review_code)
+        open_to_it = self.needs_review and not self.settled and not self.stripe_refund_id
+        if not (open_to_it and review and review.approvable):
+            return False
+        now = clock.now()
+        return self.decide(
+            approved_at=now,
+            approved_by=by,
+            approval=why,
+            approved_codes=" ".join(sorted(self.approved | {self.review_code})),
+            next_attempt_at=now,
+            **self._anew(),
+        )
 
     def settle(self, *, by: str, why: str) -> bool:
         """Close what waits for a person; return false if it does not, or not any more."""
@@ -139,33 +215,47 @@ class Refund(Leased):
 
         Call it only if ``attempts.obstacle_to_reissue`` has just found none.
         """
-        _, _, issue = self.idempotency_key.removeprefix(NAMESPACE).partition(":")
-        key = idempotency_key(self.booking_id, issue=int(issue or 1) + 1)
-        return self.decide(
-            idempotency_key=key,
-            request_payload=refund_request(
-                self.booking_id, self.payment_id, self.amount_minor, key
-            ),
-            status=self.Status.IN_PROGRESS,
-            needs_review=False,
-            attempts=0,
-            first_sent_at=None,
-            next_attempt_at=clock.now(),
-        )
+        return self.decide(**self.under_next_key(), next_attempt_at=clock.now(), **self._anew())
+
+    def under_next_key(self) -> dict[str, Any]:
+        """Return the columns of the same refund as a new request, of which nothing was sent yet."""
+        return {
+            "idempotency_key": next_issue(self.idempotency_key),
+            "request_payload": {},
+            "first_sent_at": None,
+        }
+
+    def _anew(self) -> dict[str, Any]:
+        """Return the columns of a refund that waits for nobody any more."""
+        return {
+            "status": self.Status.IN_PROGRESS,
+            "needs_review": False,
+            "review_code": "",
+            "attempts": 0,
+        }
 
 
 IdempotencyStore = Refund  # the name by which its users know the table
 
 
 class NothingToRefund(models.Model):
-    """A booking whose cancellation asked for no refund. It outlives the memory of the event."""
+    """A step of a booking's life that asked for no refund. It outlives the memory of the event."""
 
-    booking_id = models.CharField(max_length=255, unique=True)
+    booking_id = models.CharField(max_length=255)
+    seats_remaining = models.PositiveIntegerField(
+        default=WHOLE_BOOKING, db_default=WHOLE_BOOKING, help_text="The step, as of a refund."
+    )
+    step_named = models.BooleanField(default=False, db_default=False)
     event_id = models.CharField(max_length=255, blank=True, default="", db_default="")
     created_at = models.DateTimeField(default=timezone.now, db_default=Now())
 
     class Meta:
         db_table = "nothing_to_refund"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("booking_id", "seats_remaining"), name="nothing_to_refund_step"
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.booking_id}: nothing to refund"

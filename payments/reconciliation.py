@@ -21,8 +21,9 @@ from booking_platform.messaging.rows import in_pages
 from booking_platform.money import format_money
 from payments import stripe_gateway
 from payments.answers import StripeRefund, Unknown
-from payments.models import NAMESPACE, Refund, idempotency_key
-from payments.rules import is_ours
+from payments.examining import is_ours
+from payments.keys import NAMESPACE, booking_key, booking_of, without_issue
+from payments.models import Refund
 
 CHUNK = 500  # refunds a query
 ROWS = Refund.objects.defer("request_payload", "response_payload", "settlement")
@@ -77,13 +78,13 @@ class Related:
     def __init__(self, rows: Iterable[Refund]) -> None:
         self._rows: dict[str, set[Refund]] = defaultdict(set)
         for row in rows:
-            ties = (row.stripe_refund_id, idempotency_key(row.booking_id), row.payment_id)
+            ties = (row.stripe_refund_id, booking_key(row.booking_id), row.payment_id)
             for tie in filter(None, ties):
                 self._rows[tie].add(row)
 
     def to(self, one: StripeRefund) -> list[Refund]:
         """Return the rows that may have to do with a refund, oldest first."""
-        ties = (one.refund_id, _first_key(one), one.payment_id)
+        ties = (one.refund_id, booking_of(one.key), one.payment_id, one.charge_id)
         rows = set().union(*(self._rows.get(tie, ()) for tie in ties))
         return sorted(rows, key=attrgetter("pk"))
 
@@ -121,7 +122,8 @@ def compare(one: StripeRefund, rows: Sequence[Refund], now: datetime) -> list[Fi
         if is_ours(row, one):
             early = under_way(row, now) and not _unsent(row, now)
             return [UnderWay(row)] if early else [_not_recorded(row, one)]
-    return _stray(one, [row for row in rows if row.payment_id == one.payment_id], now)
+    of_payment = [row for row in rows if one.is_of(row.payment_id)]
+    return _stray(one, of_payment or [row for row in rows if _same_booking(row, one)], now)
 
 
 def under_way(row: Refund, now: datetime) -> bool:
@@ -183,6 +185,7 @@ def _put_up(row: Refund, its: Sequence[Difference], **columns: Any) -> int:
     unchanged = Refund.objects.filter(pk=row.pk, updated_at=row.updated_at, status=row.status)
     columns |= {
         "needs_review": True,
+        "review_code": "",
         "last_error": "; ".join([*(f"reconciliation: {words}" for words in news), *said]),
         "updated_at": clock.now(),
     }
@@ -216,26 +219,28 @@ def _asked_singly(pk: int, refund_id: str) -> list[Finding]:
 
 def _ties(chunk: list[StripeRefund]) -> Q:
     # Only what a key of ours can look like: metadata may hold what no database takes.
-    keys = {key for one in chunk for key in (one.key, _first_key(one))}
+    ours = [one for one in chunk if without_issue(one.key)]
+    noted = {(one.record.get("metadata") or {}).get("booking_id") for one in ours}
+    payments = {each for one in chunk for each in (one.payment_id, one.charge_id)}
     return (
         Q(stripe_refund_id__in={one.refund_id for one in chunk})
-        | Q(idempotency_key__in={key for key in keys if key.isprintable()} - {""})
-        | Q(payment_id__in={one.payment_id for one in chunk} - {""})
+        | Q(idempotency_key__in={key for one in ours for key in (one.key, without_issue(one.key))})
+        | Q(booking_id__in=noted - {"", None})
+        | Q(payment_id__in=payments - {""})
     )
 
 
-def _first_key(one: StripeRefund) -> str:
-    """Return a key of ours without its issue; empty where the key is not ours."""
-    first = one.key[: len(idempotency_key(""))]
-    return first if first.startswith(NAMESPACE) else ""
+def _same_booking(row: Refund, one: StripeRefund) -> bool:
+    return booking_of(one.key) == booking_key(row.booking_id)
 
 
 def _contents(row: Refund, one: StripeRefund) -> Iterator[Difference]:
     """Compare a row with the refund that it names."""
     paid = format_money(one.amount_minor, one.currency)
+    payment = row.payment_id if one.is_of(row.payment_id) else one.payment_id
     sides = (
         (Kind.AMOUNT, paid, row.amount),
-        (Kind.PAYMENT, f"of payment {one.payment_id!r}", f"of payment {row.payment_id!r}"),
+        (Kind.PAYMENT, f"of payment {payment!r}", f"of payment {row.payment_id!r}"),
         (Kind.STATUS, one.status, row.stripe_status or "of no status"),
     )
     for kind, there, here in sides:
@@ -253,7 +258,7 @@ def _not_recorded(row: Refund, one: StripeRefund) -> Difference:
     mending = Mending.ATTEMPT if row.settled else Mending.LOOK  # no attempt sends what is settled
     if row.stripe_refund_id:
         known = f"knows {row.stripe_refund_id} for it"
-    if row.stripe_refund_id or one.payment_id != row.payment_id:
+    if row.stripe_refund_id or not one.is_of(row.payment_id):
         mending = Mending.PERSON
     words = f"booking {row.booking_id!r}: {_at_stripe(one)}, but the store {known}{_settled(row)}"
     return Difference(Kind.EXTRA, printable(words), row, mending)

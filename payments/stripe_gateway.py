@@ -7,6 +7,7 @@ chosen field by field, and returned as the values of ``answers``.
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from http import HTTPStatus
@@ -17,18 +18,23 @@ import stripe
 import structlog
 from django.conf import settings
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import NewConnectionError
 
 from booking_platform.messaging import clock
+from payments import stripe_objects
 from payments.answers import (
+    NO_BALANCE,
     Answer,
     Failure,
     InvalidWebhook,
     Notice,
     OtherParameters,
+    StripePayment,
     StripeRefund,
     StripeRefusal,
     Unknown,
 )
+from payments.stripe_objects import get, text
 
 log = structlog.get_logger(__name__)
 
@@ -50,13 +56,11 @@ PAGES_OF_ACCOUNT = 100_000
 # status; 409 is another request under the key that still runs.
 _NO_ANSWER_CODES = frozenset({"idempotency_key_in_use", "lock_timeout"})
 
-# What is kept of a refund: nothing of the card or the bank account it goes to.
-_KEPT = (
-    "id", "object", "amount", "currency", "status", "payment_intent", "charge", "created", "reason",
-    "failure_reason", "pending_reason",
-)  # fmt: skip
-_OUR_METADATA = ("booking_id", "idempotency_key")
-_LONGEST_TEXT = 500
+# The credentials are wrong, or there are too many requests: refused before anything is looked at.
+# https://docs.stripe.com/api/errors, https://docs.stripe.com/rate-limits
+_NOT_EXECUTED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+
+_PAYMENT_ID = re.compile(r"[\w.:-]*\w[\w.:-]*", re.ASCII)
 
 _SECRETS = re.compile(r"(?:sk|rk|pk|whsec|secret)_[\w*…]+|\d(?:[ .-]?\d){12,18}")
 
@@ -69,17 +73,42 @@ def send(request: dict[str, Any], key: str) -> Answer:
     https://docs.stripe.com/api/refunds/create, https://docs.stripe.com/api/idempotent_requests
     """
     refunds, same = _client().v1.refunds, _ordered(request)
-    return _asking(lambda: _refund(refunds.create(same, {"idempotency_key": key})))
+    return _asking(lambda: stripe_objects.refund(refunds.create(same, {"idempotency_key": key})))
 
 
 def fetch(refund_id: str) -> Answer:
     """Return a refund as it is now. https://docs.stripe.com/api/refunds/retrieve"""
-    return _asking(lambda: _refund(_client().v1.refunds.retrieve(refund_id)))
+    return _asking(lambda: stripe_objects.refund(_client().v1.refunds.retrieve(refund_id)))
 
 
-def look(payment_id: str) -> list[StripeRefund] | Failure:
-    """Return all refunds of a payment, whoever made them. https://docs.stripe.com/api/refunds/list"""
-    return _listing({"payment_intent": payment_id}, PAGES)
+def look(payment_id: str) -> StripePayment | Failure:
+    """Return a payment with all its refunds, whoever made them: one request where one is enough.
+
+    https://docs.stripe.com/api/payment_intents/retrieve, https://docs.stripe.com/api/charges/retrieve
+    """
+    if not _PAYMENT_ID.fullmatch(payment_id):  # in an address it might lead elsewhere
+        return StripeRefusal("resource_missing", f"No payment has such an id: {payment_id!r}")
+    is_charge = stripe_objects.is_charge(payment_id)
+    read = _asking(lambda: _charge(payment_id) if is_charge else _intent(payment_id))
+    if not isinstance(read, tuple):
+        return read
+    payment, complete = read
+    if complete:
+        return payment
+    listed = _listing({"charge" if is_charge else "payment_intent": payment_id}, PAGES)
+    return replace(payment, refunds=listed) if isinstance(listed, list) else listed
+
+
+def _intent(payment_id: str) -> tuple[StripePayment, bool] | Unknown:
+    expanded: Any = {"expand": ["latest_charge.refunds"]}
+    answer = _client().v1.payment_intents.retrieve(payment_id, expanded)
+    return stripe_objects.intent(answer, payment_id)
+
+
+def _charge(payment_id: str) -> tuple[StripePayment, bool] | Unknown:
+    expanded: Any = {"expand": ["refunds", "payment_intent"]}
+    answer = _client().v1.charges.retrieve(payment_id, expanded)
+    return stripe_objects.charge(answer, payment_id)
 
 
 def since(moment: datetime) -> list[StripeRefund] | Failure:
@@ -105,13 +134,14 @@ def read_webhook(body: bytes, signature: str) -> Notice:
         raise InvalidWebhook("not a body that Stripe signed in the last minutes") from None
     if clock.now() - _signed_at(signature) > OLDEST_WEBHOOK:
         raise InvalidWebhook("signed longer than five minutes ago")
-    is_refund = _get(about, "object") == "refund"
-    metadata = _get(about, "metadata") if is_refund else None
+    is_refund = get(about, "object") == "refund"
+    metadata = get(about, "metadata") if is_refund else None
     return Notice(
         event_type,
-        refund_id=_text(about, "id") if is_refund else "",
-        key=_text(metadata, "idempotency_key") if metadata else "",
-        payment_id=_text(about, "payment_intent"),
+        refund_id=text(about, "id") if is_refund else "",
+        key=text(metadata, "idempotency_key") if metadata else "",
+        payment_id=text(about, "payment_intent"),
+        charge_id=text(about, "charge" if is_refund else "id"),
     )
 
 
@@ -190,7 +220,7 @@ def _listing(query: dict[str, Any], most: int) -> list[StripeRefund] | Failure:
     after: dict[str, str] = {}
     for _ in range(most):
         asked: Any = {**query, **after, "limit": PAGE}
-        page = _asking(lambda asked=asked: _page(_client().v1.refunds.list(asked)))  # type: ignore[misc]
+        page = _asking(lambda asked=asked: stripe_objects.page(_client().v1.refunds.list(asked)))  # type: ignore[misc]
         if not isinstance(page, tuple):
             return page
         read, more = page
@@ -205,80 +235,34 @@ def _listing(query: dict[str, Any], most: int) -> list[StripeRefund] | Failure:
     return Unknown("a list of refunds that does not end")
 
 
-def _page(answer: Any) -> tuple[list[StripeRefund | Unknown], bool] | Unknown:
-    data = _get(answer, "data")
-    if _get(answer, "object") != "list" or not isinstance(data, list):
-        return Unknown("an answer of success that is no list")
-    return [_refund(one) for one in data], bool(_get(answer, "has_more"))
-
-
-def _refund(answer: Any) -> StripeRefund | Unknown:
-    """Return the answer as a refund. What is none comes from a proxy, say, and proves nothing."""
-    record = {name: _plain(_get(answer, name)) for name in _KEPT}
-    metadata = _get(answer, "metadata")
-    record["metadata"] = {name: _text(metadata, name) for name in _OUR_METADATA}
-    amount, created = record["amount"], record["created"]
-    if (
-        record["object"] != "refund"
-        or not isinstance(record["id"], str)
-        or {type(amount), type(created)} != {int}
-    ):
-        return Unknown("an answer of success that is no refund")
-    return StripeRefund(
-        refund_id=record["id"][:255],
-        status=str(record["status"] or "")[:50],
-        amount_minor=amount,
-        currency=str(record["currency"] or "").lower(),
-        payment_id=str(record["payment_intent"] or ""),
-        key=record["metadata"]["idempotency_key"],
-        created_at=datetime.fromtimestamp(created, UTC),
-        record=record,
-    )
-
-
 def _unknown(error: stripe.StripeError) -> Unknown:
     if error.http_status is None:
-        cause = type(error.__cause__ or error).__name__
-        return Unknown(f"no answer from Stripe: {cause}")
+        cause = error.__cause__ or error
+        reached = not _never_connected(cause)
+        return Unknown(f"no answer from Stripe: {type(cause).__name__}", reached=reached)
     saved = error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and (
         (error.headers or {}).get("Idempotent-Replayed") == "true"
     )
-    return Unknown(f"Stripe answered {error.http_status}: {_words(error)}", repeats=saved)
+    why = f"Stripe answered {error.http_status}: {_words(error)}"
+    reached = error.http_status not in _NOT_EXECUTED or _code(error) in _NO_ANSWER_CODES
+    return Unknown(why, repeats=saved, reached=reached)
+
+
+def _never_connected(cause: BaseException) -> bool:
+    """Return whether no byte of the request can have left this machine."""
+    reason = getattr(next(iter(cause.args), None), "reason", None)
+    return isinstance(cause, requests.ConnectTimeout) or isinstance(reason, NewConnectionError)
 
 
 def _code(error: stripe.StripeError) -> str:
     # Not `error.code`: the SDK leaves that empty on conflicts, limits and idempotency errors.
-    return str(_get(error.error, "code") or "") if error.error else ""
+    said = error.error
+    if get(said, "message_code") == "insufficient_balance_for_refund":
+        return NO_BALANCE  # which some accounts get without a code
+    return str(get(said, "code") or "")
 
 
 def _words(error: stripe.StripeError) -> str:
     """Return Stripe's own message, without what looks like a key or a card number."""
-    message = _text(error.error, "message") if error.error else ""
+    message = text(error.error, "message") if error.error else ""
     return _SECRETS.sub("…", " ".join(message.split())) or "no words that can be read"
-
-
-def _get(of: Any, name: str) -> Any:
-    """Return a field of one of Stripe's objects, which are no dicts; None if it has no such field."""
-    try:
-        return of[name]
-    except (KeyError, TypeError, IndexError):
-        return None
-
-
-def _text(of: Any, name: str) -> str:
-    value = _get(of, name)
-    return _storable(value) if isinstance(value, str) else ""
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as any database stores it; of an expanded object only its id."""
-    if isinstance(value, stripe.StripeObject):
-        value = _get(value, "id")
-    if isinstance(value, str):
-        return _storable(value)
-    return value if isinstance(value, int) and abs(value) < 2**63 else None
-
-
-def _storable(text: str) -> str:
-    """Return text without NUL and half characters, cut where it is too long."""
-    return text[:_LONGEST_TEXT].replace("\0", "\ufffd").encode(errors="replace").decode()

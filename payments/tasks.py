@@ -7,9 +7,9 @@ from booking_platform.contract.events import BookingCancelled
 from booking_platform.messaging.leases import Conclusion
 from booking_platform.messaging.registration import consumes, leased
 from booking_platform.messaging.rules import Result
-from payments import attempts
+from payments import attempts, requesting
 from payments.models import Refund
-from payments.rules import Outcome
+from payments.requesting import Outcome
 
 STRIPE = "the secret key of your Stripe account (sk_live_…), from its dashboard under Developers"
 
@@ -18,12 +18,14 @@ STRIPE = "the secret key of your Stripe account (sk_live_…), from its dashboar
     routing_key="booking.cancelled",
     queue="payment-gateway.booking-cancelled",
     payload=BookingCancelled,
+    uses=("seats_remaining", "revision", "payment_id", "amount", "currency"),
     usual_outcome=Outcome.REQUESTED,
     requires={"STRIPE_SECRET_KEY": STRIPE},
+    replay_permission="payments.request_refund",
 )
 def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
     """Refund the customer."""
-    return attempts.request(events)
+    return requesting.request(events)
 
 
 @leased(Refund)

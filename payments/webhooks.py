@@ -18,7 +18,13 @@ from payments.models import Refund
 
 log = structlog.get_logger(__name__)
 
-EVENT_TYPES = ("refund.created", "refund.updated", "refund.failed", "charge.refunded")
+EVENT_TYPES = (
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.refunded",
+    "charge.refund.updated",  # what accounts with an old API version get for the second
+)
 
 
 @csrf_exempt  # no browser, no session: the signature says who sent it
@@ -46,6 +52,6 @@ def _mark_due(notice: Notice) -> int:
         about |= Q(stripe_refund_id=notice.refund_id)
     if notice.key:
         about |= Q(idempotency_key=notice.key)
-    if notice.payment_id:
-        about |= Q(payment_id=notice.payment_id)
+    if payments := {notice.payment_id, notice.charge_id} - {""}:
+        about |= Q(payment_id__in=payments)
     return leases.mark_due(Refund.objects.filter(about)) if about else 0

@@ -6,7 +6,9 @@ from factory.django import DjangoModelFactory
 
 from catalog.models import Tour
 from notifications.models import CancellationEmail
-from payments.models import Refund, idempotency_key, refund_request
+from payments.examining import Terms, frozen
+from payments.keys import idempotency_key
+from payments.models import Refund
 
 
 def numbered(text: str) -> Any:
@@ -38,12 +40,23 @@ class RefundFactory(DjangoModelFactory[Refund]):
     payment_id = numbered("pi_{}")
     amount_minor = 15_000
     currency = "eur"
-    idempotency_key = derived(lambda refund: idempotency_key(refund.booking_id))
-    request_payload = derived(
-        lambda refund: refund_request(
-            refund.booking_id, refund.payment_id, refund.amount_minor, refund.idempotency_key
+    idempotency_key = derived(
+        lambda refund: idempotency_key(
+            refund.booking_id, refund.payment_id, getattr(refund, "seats_remaining", 0)
         )
     )
+    request_payload = derived(lambda refund: _frozen(refund) if refund.first_sent_at else {})
+    first_sent_at = None
+
+
+def _frozen(columns: Any) -> Any:
+    """Return what was sent for a refund."""
+    refund = Refund(
+        booking_id=columns.booking_id,
+        payment_id=columns.payment_id,
+        idempotency_key=columns.idempotency_key,
+    )
+    return frozen(refund, Terms(columns.amount_minor, columns.currency))["request_payload"]
 
 
 class EmailFactory(DjangoModelFactory[CancellationEmail]):

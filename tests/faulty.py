@@ -88,11 +88,12 @@ def _plant_deaths(**_: object) -> None:
         "after the intent": (payments.attempts, "attempt", row, "before"),
         "after the mail's intent": (notifications.attempts, "attempt", row, "before"),
         "before it is marked sent": (leases, "write", row, "before"),
+        "after it is marked sent": (leases, "write", row, "after"),
         "with the mail": (leases, "write", row, "after"),
         "after the mail": (mailer, "send", row, "after"),
         "before the call": (stripe_gateway, "send", request, "before"),
         "after the call": (stripe_gateway, "send", request, "after"),
-        "before the list": (stripe_gateway, "look", str, "before"),
+        "before the look": (stripe_gateway, "look", str, "before"),
         "after the result": (leases, "_finish", row, "after"),
     }
     if point := os.environ.get("DIE_AT"):

@@ -47,6 +47,9 @@ class Remote:
     def change_refund(self, identifier: str, **given: Any) -> Object:
         return dict(self._call("POST", f"refunds/{identifier}", given))
 
+    def set_balance(self, currency: str, minor_units: int | None) -> None:
+        self._call("POST", "balance", {"currency": currency, "minor_units": minor_units})
+
     def fail(self, fault: str, **given: Any) -> None:
         self._call("POST", "faults", {"fault": fault, **given})
 

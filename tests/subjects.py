@@ -75,7 +75,7 @@ class Refunds:
 
     def refused(self, **over: Any) -> dict[str, Any]:
         if not Refund.objects.filter(booking_id="refused").exists():
-            RefundFactory.create(booking_id="refused", payment_id="pi_other")
+            RefundFactory.create(booking_id="refused", payment_id="pi_1", amount_minor=1)
         return self.event("refused", **over)
 
     def mend(self) -> None:

@@ -25,6 +25,7 @@ from booking_platform.messaging.rows import stored
 from booking_platform.messaging.rules import (
     CONSUMERS,
     LONGEST_QUEUE,
+    Consumer,
     Refused,
     event_types,
     reason,
@@ -216,16 +217,31 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     return closed
 
 
+def consumers_of(dead_letter: DeadLetter) -> list[Consumer]:
+    """Return the consumers that a replay of a dead letter goes to; none: it can't be replayed."""
+    if dead_letter.queue in CONSUMERS:
+        return [CONSUMERS[dead_letter.queue]]
+    key = _key_to_replay(dead_letter)
+    return [consumer for consumer in CONSUMERS.values() if consumer.routing_key == key]
+
+
 def _way_back(dead_letter: DeadLetter) -> Callable[..., None]:
     """Return the function that publishes a dead letter to where it belongs."""
     if dead_letter.queue in CONSUMERS:
         return partial(broker.publish_to_queue, dead_letter.queue)
     if dead_letter.queue != broker.unroutable_queue().name:
         raise NotReplayable(f"{dead_letter}: no consumer has a queue of that name")
-    for routing_key, payload in event_types().items():
-        if payload.__name__ == dead_letter.event_type:
-            return partial(broker.publish_to_consumers, routing_key)
+    if key := _key_to_replay(dead_letter):
+        return partial(broker.publish_to_consumers, key)
     raise NotReplayable(f"{dead_letter}: no consumer takes events of the type it names")
+
+
+def _key_to_replay(dead_letter: DeadLetter) -> str:
+    """Return the routing key of an unroutable event's type; empty where there is none."""
+    if dead_letter.queue != broker.unroutable_queue().name:
+        return ""
+    keys = (key for key, each in event_types().items() if each.__name__ == dead_letter.event_type)
+    return next(keys, "")
 
 
 def discard(dead_letter: DeadLetter, *, by: str, why: str) -> bool:

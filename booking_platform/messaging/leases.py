@@ -121,12 +121,13 @@ R = TypeVar("R", bound=Leased)
 class Conclusion:
     """What an attempt came to: columns to write, and whether it is to be made again.
 
-    ``tell`` is called when the columns are stored, to log and count what the attempt came to. What it
+    ``pause`` says after which time; without it the pause grows with the attempts. ``tell`` is called when the columns are stored, to log and count what the attempt came to. What it
     raises changes nothing of that.
     """
 
     columns: dict[str, Any] = field(default_factory=dict)
     again: bool = False
+    pause: timedelta | None = None
     tell: Callable[[], object] = lambda: None
 
 
@@ -276,7 +277,11 @@ def _finish(row: Leased, conclusion: Conclusion) -> None:
     """End the lease; a row that was marked due meanwhile stays due."""
     ended: dict[str, Any] = {"lease_until": None, **conclusion.columns}
     if conclusion.again:
-        pause = Backoff(settings.RETRY_BASE_SECONDS, settings.RETRY_MAX_SECONDS).pause(row.attempts)
-        later = clock.now() + timedelta(seconds=pause)
+        later = clock.now() + (_usual_pause(row) if conclusion.pause is None else conclusion.pause)
         ended["next_attempt_at"] = Coalesce(F("next_attempt_at"), later)
     write(row, **ended)
+
+
+def _usual_pause(row: Leased) -> timedelta:
+    pauses = Backoff(settings.RETRY_BASE_SECONDS, settings.RETRY_MAX_SECONDS)
+    return timedelta(seconds=pauses.pause(row.attempts))

@@ -31,19 +31,22 @@ def consumes(
     uses: Sequence[str] | None = None,
     batch: int = 1,
     requires: Mapping[str, str] | None = None,
+    replay_permission: str | None = None,
 ) -> Callable[[Rule], Any]:
     """Register a rule as the consumer of a queue; return a Celery task that applies events.
 
-    The task takes groups from the queue, and what people give it: ``booking_created(event)`` applies
-    an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
-    ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
-    the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
-    another one does not keep it from its work; without ``uses`` all are read. ``requires`` names
-    settings, and what to set them to: a worker does not start on the queue without them. The workers
-    of the app (``-Q``, and the label of the app) serve the queue.
+        The task takes groups from the queue, and what people give it: ``booking_created(event)`` applies
+        an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
+        ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
+        the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
+        another one does not keep it from its work; without ``uses`` all are read. ``requires`` names
+    settings, and what to set them to: a worker does not start on the queue without them.
+    ``replay_permission`` names a permission of Django (``"app.codename"``) that people need, beside the
+    one to replay dead letters, to replay one to this queue. The workers of the app (``-Q``, and the
+    label of the app) serve the queue.
 
-    Raises:
-        ImproperlyConfigured: the rule is in no installed app, or collides with another consumer.
+        Raises:
+            ImproperlyConfigured: the rule is in no installed app, or collides with another consumer.
     """
 
     def registered(rule: Rule) -> Any:
@@ -59,6 +62,7 @@ def consumes(
             task_queue=app,
             usual_outcome=usual_outcome,
             requires=requires or {},
+            replay_permission=replay_permission,
         )
         register(consumer)
         return _task(consumer)

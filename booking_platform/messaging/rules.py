@@ -132,6 +132,7 @@ class Consumer:
     task_queue: str  # Celery's queue: the workers that serve it (`-Q`) take these events too
     usual_outcome: TextChoices  # claimed with the event: only the others need a second write
     requires: Mapping[str, str]  # settings that it can't do without, and what to set them to
+    replay_permission: str | None  # of Django: who replays a dead letter to it needs this one too
 
     @property
     def outcomes(self) -> dict[str, str]:
@@ -171,6 +172,8 @@ def _problems(consumer: Consumer) -> Iterator[str]:
         yield f"usual_outcome is {consumer.usual_outcome!r}: it must be one of a TextChoices"
     elif wrong := [each for each in consumer.outcomes if not 0 < len(each) <= LONGEST_OUTCOME]:
         yield f"the outcome {wrong[0]!r} must have 1 to {LONGEST_OUTCOME} letters"
+    if consumer.replay_permission is not None and "." not in consumer.replay_permission:
+        yield f"replay_permission is {consumer.replay_permission!r}: it must be 'app.codename'"
     if consumer.task in {each.task for each in others} or consumer.task.endswith(LEASED_TASKS):
         yield "another task of the app has that name, or @leased may give it to one"
 

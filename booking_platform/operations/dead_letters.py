@@ -4,6 +4,7 @@ from typing import Any
 
 import structlog
 from django.contrib import admin
+from django.contrib.auth.models import Permission
 from django.db import models
 from django.db.models.functions import Length, Substr
 from django.http import HttpRequest
@@ -228,6 +229,9 @@ class DeadLetterAdmin(DecisionsAdmin):
         letter, by = DeadLetter.objects.get(pk=record.pk), request.user.get_username()
         if how is DISCARD:
             return "" if dead_letters.discard(letter, by=by, why=why) else OVERTAKEN
+        return _not_permitted(request, letter) or self._replay(request, letter, by=by, why=why)
+
+    def _replay(self, request: HttpRequest, letter: DeadLetter, *, by: str, why: str) -> str:
         try:
             closed = dead_letters.replay(letter, by=by, why=why)
         except dead_letters.NotReplayable as error:
@@ -243,3 +247,15 @@ class DeadLetterAdmin(DecisionsAdmin):
         not_closed = f"replayed, but not closed: {OVERTAKEN}"
         self.log_change(request, letter, f"{not_closed}: {why}" if why else not_closed)
         return f"it was sent, but stays open: {OVERTAKEN}"
+
+
+def _not_permitted(request: HttpRequest, letter: DeadLetter) -> str:
+    """Return which right a person lacks to replay a dead letter to its consumers; empty if none."""
+    for consumer in dead_letters.consumers_of(letter):
+        needed = consumer.replay_permission
+        if needed and not request.user.has_perm(needed):
+            app_label, _, codename = needed.partition(".")
+            rights = Permission.objects.filter(content_type__app_label=app_label, codename=codename)
+            name = rights.values_list("name", flat=True).first() or "which there is not"
+            return f"to replay it to {consumer.queue} you need the permission {needed} ({name})"
+    return ""

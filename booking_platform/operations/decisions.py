@@ -90,6 +90,10 @@ class DecisionsAdmin(RecordsOfFact):
         """Return why a decision can't be taken about the record as it is; empty if it can."""
         return ""
 
+    def obstacle_with_others(self, record: Any, how: Decision) -> str:
+        """Return why a decision can't be taken about the record and others at once; empty if it can."""
+        return ""
+
     def carry_out(self, request: HttpRequest, record: Any, how: Decision, why: str) -> str:
         """Carry out a decision about one record; return why that can't be done, or nothing.
 
@@ -146,10 +150,12 @@ class DecisionsAdmin(RecordsOfFact):
             self._problem(each, how, self.obstacle(each, how) or "it changed since it was shown")
             for each in changed
         ]
+        alone = len(records) + len(changed) == 1
         for number, record in enumerate(records):
             history = self.history_of(record, how, why)
             try:
-                problem = self.carry_out(request, record, how, why)
+                problem = "" if alone else self.obstacle_with_others(record, how)
+                problem = problem or self.carry_out(request, record, how, why)
             except Interrupted as interrupted:
                 left = len(records) - number
                 told = f"{interrupted} Nothing is lost: {left} of those selected stay as they were."

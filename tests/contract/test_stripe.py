@@ -143,6 +143,65 @@ class TestRefunds:
         assert [each.id for each in rest.data] == [made[0].id]
 
 
+class TestLook:
+    """One request says all that must be known before a refund is sent."""
+
+    def test_a_payment_says_what_is_left_and_what_was_refunded(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        made = [refund(api, payment_intent=intent.id, amount=1000).id for _ in range(2)]
+        read = api.v1.payment_intents.retrieve(intent.id, {"expand": ["latest_charge.refunds"]})
+        assert (read.status, read.currency) == ("succeeded", "eur")
+        assert (read.amount, read.amount_received) == (AMOUNT, AMOUNT)
+        charge = cast(stripe.Charge, read.latest_charge)
+        assert (charge.object, charge.payment_intent) == ("charge", intent.id)
+        assert (charge.amount_captured, charge.amount_refunded) == (AMOUNT, 2000)
+        assert (charge.status, charge.disputed, charge.refunded) == ("succeeded", False, False)
+        assert charge.refunds is not None
+        assert [each.id for each in charge.refunds.data] == made[::-1]
+        assert not charge.refunds.has_more
+
+    def test_a_charge_says_the_same(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        made = refund(api, payment_intent=intent.id, amount=1000)
+        named = cast(str, made.charge)
+        paths: list[Any] = ["payment_intent", "refunds"]
+        read = api.v1.charges.retrieve(named, {"expand": paths})
+        assert cast(stripe.PaymentIntent, read.payment_intent).id == intent.id
+        assert (read.amount, read.amount_refunded, read.currency) == (AMOUNT, 1000, "eur")
+        assert read.refunds is not None
+        assert [each.id for each in read.refunds.data] == [made.id]
+        listed = api.v1.refunds.list({"charge": named})
+        assert [each.id for each in listed.data] == [made.id]
+
+    def test_a_charge_is_refunded_by_its_own_id(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        made = refund(api, charge=intent.latest_charge, amount=1000)
+        assert (made.charge, made.payment_intent) == (intent.latest_charge, intent.id)
+
+    def test_what_can_not_be_expanded_is_refused(
+        self, api: stripe.StripeClient, intent: stripe.PaymentIntent
+    ) -> None:
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            api.v1.payment_intents.retrieve(intent.id, {"expand": ["colour"]})
+        assert refused.value.http_status == 400
+        assert message(refused).startswith("This property cannot be expanded (colour)")
+
+    def test_a_payment_that_was_never_paid_has_no_charge_to_refund(
+        self, api: stripe.StripeClient
+    ) -> None:
+        unpaid = api.v1.payment_intents.create(
+            {"amount": AMOUNT, "currency": "eur", "confirm": False}
+        )
+        assert unpaid.status == "requires_payment_method"
+        assert (unpaid.amount_received, unpaid.latest_charge) == (0, None)
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            refund(api, payment_intent=unpaid.id, amount=1000)
+        assert "does not have a successful charge to refund" in message(refused)
+
+
 class TestRefusals:
     def test_more_than_what_is_left(
         self, api: stripe.StripeClient, intent: stripe.PaymentIntent

@@ -20,6 +20,7 @@ from booking_platform.messaging.rules import CONSUMERS
 from tests import events
 
 CREATED, CANCELLED = "tour-catalog.booking-created", "tour-catalog.booking-cancelled"
+REFUNDS = "payment-gateway.booking-cancelled"
 NO_TOUR = 999_999
 
 

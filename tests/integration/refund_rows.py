@@ -35,6 +35,12 @@ def refused(**columns: Any) -> Refund:
     return RefundFactory.create(**(given | columns))
 
 
+def awaiting(review_code: str, **columns: Any) -> Refund:
+    """Store a refund that was not sent, and that waits for a person because of a review code."""
+    given = {"needs_review": True, "review_code": review_code, "last_error": "not sent"}
+    return RefundFactory.create(**(given | columns))
+
+
 def settled(**columns: Any) -> Refund:
     by = {"settled_at": timezone.now(), "settled_by": "ada", "settlement": "paid by hand"}
     return refused(**({"needs_review": False} | by | columns))

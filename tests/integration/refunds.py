@@ -24,9 +24,11 @@ FAULTS = (
 )  # fmt: skip
 
 
-def cancel(booking: str, payment: str | None, amount: Any = 150.0, **over: Any) -> None:
+def cancel(
+    booking: str, payment: str | None, amount: Any = 150.0, *, seats: int = 1, **over: Any
+) -> None:
     refund = {"paymentId": payment, "amount": amount}
-    inbox.process(CONSUMERS[QUEUE], deliveries(cancelled(1, booking, **refund, **over)))
+    inbox.process(CONSUMERS[QUEUE], deliveries(cancelled(1, booking, seats, **refund, **over)))
 
 
 def sweep_until_quiet(limit: int = 30) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery import current_app
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -16,16 +16,21 @@ from django.utils import timezone
 from booking_platform.messaging import broker, dead_letters
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.operations import decisions
 from tests import events
 from tests.factories import TourFactory
 from tests.integration.admin_pages import (
+    CANCELLED,
     CREATED,
     NO_TOUR,
+    REFUNDS,
     a_parked_event,
     before,
     choose,
+    columns_of,
     fields,
+    kept,
     listed,
     listing,
     messages,
@@ -315,3 +320,69 @@ class TestReplayAndDiscard:
         answers = fields(text(asked), 'method="post">')
         client.post(listing(DeadLetter), answers | {"why": "a person decided"})
         assert DeadLetter.objects.get().resolution == "a person decided"
+
+
+class TestTheRightOfAQueue:
+    """A replay to the refunds' queue moves money: it needs a right of its own."""
+
+    NEEDED = "payments.request_refund (Can replay cancellations into the refunds' queue)"
+
+    @pytest.fixture(autouse=True)
+    def _queues(self) -> None:
+        with current_app.connection_for_write() as connection:
+            broker.declare(connection)
+
+    def refund_letter(self, event_id: str = "evt-money") -> DeadLetter:
+        return parked(events.body({"eventId": event_id}), REFUNDS)
+
+    def unroutable_letter(self, event: dict[str, Any]) -> DeadLetter:
+        lost = Delivery(events.body(event), routing_key="booking.mistyped")
+        with transaction.atomic():
+            dead_letters.park([dead_letters.unroutable(lost, timezone.now())])
+        return DeadLetter.objects.latest("pk")
+
+    def test_there_are_such_permissions(self) -> None:
+        needed = {each.replay_permission for each in CONSUMERS.values()} - {None}
+        assert needed == {"payments.request_refund"}
+        assert Permission.objects.filter(codename="request_refund").exists()
+
+    def test_without_it_the_others_are_replayed(self) -> None:
+        client = staff("view_deadletter", "replay_deadletter")
+        money, seats = self.refund_letter(), a_parked_event("evt-seats")
+        response = decide(client, "replay", money, seats, why="try")
+        assert "1 dead letter replayed: evt-seats" in messages(response)
+        told = f"not replayed: to replay it to {REFUNDS} you need the permission {self.NEEDED}"
+        assert told in messages(response)
+        assert DeadLetter.objects.get(state="parked") == money
+        assert columns_of(money)["replay_token"] == ""  # it was not even sent
+        assert kept(money) == []
+
+    def test_an_unroutable_one_that_reaches_the_queue_is_refused_too(self) -> None:
+        client = staff("view_deadletter", "replay_deadletter")
+        money = self.unroutable_letter(events.cancelled(1, "BK-1", event_id="lost"))
+        seats = self.unroutable_letter(events.created(1, "BK-1", event_id="lost too"))
+        response = decide(client, "replay", money, seats)
+        assert self.NEEDED in messages(response)
+        assert DeadLetter.objects.get(state="parked") == money
+
+    def test_the_same_event_goes_to_another_queue_without_it(self) -> None:
+        client = staff("view_deadletter", "replay_deadletter")
+        letter = parked(events.cancelled(NO_TOUR, "BK-1"), CANCELLED)
+        decide(client, "replay", letter)
+        letter.refresh_from_db()
+        assert letter.state == DeadLetter.State.REPLAYED
+
+    def test_who_has_it_replays_and_who_has_it_alone_does_not(self) -> None:
+        first, second = self.refund_letter("one"), self.refund_letter("two")
+        alone = staff("view_deadletter", "request_refund")
+        decide(alone, "replay", first, second, why="forged")
+        assert DeadLetter.objects.filter(state="parked").count() == 2
+        User.objects.all().delete()
+        decide(staff("view_deadletter", "replay_deadletter", "request_refund"), "replay", first)
+        assert DeadLetter.objects.get(state="parked") == second
+
+    def test_to_discard_one_needs_no_other_right(self) -> None:
+        letter = self.refund_letter()
+        decide(staff("view_deadletter", "discard_deadletter"), "discard", letter, why="decided")
+        letter.refresh_from_db()
+        assert letter.state == DeadLetter.State.DISCARDED

@@ -11,6 +11,9 @@ from django.db import IntegrityError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
+from booking_platform.messaging.rows import insert_missing
+from payments.models import Refund
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Migrate = Callable[..., Any]
@@ -61,6 +64,46 @@ class TestRefunds:
         assert new.get_model("payments", "Refund").objects.get().booking_id == "BK-1"
         assert Permission.objects.filter(codename="view_refund").exists()
         assert not Permission.objects.filter(codename="view_idempotencystore").exists()
+
+    def test_refunds_of_the_version_before_are_of_the_whole_booking(self, migrate: Migrate) -> None:
+        old = migrate(("payments", "0002_refund"))
+        columns = {"payment_id": "pi_1", "amount_minor": 100, "currency": "eur"}
+        refunds = old.get_model("payments", "Refund").objects
+        for number, status in enumerate(("", "pending", "succeeded")):
+            refunds.create(
+                booking_id=f"BK-{number}", idempotency_key=str(number), request_payload={"a": 1},
+                status="completed" if status else "in_progress", stripe_status=status,
+                stripe_refund_id=f"re_{number}", **columns,
+            )  # fmt: skip
+        old.get_model("payments", "NothingToRefund").objects.create(booking_id="BK-9")
+        new = migrate(("payments", "0003_steps"))
+        row = new.get_model("payments", "Refund").objects.get(booking_id="BK-1")
+        assert (row.seats_remaining, row.step_named, row.further_payment) == (0, False, False)
+        assert (row.amount_minor, row.currency, row.amount_asked) == (100, "eur", None)
+        assert (row.review_code, row.approved_codes, row.cancelled_at) == ("", "", None)
+        assert row.request_payload == {"a": 1}
+        due = new.get_model("payments", "Refund").objects.exclude(next_attempt_at=None)
+        assert list(due.values_list("booking_id", flat=True)) == ["BK-1"]  # which is pending
+        nothing = new.get_model("payments", "NothingToRefund").objects.get()
+        assert (nothing.seats_remaining, nothing.step_named) == (0, False)
+
+    def test_a_worker_of_the_version_before_stores_what_it_knows(self, migrate: Migrate) -> None:
+        """It names none of the new columns, and relies on that a booking has one row of its own."""
+        old = migrate(("payments", "0002_refund"))
+        migrate(("payments", "0003_steps"))
+        columns = {
+            "booking_id": "BK-1", "payment_id": "pi_1", "amount_minor": 100, "currency": "eur",
+            "idempotency_key": "key", "request_payload": {}, "status": "in_progress",
+            "created_at": timezone.now(), "updated_at": timezone.now(), "attempts": 1,
+        }  # fmt: skip
+        assert insert_missing(old.get_model("payments", "Refund"), [columns], key="id")
+        assert not insert_missing(old.get_model("payments", "Refund"), [columns], key="id")
+        row = Refund.objects.get()
+        assert (row.seats_remaining, row.step_named, row.review_code) == (0, False, "")
+        nothing = {"booking_id": "BK-2", "event_id": "e", "created_at": timezone.now()}
+        model = old.get_model("payments", "NothingToRefund")
+        assert insert_missing(model, [nothing], key="booking_id")
+        assert not insert_missing(model, [nothing], key="booking_id")
 
 
 class TestCancellationEmails:

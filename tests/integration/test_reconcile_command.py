@@ -13,8 +13,9 @@ from django.db import connection
 from django.utils import timezone
 
 from booking_platform.development.stripe_sandbox import Sandbox
+from payments.keys import NAMESPACE
 from payments.management.commands.reconcile_refunds import moment
-from payments.models import NAMESPACE, Refund
+from payments.models import Refund
 from tests.integration.comparing import (
     all_columns,
     change,

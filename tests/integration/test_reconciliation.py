@@ -13,7 +13,8 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
 from payments import reconciliation, tasks
 from payments.answers import StripeRefund
-from payments.models import Refund, idempotency_key
+from payments.keys import booking_key, idempotency_key
+from payments.models import Refund
 from payments.reconciliation import CHUNK, Difference
 from tests.factories import RefundFactory
 from tests.integration.comparing import (
@@ -66,6 +67,26 @@ class TestAgreement:
         row = refunded(stripe)
         second = RefundFactory.create(payment_id=row.payment_id, next_attempt_at=timezone.now())
         tasks.attempt(second.pk)
+        assert run()[0] == 0
+
+    def test_the_steps_and_payments_of_a_booking_agree(self, stripe: Sandbox) -> None:
+        for payment in [stripe.payment(amount=50_000, currency="eur") for _ in range(2)]:
+            for step in (2, 0):
+                row = RefundFactory.create(
+                    booking_id="BK-1", payment_id=payment, seats_remaining=step,
+                    next_attempt_at=timezone.now(),
+                )  # fmt: skip
+                tasks.attempt(row.pk)
+        assert len(stripe.refunds) == 4
+        assert run()[0] == 0
+
+    @pytest.mark.parametrize("charge", ["ch_sandbox_50000_eur", "py_sandbox_50000_eur", ""])
+    def test_a_refund_of_a_charge_agrees(self, stripe: Sandbox, charge: str) -> None:
+        payment = stripe.payment(amount=50_000, currency="eur")
+        charge = charge or stripe.account.payments[payment].charge
+        row = RefundFactory.create(payment_id=charge, next_attempt_at=timezone.now())
+        tasks.attempt(row.pk)
+        assert len(stripe.refunds) == 1
         assert run()[0] == 0
 
     def test_a_refund_that_failed_for_both_agrees(self, stripe: Sandbox) -> None:
@@ -149,6 +170,23 @@ class TestDifferences:
         self.only_line("extra: ", "'BK-1'", second.refund_id, repr(second.payment_id))
         self.reaches_a_person(row, second)
 
+    def test_it_finds_a_step_that_the_store_has_forgotten(self, stripe: Sandbox) -> None:
+        row = refunded(stripe)
+        key = idempotency_key("BK-1", row.payment_id, 2)
+        other = in_the_dashboard(row.payment_id, idempotency_key=key, booking_id="BK-1")
+        self.only_line("extra: ", "'BK-1'", other.refund_id, "no such refund")
+        self.reaches_a_person(row, other)
+
+    def test_it_finds_what_the_version_before_has_made_of_another_payment(
+        self, stripe: Sandbox
+    ) -> None:
+        row = refunded(stripe)
+        payment = stripe.payment(amount=50_000, currency="eur")
+        key = booking_key("BK-1")
+        other = in_the_dashboard(payment, idempotency_key=key, booking_id="BK-1")
+        self.only_line("extra: ", "'BK-1'", other.refund_id, repr(payment))
+        self.reaches_a_person(row, other)
+
     def test_it_finds_a_refund_made_in_the_dashboard(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
         other = in_the_dashboard(row.payment_id)
@@ -157,7 +195,7 @@ class TestDifferences:
 
     def test_it_finds_a_refund_of_our_payment_for_a_booking_unknown(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
-        key = idempotency_key("BK-2")
+        key = idempotency_key("BK-2", row.payment_id)
         other = in_the_dashboard(row.payment_id, idempotency_key=key, booking_id="BK-2")
         self.only_line("extra: ", "'BK-2'", other.refund_id, "no such refund")
         self.reaches_a_person(row, other)
@@ -178,9 +216,9 @@ class TestDifferences:
         assert row.last_error.endswith("as before")
         assert row.next_attempt_at is None
 
-    @pytest.mark.parametrize("issue", [1, 2])
+    @pytest.mark.parametrize("issue", ["", ":2"])
     def test_it_finds_what_was_not_recorded_of_another_payment(
-        self, stripe: Sandbox, issue: int
+        self, stripe: Sandbox, issue: str
     ) -> None:
         row = RefundFactory.create(
             booking_id="BK-1",
@@ -188,7 +226,7 @@ class TestDifferences:
             first_sent_at=timezone.now(),
         )
         payment = stripe.payment(amount=50_000, currency="eur")
-        key = idempotency_key("BK-1", issue=issue)
+        key = row.idempotency_key + issue
         other = in_the_dashboard(payment, idempotency_key=key)
         self.only_line("extra: ", "'BK-1'", other.refund_id, repr(payment), "is in progress")
         assert "1 refund put up for a person" in run()[1]
@@ -394,7 +432,8 @@ class TestWindow:
         refunded(stripe, "BK-oldest", stripe_status="pending")
         for number in range(120):
             booking = f"BK-{number}"
-            noted = {"idempotency_key": idempotency_key(booking), "booking_id": booking}
+            key = idempotency_key(booking, payment)
+            noted = {"idempotency_key": key, "booking_id": booking}
             made = in_the_dashboard(payment, 100, **noted)
             RefundFactory.create(
                 booking_id=booking, payment_id=payment, amount_minor=100,

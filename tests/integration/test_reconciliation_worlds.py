@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.answers import StripeRefund
-from payments.models import Refund, idempotency_key
+from payments.keys import idempotency_key
+from payments.models import Refund
 from payments.reconciliation import Kind, Mending, Related, UnderWay, compare
 from tests.integration.comparing import Status
 
@@ -35,7 +36,7 @@ class World:
     def refund(self, booking: str, **fields: Any) -> None:
         known: dict[str, Any] = {
             "refund_id": f"re_{booking}", "status": "succeeded", "amount_minor": 15_000,
-            "currency": "eur", "payment_id": f"pi_{booking}", "key": idempotency_key(booking),
+            "currency": "eur", "payment_id": f"pi_{booking}", "key": idempotency_key(booking, f"pi_{booking}"),
             "created_at": NOW, "record": {"metadata": {"booking_id": booking}},
         }  # fmt: skip
         self.listed.append(StripeRefund(**{**known, **fields}))
@@ -73,7 +74,7 @@ def other_contents(name: str, value: Any, kind: Kind) -> Story:
 def not_recorded(status: Status, mending: Mending, **columns: Any) -> Story:
     def story(world: World, booking: str, hand: dict[str, Any]) -> set[tuple[Kind, Mending]]:
         world.row(booking, status=status, **AT_ONCE, **columns, **hand)
-        world.refund(booking, key=f"{idempotency_key(booking)}:2")
+        world.refund(booking, key=f"{idempotency_key(booking, f'pi_{booking}')}:2")
         return set() if hand else {(Kind.EXTRA, mending)}
 
     return story

@@ -1,6 +1,7 @@
 """Refunds in the admin: the list and the page."""
 
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging.models import ProcessedEvent
 from catalog.models import Reservation
 from payments import admin as refund_admin
-from payments.models import Refund, idempotency_key
-from payments.rules import Outcome
+from payments import reviews
+from payments.keys import idempotency_key
+from payments.models import Refund
+from payments.requesting import Outcome
 from tests import events
 from tests.factories import TourFactory
 from tests.integration.admin_pages import (
@@ -33,7 +36,7 @@ from tests.integration.admin_pages import (
     settle,
     text,
 )
-from tests.integration.refund_rows import completed, in_progress, refused, settled
+from tests.integration.refund_rows import awaiting, completed, in_progress, refused, settled
 
 EVIL = "\"'><script>alert(1)</script>&%2F..#?"
 TURNED = "txt\u202eexe\x1b[2J"
@@ -101,7 +104,7 @@ class TestTheList:
             ({"q": "pi_held"}, {"held"}),
             ({"q": " sent back "}, {"sent back"}),
             ({"q": "sent"}, set()),
-            ({"q": idempotency_key("later")}, {"later"}),
+            ({"q": idempotency_key("later", "pi_later")}, {"later"}),
         ],
     )
     def test_it_is_filtered_and_searched_by(
@@ -114,7 +117,7 @@ class TestTheList:
         in_progress(booking_id="due", next_attempt_at=in_(seconds=-1))
         in_progress(booking_id="gone", lease_until=in_(seconds=-1), next_attempt_at=in_(hours=1))
         in_progress(booking_id="held", payment_id="pi_held", lease_until=in_(minutes=1))
-        in_progress(booking_id="later", next_attempt_at=in_(hours=1))
+        in_progress(booking_id="later", payment_id="pi_later", next_attempt_at=in_(hours=1))
         rows = listed(admin_client, Refund, **query)
         assert {row.booking_id for row in rows} == found
 
@@ -133,6 +136,28 @@ class TestTheList:
         first, second = grow(), grow()
         assert len(second) <= len(first) <= 8
         assert not [sql for sql in first + second if "_payload" in sql]
+
+    def test_it_shows_steps_and_amounts_that_are_not_known_yet(self, admin_client: Client) -> None:
+        refused()
+        in_progress(seats_remaining=1)
+        in_progress(seats_remaining=2, amount_minor=None, currency="", amount_asked=Decimal(80))
+        shown = text(admin_client.get(listing(Refund)))
+        for step in ("whole booking", "keeps 1 seat", "keeps 2 seats"):
+            assert f'<td class="field-step">{step}</td>' in shown
+        assert '<td class="field-amount">80.00, in the payment\'s currency</td>' in shown
+
+    def test_it_is_filtered_by_why_it_waits(self, admin_client: Client) -> None:
+        large, foreign = awaiting(reviews.ABOVE_LIMIT), awaiting(reviews.OTHER_BOOKING)
+        plain, newer = refused(), awaiting("of_a_newer_version")
+        in_progress(review_code=reviews.ABOVE_LIMIT)
+        assert listed(admin_client, Refund, review=reviews.ABOVE_LIMIT) == [large]
+        assert listed(admin_client, Refund, review=reviews.OTHER_BOOKING) == [foreign]
+        assert listed(admin_client, Refund, review="other") == [plain, newer]
+        assert listed(admin_client, Refund, review="no such reason") == []
+        shown = text(admin_client.get(listing(Refund)))
+        for code, review in reviews.REVIEWS.items():
+            assert f"?review={code}" in shown
+            assert review.meaning in shown
 
     def test_it_cuts_long_texts(self, admin_client: Client) -> None:
         refused(booking_id="B" * 255, payment_id="p" * 255, last_error="why " * 200)
@@ -195,10 +220,11 @@ class TestThePage:
             booking_id="BK-é",
             payment_id="pi_7",
             first_sent_at=SOON,
+            request_payload={"metadata": {"booking_id": "BK-é"}},
             response_payload={"id": "re_é"},
         )
         shown = text(admin_client.get(page(row)))
-        assert '"metadata": {\n    "booking_id": "BK-é",' in shown
+        assert '"metadata": {\n    "booking_id": "BK-é"\n  }' in shown
         assert '{\n  "id": "re_é"\n}' in shown
         assert row.idempotency_key in shown
         assert moment(SOON) in shown
@@ -210,6 +236,30 @@ class TestThePage:
         assert "paid in cash" in shown
         assert '<strong class="mark settled">settled</strong>' in shown
         assert "Settlement" not in text(admin_client.get(page(refused())))
+
+    def test_it_shows_what_a_person_has_to_judge(self, admin_client: Client) -> None:
+        row = awaiting(reviews.UNNAMED_PAYMENT, seats_remaining=3)
+        shown = text(admin_client.get(page(row)))
+        assert "a further payment of the booking, whose metadata name no booking" in shown
+        assert "keeps 3 seats" in shown
+        assert "none yet" in shown  # no request is frozen before the look
+        assert "of_a_newer_version" in text(admin_client.get(page(awaiting("of_a_newer_version"))))
+        for other in (in_progress(review_code=reviews.ABOVE_LIMIT), refused()):
+            assert "why it waits" not in text(admin_client.get(page(other))).lower()
+
+    def test_it_shows_who_approved_it_in_spite_of_what_and_why(self, admin_client: Client) -> None:
+        row = completed(
+            approved_at=SOON,
+            approved_by="ada",
+            approval="called the customer",
+            approved_codes="above_limit by_hand",
+        )
+        shown = text(admin_client.get(page(row)))
+        for fact in (moment(SOON), "ada", "called the customer"):
+            assert fact in shown
+        for code in (reviews.ABOVE_LIMIT, reviews.BY_HAND):
+            assert reviews.REVIEWS[code].meaning in shown
+        assert "Approval" not in text(admin_client.get(page(completed())))
 
     def test_it_tells_the_last_problem_once(self, admin_client: Client) -> None:
         for row in (refused(last_error="out of money"), settled(last_error="out of money")):
@@ -243,6 +293,8 @@ class TestThePage:
             return re.findall(r'name="action" value="(\w+)"', shown)
 
         assert buttons(refused()) == ["try_now", "settle", "reissue"]
+        assert buttons(awaiting(reviews.BY_HAND)) == ["approve", "try_now", "settle", "reissue"]
+        assert buttons(awaiting(reviews.NOT_COVERED)) == ["try_now", "settle", "reissue"]
         assert buttons(completed(needs_review=True)) == ["try_now", "settle"]
         assert buttons(completed()) == buttons(settled()) == buttons(in_progress()) == ["try_now"]
         assert buttons(in_progress(lease_until=SOON)) == []
@@ -269,6 +321,11 @@ class TestForeignText:
             booking_id=EVIL + TURNED,
             payment_id=EVIL + TURNED,
             last_error=EVIL + TURNED,
+            review_code=(EVIL + TURNED)[-30:],
+            approval=EVIL + TURNED,
+            approved_by=EVIL + TURNED,
+            approved_codes=EVIL + TURNED,
+            approved_at=PAST,
             response_payload={EVIL: EVIL + TURNED},
         )
         reissue = choose(admin_client, "reissue", row)

@@ -102,16 +102,27 @@ class TestFaults:
     def test_a_refusal_is_failed_once_nothing_is_listed(
         self, stripe: Sandbox, payment: str
     ) -> None:
-        cancel("BK-1", payment, 151)
+        stripe.change_payment(payment, disputed=True)
+        cancel("BK-1", payment, 60)
         row = only()
         assert (row.status, row.needs_review) == ("failed", True)
-        assert "greater than unrefunded amount" in row.last_error
-        assert [one.method for one in stripe.requests] == ["POST", "GET"]
+        assert "has been charged back" in row.last_error
+        assert [one.method for one in stripe.requests] == ["GET", "POST", "GET"]
 
-    def test_a_refusal_is_no_verdict_without_the_list(self, stripe: Sandbox, payment: str) -> None:
-        stripe.fail("unavailable", method="GET")
-        cancel("BK-1", payment, 151)
+    def test_a_refusal_is_no_verdict_without_the_list(
+        self, stripe: Sandbox, payment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stripe.change_payment(payment, disputed=True)
+        send = stripe_gateway.send
+
+        def then_fail(*given: Any) -> Any:
+            stripe.fail("unavailable", method="GET")
+            return send(*given)
+
+        monkeypatch.setattr(stripe_gateway, "send", then_fail)
+        cancel("BK-1", payment, 60)
         assert (only().status, only().needs_review) == ("in_progress", False)
+        monkeypatch.undo()
         sweep_until_quiet()
         assert only().status == "failed"
 
@@ -147,7 +158,7 @@ class TestFaults:
         settings.LEASE_SECONDS = 0.2
         stripe.fail("slow_before", seconds=1.0)
         done = in_thread(lambda: cancel("BK-1", payment, 60))
-        wait_until(lambda: len(stripe.requests) == 1, seconds=10, what="the first call")
+        wait_until(lambda: len(stripe.requests) == 2, seconds=10, what="the first call to refund")
         wait_until(lambda: bool(due()), seconds=10, what="the lease has ended")
         tasks.attempt(only().pk)  # while the first still waits: Stripe answers 409
         assert only().status == "in_progress"
@@ -217,7 +228,7 @@ class TestLeases:
         waits = [in_thread(lambda: tasks.attempt(row.pk)) for _ in range(8)]
         for wait in waits:
             wait()
-        assert [one.method for one in stripe.requests] == ["POST"]
+        assert [one.method for one in stripe.requests] == ["GET", "POST"]
         assert only().attempts == 1
 
     def test_what_is_marked_due_during_an_attempt_is_taken_up_again(
@@ -247,8 +258,13 @@ class TestLeases:
         assert "given up after 4 attempts" in only().last_error
         assert "KeyError" in only().last_error
 
-    def test_what_the_sdk_can_not_send_is_no_refusal(self, stripe: Sandbox) -> None:
-        RefundFactory.create(request_payload="nonsense", next_attempt_at=timezone.now())
+    def test_what_the_sdk_can_not_send_is_no_refusal(self, stripe: Sandbox, payment: str) -> None:
+        RefundFactory.create(
+            payment_id=payment,
+            request_payload="nonsense",
+            first_sent_at=timezone.now(),
+            next_attempt_at=timezone.now(),
+        )
         tasks.attempt(only().pk)
         assert (only().status, only().needs_review) == ("in_progress", False)
         assert "AttributeError" in only().last_error

@@ -9,7 +9,8 @@ from django.utils import timezone
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
 from payments import attempts, stripe_gateway, tasks
-from payments.models import Refund, idempotency_key
+from payments.keys import idempotency_key
+from payments.models import Refund
 from tests.factories import RefundFactory
 from tests.integration.refunds import by_hand, cancel, due, only, sweep_until_quiet
 
@@ -19,7 +20,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 class TestDecisions:
     @pytest.fixture
     def refused(self, stripe: Sandbox, payment: str) -> Refund:
-        cancel("BK-1", payment, 151)
+        stripe.change_payment(payment, disputed=True)
+        cancel("BK-1", payment, 60)
         return only()
 
     def test_trying_again_sends_the_same_key(self, stripe: Sandbox, refused: Refund) -> None:
@@ -57,14 +59,11 @@ class TestDecisions:
         assert attempts.obstacle_to_reissue(refused, timezone.now()) == ""
         assert refused.reissue()
         row = only()
-        assert row.idempotency_key == idempotency_key("BK-1", issue=2)
-        assert row.request_payload["metadata"]["idempotency_key"] == row.idempotency_key
-        Refund.objects.update(
-            amount_minor=6_000, request_payload=row.request_payload | {"amount": 6_000}
-        )
+        assert row.idempotency_key == f"{idempotency_key('BK-1', payment)}:2"
+        stripe.change_payment(payment, disputed=False)
         sweep_until_quiet()
         assert [refund["metadata"]["idempotency_key"] for refund in stripe.refunds] == [
-            idempotency_key("BK-1", issue=2)
+            row.idempotency_key
         ]
         assert only().status == "completed"
 
@@ -84,6 +83,7 @@ class TestDecisions:
         now = timezone.now()
         stripe.fail("unavailable", method="GET")
         assert "is not known" in attempts.obstacle_to_reissue(refused, now)
+        stripe.change_payment(payment, disputed=False)
         cancel("BK-2", payment, 10)
         assert attempts.obstacle_to_reissue(refused, now) == ""  # another booking's
         done = Refund.objects.get(booking_id="BK-2")
@@ -115,21 +115,26 @@ class TestDecisions:
         self, stripe: Sandbox, payment: str
     ) -> None:
         by_hand(stripe, payment)
-        stripe.fail("drop_before")
-        cancel("BK-1", payment, 60)
         later = timezone.now() + timedelta(hours=1)
-        Refund.objects.update(created_at=later, first_sent_at=later)
+        stripe.fail("drop_before")
+        row = RefundFactory.create(
+            payment_id=payment,
+            amount_minor=6_000,
+            created_at=later,
+            cancelled_at=later,
+            next_attempt_at=timezone.now(),
+        )
         sweep_until_quiet()
+        row.refresh_from_db()
+        assert row.status == "completed"
         assert [refund["amount"] for refund in stripe.refunds] == [100, 6_000]
 
     def test_a_new_key_is_not_sent_if_somebody_was_quicker(
         self, stripe: Sandbox, payment: str, refused: Refund
     ) -> None:
         assert refused.reissue()
+        stripe.change_payment(payment, disputed=False)
         by_hand(stripe, payment)
-        Refund.objects.update(
-            amount_minor=6_000, request_payload=only().request_payload | {"amount": 6_000}
-        )
         sweep_until_quiet()
         assert [refund["amount"] for refund in stripe.refunds] == [100]
         assert "refunded by hand" in only().last_error
@@ -167,9 +172,9 @@ class TestDecisions:
         assert (row.status, row.needs_review, row.lease_until) == ("in_progress", True, None)
         assert "IntegrityError" in row.last_error
 
-    def test_a_list_that_is_refused_proves_nothing(self, stripe: Sandbox, payment: str) -> None:
+    def test_a_look_that_is_refused_proves_nothing(self, stripe: Sandbox, payment: str) -> None:
         stripe.fail("forbidden", method="GET")
-        cancel("BK-1", payment, 151)
+        cancel("BK-1", payment, 60)
         assert (only().status, only().needs_review) == ("in_progress", False)
 
     def test_only_what_waits_for_a_person_can_be_settled(

@@ -8,7 +8,8 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import inbox, leases
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
-from payments.models import IdempotencyStore, Refund, idempotency_key
+from payments.keys import idempotency_key
+from payments.models import IdempotencyStore, Refund
 from tests.events import cancelled, deliveries
 from tests.integration.refunds import QUEUE, cancel, only, sweep_until_quiet
 from tests.platform import parked
@@ -36,7 +37,8 @@ class TestRequests:
         assert (refund["amount"], refund["currency"]) == (9_999, "eur")
         assert refund["metadata"] == {
             "booking_id": "BK-1",
-            "idempotency_key": idempotency_key("BK-1"),
+            "idempotency_key": idempotency_key("BK-1", payment),
+            "seats_remaining": "0",
         }
         assert row.next_attempt_at is None
         assert row.lease_until is None
@@ -70,7 +72,18 @@ class TestRequests:
             ({"payment": None, "amount": 150.0}, "payload.paymentId is missing"),
             ({"payment": "pi_1", "amount": -1}, "payload.amount is -1: it must not be negative"),
             ({"payment": None, "amount": -1}, "payload.amount is -1"),
-            ({"payment": "pi_1", "amount": 10.005}, "payload.amount is 10.005: EUR goes in steps"),
+            (
+                {"payment": "pi_1", "amount": 10.005},
+                "payload.amount is 10.005: no currency goes in steps below 0.01",
+            ),
+            (
+                {"payment": "pi_1", "amount": 10.005, "currency": "eur"},
+                "is 10.005: EUR goes in steps",
+            ),
+            (
+                {"payment": "pi_1", "amount": 10**12},
+                "payload.amount is 1000000000000: more than Stripe",
+            ),
             ({"payment": "pi_1", "amount": 0.1 + 0.2}, "payload.amount is 0.30000000000000004"),
             ({"payment": "pi_1", "currency": "zzz"}, "payload.currency is 'zzz'"),
             ({"payment": "pi_1", "currency": "jpy", "amount": 0.5}, "JPY goes in steps of 1"),
@@ -86,13 +99,17 @@ class TestRequests:
         assert Refund.objects.count() == 0
         assert stripe.requests == []
 
-    @pytest.mark.parametrize("amount", ["NaN", "1e400", "Infinity", '"150"', "true"])
+    @pytest.mark.parametrize("amount", ["NaN", "1e400", "Infinity", '"150,00"', "true"])
     def test_what_is_no_amount_is_parked(self, stripe: Sandbox, amount: str) -> None:
         event = deliveries(cancelled(1, "BK-1", paymentId="pi_1", amount=123456))[0]
         body = event.body.replace(b"123456", amount.encode())
         inbox.process(CONSUMERS[QUEUE], [event._replace(body=body)])
         assert len(parked()) == 1
         assert Refund.objects.count() == 0
+
+    def test_an_amount_may_be_written_as_a_string(self, stripe: Sandbox, payment: str) -> None:
+        cancel("BK-1", payment, "80.00")
+        assert [refund["amount"] for refund in stripe.refunds] == [8_000]
 
     @pytest.mark.parametrize(
         ("amount", "currency", "units"),
@@ -112,7 +129,7 @@ class TestOnceForABooking:
         self, stripe: Sandbox, payment: str
     ) -> None:
         for _ in range(3):
-            cancel("BK-1", payment, 50)  # Stripe would accept it thrice
+            cancel("BK-1", payment, 50, seatsRemaining=0)  # Stripe would accept it thrice
         assert len(stripe.refunds) == 1
         outcomes = ProcessedEvent.objects.order_by("pk").values_list("outcome", flat=True)
         assert list(outcomes) == ["refund_requested", "refund_known", "refund_known"]
@@ -122,7 +139,6 @@ class TestOnceForABooking:
         [
             {"amount": 51},
             {"currency": "usd"},
-            {"payment": "pi_2"},
             {"payment": None, "amount": None},
         ],
     )

@@ -211,6 +211,23 @@ class TestWebhooks:
         assert by_type["refund.updated"]["object"]["status"] == "failed"
         assert by_type["refund.updated"]["previous_attributes"] == {"status": "succeeded"}
 
+    def test_those_of_old_versions_have_one_event_for_a_change(self) -> None:
+        old = "2022-11-15"
+        with (
+            Endpoint() as endpoint,
+            running(0, endpoint.url, SECRET, webhook_version=old) as sandbox,
+        ):
+            made = refund(client(sandbox), "pi_sandbox_15000_eur")
+            sandbox.change_refund(made.id, status="failed")
+            self.sent(sandbox, 2)
+        charged, changed = (json.loads(body) for body, _ in endpoint.received)
+        assert (charged["type"], charged["api_version"]) == ("charge.refunded", old)
+        assert charged["data"]["object"]["id"] == made.charge
+        assert (changed["type"], changed["api_version"]) == ("charge.refund.updated", old)
+        assert changed["data"]["object"]["id"] == made.id
+        assert changed["data"]["object"]["object"] == "refund"
+        assert changed["data"]["object"]["status"] == "failed"
+
     def test_they_are_signed_as_stripe_does(self) -> None:
         with Endpoint() as endpoint, running(0, endpoint.url, SECRET) as sandbox:
             sandbox.advance(DAY)  # signatures are of the real time

@@ -14,7 +14,8 @@ from booking_platform.development.stripe_sandbox import running
 from booking_platform.messaging import inbox
 from booking_platform.messaging.rules import CONSUMERS
 from payments import tasks
-from payments.models import Refund, idempotency_key
+from payments.keys import idempotency_key
+from payments.models import Refund
 from tests.events import cancelled, deliveries
 from tests.factories import RefundFactory
 from tests.servers import wait_until
@@ -112,6 +113,7 @@ class TestNotices:
             ("refund.updated", {}),
             ("refund.failed", {"payment_intent": None}),
             ("charge.refunded", {"object": "charge", "id": "ch_1"}),
+            ("charge.refund.updated", {}),
         ],
     )
     def test_it_has_the_refund_taken_up_and_believes_nothing(
@@ -129,10 +131,24 @@ class TestNotices:
     @pytest.mark.parametrize(
         ("kind", "about"),
         [
+            ("refund.updated", {"id": "re_9", "payment_intent": None, "charge": "ch_1"}),
+            ("charge.refunded", {"object": "charge", "id": "ch_1", "payment_intent": None}),
+            ("charge.refunded", {"object": "charge", "id": "ch_1", "payment_intent": "pi_9"}),
+        ],
+    )
+    def test_it_finds_refunds_of_a_charge(self, kind: str, about: dict[str, Any]) -> None:
+        RefundFactory.create(payment_id="ch_1")
+        assert post(event(kind, **about)) == 200
+        assert due()
+
+    @pytest.mark.parametrize(
+        ("kind", "about"),
+        [
             ("refund.updated", {"id": "re_9", "payment_intent": "pi_9"}),
             ("refund.updated", {"id": None, "payment_intent": None}),
             ("refund.updated", {"id": {}, "payment_intent": [], "metadata": None}),
             ("charge.refunded", {"object": "charge", "payment_intent": None}),
+            ("charge.refunded", {"object": "charge", "id": "ch_9", "payment_intent": None}),
             ("refund.failed", {"id": "a\0", "metadata": {"idempotency_key": "b\0"}}),
             ("refund.failed", {"id": "\ud800", "payment_intent": "\ud800"}),
             ("customer.created", {"object": "customer"}),
@@ -157,9 +173,24 @@ class TestFromStripe:
             inbox.process(CONSUMERS["payment-gateway.booking-cancelled"], deliveries(asked))
             wait_until(lambda: stripe.webhooks_sent == 2, seconds=10, what="webhooks of creation")
             row = Refund.objects.get()
-            assert row.idempotency_key == idempotency_key("BK-1")
+            assert row.idempotency_key == idempotency_key("BK-1", payment)
             stripe.change_refund(row.stripe_refund_id or "", status="failed")
             wait_until(lambda: stripe.webhooks_sent == 4, seconds=10, what="webhooks of failure")
             tasks.attempt(row.pk)
         row.refresh_from_db()
         assert (row.status, row.stripe_status, row.needs_review) == ("completed", "failed", True)
+
+    def test_an_account_of_an_old_version_tells_it_in_its_own_way(
+        self, live_server: Any, settings: Any
+    ) -> None:
+        url = live_server.url + PATH
+        with running(
+            webhook_url=url, webhook_secret=SECRET, webhook_version="2022-11-15"
+        ) as stripe:
+            settings.STRIPE_API_BASE = stripe.url
+            payment = stripe.payment(amount=15_000, currency="eur")
+            asked = cancelled(1, "BK-1", paymentId=payment, amount=60)
+            inbox.process(CONSUMERS["payment-gateway.booking-cancelled"], deliveries(asked))
+            Refund.objects.update(next_attempt_at=None)
+            stripe.change_refund(Refund.objects.get().stripe_refund_id or "", status="failed")
+            wait_until(due, seconds=10, what="charge.refund.updated has come")

@@ -247,6 +247,25 @@ class TestDevelopment:
         assert with_base["STRIPE_API_BASE"] == "http://localhost:1"
         assert with_base["STRIPE_SECRET_KEY"] == "sk_test_sandbox"
 
+    def test_refunds_have_no_limit_unless_one_is_named(
+        self, read_settings: Callable[..., dict[str, Any]]
+    ) -> None:
+        assert read_settings()["REFUND_REVIEW_ABOVE"] == {}
+        limits = read_settings(REFUND_REVIEW_ABOVE=" EUR:50000, jpy : 80000,")
+        assert limits["REFUND_REVIEW_ABOVE"] == {"eur": 50_000, "jpy": 80_000}
+        assert read_settings(REFUND_REVIEW_ABOVE="eur:0")["REFUND_REVIEW_ABOVE"] == {"eur": 0}
+
+    @pytest.mark.parametrize(
+        "limits",
+        ["50000", "eur", "eur:", "eur:-1", "eur:500.00", "euro:5", "zzz:5", "eur=5", "eur:5;jpy:5",
+         "eur:1,eur:2", "eur:1_000", "eur:٣"],
+    )  # fmt: skip
+    def test_a_limit_that_can_not_be_read_is_refused(
+        self, read_settings: Callable[..., dict[str, Any]], limits: str
+    ) -> None:
+        with pytest.raises(ImproperlyConfigured, match=r"REFUND_REVIEW_ABOVE (has|names) .*:"):
+            read_settings(REFUND_REVIEW_ABOVE=limits)
+
     def test_mails_become_files_unless_there_is_a_server(
         self, read_settings: Callable[..., dict[str, Any]], tmp_path: Path
     ) -> None:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from booking_platform.money import CURRENCIES, LARGEST, UnusableAmount, major_units, minor_units
+from booking_platform.money import (
+    CURRENCIES,
+    LARGEST,
+    UnusableAmount,
+    hundredths,
+    major_units,
+    minor_units,
+)
 
 
 class TestMinorUnits:
@@ -70,3 +77,27 @@ class TestMinorUnits:
     def test_what_it_takes_is_written_back_the_same(self, steps: int, currency: str) -> None:
         units = 100 * steps  # fits every currency's smallest step
         assert minor_units(Decimal(major_units(units, currency)), currency) == units
+
+
+class TestHundredths:
+    @given(amount=st.decimals("0.01", "999999999999", places=2))
+    def test_it_is_the_amount_itself(self, amount: Decimal) -> None:
+        assert hundredths(amount) == amount
+        assert hundredths(amount).as_tuple().exponent == -2
+
+    @given(
+        amount=st.decimals("0.001", 10**12, places=3), currency=st.sampled_from(sorted(CURRENCIES))
+    )
+    def test_what_fits_a_currency_fits_here(self, amount: Decimal, currency: str) -> None:
+        try:
+            minor_units(amount, currency)
+        except UnusableAmount:
+            return
+        assert hundredths(amount) == amount
+
+    @pytest.mark.parametrize(
+        "amount", ["0", "-1", "0.001", "10.005", "1000000000000", "1e300", "NaN", "Infinity"]
+    )
+    def test_no_other_passes(self, amount: str) -> None:
+        with pytest.raises(UnusableAmount, match=r"payload\.amount is"):
+            hundredths(Decimal(amount))

@@ -1,49 +1,21 @@
 """The state machine of refunds, without a database or a Stripe: what is known, to what is done."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.answers import OtherParameters, StripeRefund, StripeRefusal, Unknown
-from payments.models import Refund, idempotency_key
-from payments.rules import Evidence, Plan, judge, plan
+from payments.answers import NoSuchPayment, OtherParameters, StripeRefusal, Unknown
+from payments.examining import Terms
+from payments.keys import booking_key, idempotency_key
+from payments.models import Refund
+from payments.rules import Evidence, after_look, judge, may_send
+from tests.unit.refunds import KEY, NOW, at_stripe, new, paid, row
 
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 Status = Refund.Status
-KEY = idempotency_key("BK-1")
-
-
-def row(**columns: Any) -> Refund:
-    """Return a refund of 150 euros that was sent a minute ago and not heard of since."""
-    known: dict[str, Any] = {
-        "booking_id": "BK-1",
-        "payment_id": "pi_1",
-        "amount_minor": 15_000,
-        "currency": "eur",
-        "idempotency_key": KEY,
-        "attempts": 2,
-        "created_at": NOW - timedelta(hours=1),
-        "first_sent_at": NOW - timedelta(minutes=1),
-    }
-    return Refund(**{**known, **columns})
-
-
-def at_stripe(**fields: Any) -> StripeRefund:
-    known = {
-        "refund_id": "re_1",
-        "status": "succeeded",
-        "amount_minor": 15_000,
-        "currency": "eur",
-        "payment_id": "pi_1",
-        "key": KEY,
-        "created_at": NOW,
-        "record": {},
-    }
-    return StripeRefund(**{**known, **fields})
 
 
 UNKNOWN = Unknown("no answer from Stripe: ReadTimeout")
@@ -52,38 +24,78 @@ REFUSED = StripeRefusal("charge_already_refunded", "Charge ch_1 has already been
 FOREIGN = at_stripe(refund_id="re_9", key="", amount_minor=100)
 
 
-class TestPlan:
+class TestMaySend:
     @pytest.mark.parametrize(
         ("columns", "expected"),
         [
-            ({"first_sent_at": None, "attempts": 1, "created_at": NOW}, Plan.SEND),
-            ({}, Plan.LOOK_AND_SEND),
-            ({"first_sent_at": NOW - timedelta(hours=22, minutes=59)}, Plan.LOOK_AND_SEND),
-            ({"first_sent_at": NOW - timedelta(hours=23)}, Plan.LOOK),
-            ({"first_sent_at": NOW - timedelta(days=3)}, Plan.LOOK),
-            ({"attempts": 150}, Plan.LOOK_AND_SEND),
-            ({"attempts": 151}, Plan.LOOK),
-            ({"needs_review": True}, Plan.LOOK),
-            ({"needs_review": True, "first_sent_at": None}, Plan.LOOK),
-            ({"settled_at": NOW}, Plan.LOOK),
-            ({"settled_at": NOW, "first_sent_at": None}, Plan.LOOK),
-            ({"status": Status.FAILED, "needs_review": True}, Plan.LOOK),
-            ({"status": Status.FAILED, "first_sent_at": None}, Plan.LOOK),
-            ({"status": Status.COMPLETED, "stripe_refund_id": "re_1"}, Plan.LOOK),
-            # Never sent, but the store may have been restored, or somebody may have helped out.
-            ({"first_sent_at": None, "attempts": 1}, Plan.LOOK_AND_SEND),
-            ({"first_sent_at": None, "attempts": 2, "created_at": NOW}, Plan.LOOK_AND_SEND),
-            (
-                {"first_sent_at": None, "attempts": 1, "created_at": NOW}
-                | {"idempotency_key": f"{KEY}:2"},
-                Plan.LOOK_AND_SEND,
-            ),
+            ({"first_sent_at": None, "attempts": 1, "created_at": NOW}, True),
+            ({}, True),
+            ({"first_sent_at": NOW - timedelta(hours=22, minutes=59)}, True),
+            ({"first_sent_at": NOW - timedelta(hours=23)}, False),
+            ({"first_sent_at": NOW - timedelta(days=3)}, False),
+            ({"attempts": 150}, True),
+            ({"attempts": 151}, False),
+            ({"needs_review": True}, False),
+            ({"needs_review": True, "first_sent_at": None}, False),
+            ({"settled_at": NOW}, False),
+            ({"settled_at": NOW, "first_sent_at": None}, False),
+            ({"status": Status.FAILED, "needs_review": True}, False),
+            ({"status": Status.FAILED, "first_sent_at": None}, False),
+            ({"status": Status.COMPLETED, "stripe_refund_id": "re_1"}, False),
         ],
     )
-    def test_it_sends_only_while_that_is_safe(
-        self, columns: dict[str, Any], expected: Plan
+    def test_it_is_only_while_that_is_safe(self, columns: dict[str, Any], expected: bool) -> None:
+        assert may_send(row(**columns), NOW) is expected
+
+
+class TestAfterLook:
+    @staticmethod
+    def look(refund: Refund, look: Any) -> Any:
+        return after_look(refund, look, NOW, same_payment=lambda _: False)
+
+    def test_it_sends_what_is_not_there_and_fits(self) -> None:
+        assert self.look(new(), paid()) == Terms(15_000, "eur")
+        assert self.look(row(), paid()) == Terms(15_000, "eur")
+
+    @pytest.mark.parametrize("refund", [new(), row()])
+    def test_it_takes_what_is_there(self, refund: Refund) -> None:
+        columns = self.look(refund, paid(at_stripe())).columns
+        assert (columns["status"], columns["stripe_refund_id"]) == (Status.COMPLETED, "re_1")
+
+    def test_it_takes_what_is_there_whatever_else_would_stand_against_it(self) -> None:
+        """The store was restored: the refund is why nothing is left to refund."""
+        forgotten = new(
+            amount_asked=Decimal(150), amount_minor=None, currency="", further_payment=True
+        )
+        columns = self.look(forgotten, paid(at_stripe(), refunded_by_charge=15_000)).columns
+        assert columns["status"] == Status.COMPLETED
+        assert (columns["amount_minor"], columns["currency"]) == (15_000, "eur")
+        assert not columns["needs_review"]
+
+    def test_what_is_there_of_another_amount_waits_for_a_person(self) -> None:
+        asked = new(amount_asked=Decimal(100), amount_minor=None, currency="")
+        columns = self.look(asked, paid(at_stripe())).columns
+        assert (columns["status"], columns["needs_review"]) == (Status.COMPLETED, True)
+        assert "150.00 EUR instead of 100, in the payment's currency" in columns["last_error"]
+
+    def test_it_asks_later_where_stripe_does_not_answer(self) -> None:
+        assert self.look(new(), UNKNOWN).again
+
+    def test_a_payment_that_is_not_there_fails_unless_something_was_sent(self) -> None:
+        look = NoSuchPayment("No such payment_intent: 'pi_1'")
+        failed = self.look(new(), look).columns
+        assert (failed["status"], failed["review_code"]) == (Status.FAILED, "no_such_payment")
+        sent = self.look(row(), look).columns
+        assert "status" not in sent
+        assert sent["review_code"] == "no_such_payment"
+
+    @pytest.mark.parametrize(
+        "columns", [{"needs_review": True}, {"settled_at": NOW}, {"attempts": 151}]
+    )
+    def test_nothing_is_sent_against_a_decision_or_without_end(
+        self, columns: dict[str, Any]
     ) -> None:
-        assert plan(row(**columns), NOW) is expected
+        assert not isinstance(self.look(new(**columns), paid()), Terms)
 
 
 class TestJudge:
@@ -92,17 +104,23 @@ class TestJudge:
         [
             # Sent, and answered with a refund.
             (Evidence(at_stripe()), Status.COMPLETED, False, False),
-            (Evidence(at_stripe(status="pending")), Status.COMPLETED, False, False),
+            (Evidence(at_stripe(status="pending")), Status.COMPLETED, False, True),
             (Evidence(at_stripe(status="failed")), Status.COMPLETED, True, False),
             (Evidence(at_stripe(status="canceled")), Status.COMPLETED, True, False),
             (Evidence(at_stripe(status="requires_action")), Status.COMPLETED, True, False),
             (Evidence(at_stripe(status="on_hold")), Status.COMPLETED, True, False),
             (Evidence(at_stripe(status="")), Status.COMPLETED, True, False),
-            (Evidence(at_stripe(key=idempotency_key("BK-2"))), Status.COMPLETED, True, False),
+            (
+                Evidence(at_stripe(key=idempotency_key("BK-2", "pi_1"))),
+                Status.COMPLETED,
+                True,
+                False,
+            ),
             (Evidence(at_stripe(key="")), Status.COMPLETED, False, False),
             (Evidence(at_stripe(amount_minor=1)), Status.COMPLETED, True, False),
             (Evidence(at_stripe(currency="usd")), Status.COMPLETED, True, False),
             (Evidence(at_stripe(payment_id="pi_2")), Status.COMPLETED, True, False),
+            (Evidence(at_stripe(payment_id="", charge_id="pi_1")), Status.COMPLETED, False, False),
             # Sent, and nothing proven.
             (Evidence(UNKNOWN), None, False, True),
             (Evidence(SAVED_ERROR, UNKNOWN), None, False, True),
@@ -129,7 +147,8 @@ class TestJudge:
         assert conclusion.columns.get("status") == status
         assert conclusion.columns.get("needs_review", False) is review
         assert conclusion.again is again
-        assert bool(conclusion.columns.get("last_error")) is (review or again)
+        done = status == Status.COMPLETED
+        assert bool(conclusion.columns.get("last_error")) is (review or (again and not done))
 
     def test_it_completes_with_what_stripe_has(self) -> None:
         columns = judge(row(), Evidence(at_stripe(record={"id": "re_1"})), NOW).columns
@@ -138,7 +157,7 @@ class TestJudge:
         assert columns["response_payload"] == {"id": "re_1"}
 
     def test_it_takes_a_refund_under_another_issue_of_the_key_for_the_bookings(self) -> None:
-        reissued = row(idempotency_key=idempotency_key("BK-1", issue=2))
+        reissued = row(idempotency_key=f"{KEY}:2")
         assert judge(reissued, Evidence(None, [at_stripe()]), NOW).columns["status"] == "completed"
         both = [at_stripe(), at_stripe(refund_id="re_2", key=f"{KEY}:2")]
         conclusion = judge(reissued, Evidence(None, both), NOW)
@@ -204,11 +223,14 @@ class TestJudge:
         done = columns.get("status") == Status.COMPLETED
         review = columns.get("needs_review", False)
         assert done or review or conclusion.again
-        assert not (review and conclusion.again)
+        assert not (review and conclusion.again) or done
         if columns.get("status") == Status.FAILED:
             assert isinstance(sent, StripeRefusal)
             assert isinstance(listed, list)
             assert not any(one.key.startswith(KEY) for one in listed)
+        if "idempotency_key" in columns:
+            assert isinstance(sent, StripeRefusal)
+            assert listed == []
 
 
 class TestJudgeOfWhatIsKnown:
@@ -250,12 +272,79 @@ class TestJudgeOfWhatIsKnown:
         assert "re_2 now instead of re_1" in columns["last_error"]
 
 
-class TestIdempotencyKey:
-    def test_it_is_the_bookings_alone(self) -> None:
-        assert idempotency_key("BK-1") == idempotency_key("BK-1") != idempotency_key("BK-2")
-        assert idempotency_key("BK-1", issue=2) == f"{KEY}:2"
+class TestPassing:
+    @pytest.mark.parametrize(
+        "refused",
+        [
+            StripeRefusal("balance_insufficient", "Insufficient funds."),
+            StripeRefusal("", "Insufficient funds in your Stripe balance to refund this amount."),
+        ],
+    )
+    def test_a_lack_of_balance_is_asked_again_under_the_next_key(
+        self, refused: StripeRefusal
+    ) -> None:
+        """Stripe keeps its refusal under the key."""
+        conclusion = judge(row(), Evidence(refused, []), NOW)
+        assert conclusion.again
+        assert conclusion.columns["idempotency_key"] == f"{KEY}:2"
+        assert conclusion.columns["request_payload"] == {}
+        assert conclusion.columns["first_sent_at"] is None
+        assert not conclusion.columns.get("needs_review")
 
-    @given(booking=st.text(min_size=1, max_size=255))
-    def test_it_is_a_hash_and_says_nothing_of_the_booking(self, booking: str) -> None:
-        key = idempotency_key(booking)
-        assert re.fullmatch("booking-platform:refund:[0-9a-f]{64}", key)
+    def test_a_lack_of_balance_that_lasts_waits_for_a_person(self) -> None:
+        refused = StripeRefusal("balance_insufficient", "Insufficient funds.")
+        columns = judge(row(attempts=150), Evidence(refused, []), NOW).columns
+        assert (columns["needs_review"], columns["review_code"]) == (True, "no_balance")
+        assert columns["idempotency_key"] == f"{KEY}:2"
+
+    def test_a_lack_of_balance_for_what_is_there_is_none(self) -> None:
+        refused = StripeRefusal("balance_insufficient", "Insufficient funds.")
+        columns = judge(row(), Evidence(refused, [at_stripe()]), NOW).columns
+        assert columns["status"] == Status.COMPLETED
+        assert "idempotency_key" not in columns
+
+    @pytest.mark.parametrize(
+        ("refund", "reached", "undone"),
+        [(new(), False, True), (new(), True, False), (row(), False, False)],
+    )
+    def test_what_was_not_executed_does_not_start_the_life_of_its_key(
+        self, refund: Refund, reached: bool, undone: bool
+    ) -> None:
+        said = Evidence(Unknown("Stripe answered 401", reached=reached))
+        conclusion = judge(refund, said, NOW)
+        assert conclusion.again
+        assert ("first_sent_at" in conclusion.columns) is undone
+        assert conclusion.columns.get("first_sent_at") is None
+
+    @pytest.mark.parametrize(
+        ("age", "pause"),
+        [
+            (timedelta(0), timedelta(minutes=30)),
+            (-timedelta(minutes=3), timedelta(minutes=30)),
+            (timedelta(hours=5), timedelta(hours=5)),
+            (timedelta(days=5), timedelta(days=1)),
+        ],
+    )
+    def test_a_pending_refund_is_looked_at_more_and_more_rarely(
+        self, age: timedelta, pause: timedelta
+    ) -> None:
+        pending = at_stripe(status="pending", created_at=NOW - age)
+        conclusion = judge(row(), Evidence(pending), NOW)
+        assert (conclusion.again, conclusion.pause) == (True, pause)
+
+
+class TestKeyOfTheVersionBefore:
+    OLD = booking_key("BK-1")
+
+    @pytest.mark.parametrize("key", [OLD, f"{OLD}:2"])
+    def test_a_refund_under_it_is_that_of_the_whole_booking(self, key: str) -> None:
+        listed = Evidence(None, [at_stripe(key=key)])
+        assert judge(new(), listed, NOW).columns["status"] == Status.COMPLETED
+        assert judge(row(idempotency_key=key), listed, NOW).columns["status"] == Status.COMPLETED
+
+    def test_it_is_none_of_a_step_or_of_another_payment(self) -> None:
+        step = new(seats_remaining=2, idempotency_key=idempotency_key("BK-1", "pi_1", 2))
+        other = new(payment_id="pi_2", idempotency_key=idempotency_key("BK-1", "pi_2"))
+        for refund in (step, other):
+            conclusion = judge(refund, Evidence(None, [at_stripe(key=self.OLD)]), NOW)
+            assert "status" not in conclusion.columns

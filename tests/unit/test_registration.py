@@ -84,6 +84,7 @@ class TestAConsumer:
         ("wrong", "problem"),
         [
             ({"batch": 0}, "batch is 0"),
+            ({"replay_permission": "replay"}, "must be 'app.codename'"),
             ({"uses": ("booking_id", "amuont")}, "uses names 'amuont', which BookingCreated does"),
             ({"usual_outcome": "reserved"}, "one of a TextChoices"),
             ({"usual_outcome": Overlong.OUTCOME}, "1 to 50 letters"),

@@ -1,26 +1,38 @@
 """The account in the sandbox: payments, refunds, and the rules that Stripe has for them.
 
-Objects: https://docs.stripe.com/api/payment_intents, https://docs.stripe.com/api/refunds.
+Objects: https://docs.stripe.com/api/payment_intents, https://docs.stripe.com/api/charges,
+https://docs.stripe.com/api/refunds.
 """
 
-import copy
 import re
 import threading
 import time
 from dataclasses import dataclass
 
 from booking_platform.development.stripe_sandbox import objects, parameters
-from booking_platform.development.stripe_sandbox.errors import SavedError, StripeError, missing
+from booking_platform.development.stripe_sandbox.errors import (
+    SavedError,
+    StripeError,
+    insufficient_balance,
+    missing,
+)
 from booking_platform.development.stripe_sandbox.faults import Fault
 from booking_platform.development.stripe_sandbox.keys import Keys
-from booking_platform.development.stripe_sandbox.objects import PAGE, Object, Payment, intent, page
+from booking_platform.development.stripe_sandbox.objects import (
+    GIVEN_BACK,
+    PAGE,
+    Object,
+    Payment,
+    intent,
+    page,
+)
 from booking_platform.development.stripe_sandbox.parameters import Parameters
-from booking_platform.development.stripe_sandbox.webhooks import Webhooks, event
+from booking_platform.development.stripe_sandbox.webhooks import Webhooks
 
-# There as soon as it is named, so that demos need no preparation.
-NAMED_PAYMENT = re.compile(r"pi_sandbox_([1-9][0-9]{0,11})_([a-z]{3})(_\w+)?")
+# There as soon as it is named, so that demos need no preparation: a payment intent with its charge
+# (pi_…), or a charge alone (ch_…, py_…).
+NAMED_PAYMENT = re.compile(r"(pi|ch|py)_sandbox_([1-9][0-9]{0,11})_([a-z]{3})(_\w+)?")
 
-GIVEN_BACK = ("failed", "canceled")  # the money is with the merchant again
 REASONS = ("duplicate", "fraudulent", "requested_by_customer")
 
 
@@ -50,7 +62,8 @@ class Account:
         self.ended = threading.Event()
         self.latency = latency  # seconds before each answer
         self.ahead = 0.0  # seconds that the account's clock is ahead
-        self.payments: dict[str, Payment] = {}  # oldest first
+        self.payments: dict[str, Payment] = {}  # by the id of the intent, oldest first
+        self.balances: dict[str, int] = {}  # minor units by currency; without an entry: no limit
         self.refunds: dict[str, Object] = {}  # oldest first
         self.requests: list[Record] = []
         self.faults: list[Fault] = []
@@ -62,25 +75,48 @@ class Account:
         return int(time.time() + self.ahead)
 
     def add(self, payment: Payment) -> Payment:
-        self.payments[payment.id] = self._charges[payment.charge] = payment
+        self._charges[payment.charge] = payment
+        if payment.id:
+            self.payments[payment.id] = payment
         return payment
 
     def find(self, identifier: str) -> Payment | None:
-        """Return the payment of an id; create the payment if the id names amount and currency."""
-        payment = self.payments.get(identifier)
+        """Return the payment of an intent's or a charge's id.
+
+        It is created if the id names amount and currency.
+        """
+        payment = self.payments.get(identifier) or self._charges.get(identifier)
         if payment is None and (named := NAMED_PAYMENT.fullmatch(identifier)):
-            amount, currency = int(named.group(1)), named.group(2)
-            charge = f"ch_{identifier.removeprefix('pi_')}"
-            return self.add(Payment(amount, currency, self.now(), id=identifier, charge=charge))
+            kind, amount, currency = named.group(1), int(named.group(2)), named.group(3)
+            whole = kind == "pi"
+            intent_id, charge = (identifier, f"ch_{identifier}") if whole else (None, identifier)
+            return self.add(Payment(amount, currency, self.now(), id=intent_id, charge=charge))
         return payment
 
     def announce(self, kind: str, about: Object, former: Object | None = None) -> None:
         """Send a webhook about an object; ``former`` has the values that its change replaced."""
-        about = copy.deepcopy(about)
-        self._webhooks.send(event(kind, about, former=former or {}, now=self.now()))
+        self._webhooks.announce(kind, about, former=former or {}, now=self.now())
+
+    def change_refund(self, refund: Object, status: str, failure_reason: str) -> None:
+        """Change a refund's status; what comes back from the customer is in the balance again."""
+        former = refund["status"]
+        if status == former:
+            return
+        back = (status in GIVEN_BACK) - (former in GIVEN_BACK)
+        self._book(refund["currency"], back * refund["amount"])
+        refund["status"] = status
+        refund.pop("failure_reason", None)
+        if status == "failed":
+            refund["failure_reason"] = failure_reason or "unknown"
+            refund["failure_balance_transaction"] = objects.new_id("txn")
+        self.announce("refund.updated", refund, {"status": former})
+        if status == "failed":
+            self.announce("refund.failed", refund)
 
     def new_payment(self, given: Parameters) -> Object:
-        """Create a payment that is paid at once, whatever the request says about how to pay.
+        """Create a payment that is paid at once, unless the request says ``confirm=false``.
+
+        What else it says about how to pay means nothing here.
 
         https://docs.stripe.com/api/payment_intents/create
         """
@@ -94,15 +130,21 @@ class Account:
             message = f"Invalid currency: {currency}. Give three letters, in lower case."
             raise StripeError(message, param="currency")
         noted = parameters.metadata(given)
-        return intent(self.add(Payment(amount, currency, self.now(), metadata=noted)))
+        status = "requires_payment_method" if given.get("confirm") == "false" else "succeeded"
+        paid = Payment(amount, currency, self.now(), metadata=noted, status=status)
+        return intent(self.add(paid))
 
     def payment(self, identifier: str) -> Object:
         """Retrieve a payment: https://docs.stripe.com/api/payment_intents/retrieve."""
         return intent(self._payment(identifier, param="intent"))
 
+    def charge(self, identifier: str) -> Object:
+        """Retrieve a charge: https://docs.stripe.com/api/charges/retrieve."""
+        return objects.charge(self._charge(identifier, param="charge"))
+
     def list_payments(self, given: Parameters) -> Object:
         """List payments, newest first: https://docs.stripe.com/api/payment_intents/list."""
-        parameters.only(given, PAGE)
+        parameters.only(given, (*PAGE, "expand"))
         intents = [intent(payment) for payment in self.payments.values()]
         return page(intents, given, kind="payment_intent", url="/v1/payment_intents")
 
@@ -111,7 +153,9 @@ class Account:
 
         Only the sum is checked: two refunds of less than half are two refunds, as with Stripe.
         """
-        parameters.only(given, ("amount", "charge", "metadata", "payment_intent", "reason"))
+        parameters.only(
+            given, ("amount", "charge", "expand", "metadata", "payment_intent", "reason")
+        )
         amount = parameters.integer(given, "amount")
         noted = parameters.metadata(given)
         reason = parameters.text(given, "reason")
@@ -124,11 +168,13 @@ class Account:
         amount = self._refundable(payment, amount)
         refund = objects.new_refund(payment, amount, noted, reason, now=self.now())
         self.refunds[refund["id"]] = refund
+        payment.refunds.append(refund)
+        if refund["status"] not in GIVEN_BACK:
+            self._book(payment.currency, -amount)
         self.announce("refund.created", refund)
         if refund["status"] == "failed":
             self.announce("refund.failed", refund)
-        charge = objects.charge(payment, refunded=self._refunded(payment))
-        self.announce("charge.refunded", charge)
+        self.announce("charge.refunded", objects.charge(payment))
         return refund
 
     def refund(self, identifier: str) -> Object:
@@ -139,52 +185,70 @@ class Account:
 
     def list_refunds(self, given: Parameters) -> Object:
         """List refunds, newest first: https://docs.stripe.com/api/refunds/list."""
-        parameters.only(given, ("charge", "payment_intent", *PAGE))
+        parameters.only(given, ("charge", "expand", "payment_intent", *PAGE))
+        charge, whole = (parameters.text(given, name) for name in ("charge", "payment_intent"))
         chosen = list(self.refunds.values())
-        for name in ("charge", "payment_intent"):
-            if wanted := parameters.text(given, name):
-                if name == "payment_intent":
-                    self._payment(wanted, param=name)
-                chosen = [refund for refund in chosen if refund[name] == wanted]
+        if charge:
+            chosen = self._charge(charge, param="charge").refunds
+        if whole:
+            of_intent = self._payment(whole, param="payment_intent").refunds
+            chosen = [refund for refund in of_intent if charge in (None, refund["charge"])]
         return page(chosen, given, kind="refund", url="/v1/refunds")
 
-    def payment_named(self, path: str, given: Parameters) -> str | None:
-        """Return the id of the payment that a request to ``/v1/refunds…`` is about."""
-        refund = self.refunds.get(path.rpartition("/")[2])
-        if refund:
-            return str(refund["payment_intent"])
-        charged = self._charges.get(str(given.get("charge")))
-        named = given.get("payment_intent") or (charged.id if charged else None)
-        return str(named) if named else None
+    def refunds_of(self, charge: str, given: Parameters) -> Object:
+        """List the refunds of a charge, newest first, as the charge itself holds the first page.
+
+        https://docs.stripe.com/api/charges/object#charge_object-refunds
+        """
+        listed = self.list_refunds({**given, "charge": charge})
+        return listed | {"url": f"/v1/charges/{charge}/refunds"}
+
+    def named(self, path: str, given: Parameters) -> set[str]:
+        """Return the ids of intent and charge that a request is about, those it names at least."""
+        last = path.rpartition("/")[2]
+        refund = self.refunds.get(last, {})
+        ids = (last, given.get("charge"), given.get("payment_intent"), refund.get("charge"))
+        named = {each for each in ids if isinstance(each, str)}
+        payments = [payment for each in named if (payment := self.find(each))]
+        return named.union(*((each.id or "", each.charge) for each in payments))
 
     def _payment(self, identifier: str, *, param: str) -> Payment:
         payment = self.find(identifier)
-        if payment is None:
+        if payment is None or payment.id != identifier:
             raise missing("payment_intent", identifier, param)
+        return payment
+
+    def _charge(self, identifier: str, *, param: str) -> Payment:
+        payment = self.find(identifier)
+        if payment is None or payment.charge != identifier:
+            raise missing("charge", identifier, param)
         return payment
 
     def _to_refund(self, given: Parameters) -> Payment:
         named, charged = (parameters.text(given, name) for name in ("payment_intent", "charge"))
-        if charged is not None and charged not in self._charges:
-            raise missing("charge", charged, "id")  # "id": observed in test mode
-        if named is not None:
-            payment = self._payment(named, param="payment_intent")
-            if charged in (None, payment.charge):
-                return payment
-            raise StripeError(f"Charge {charged} does not belong to PaymentIntent {named}.")
-        if charged is None:
+        if charged is not None:
+            payment = self._charge(charged, param="id")  # "id": observed in test mode
+            if named not in (None, payment.id):
+                raise StripeError(f"Charge {charged} does not belong to PaymentIntent {named}.")
+            return payment
+        if named is None:
             raise StripeError(
                 "One of the following params should be provided for this request: payment_intent "
                 "or charge."
             )
-        return self._charges[charged]
+        return self._payment(named, param="payment_intent")
 
     def _refundable(self, payment: Payment, amount: int | None) -> int:
         """Return the units to refund; https://docs.stripe.com/error-codes names the refusals."""
+        if payment.status != "succeeded":
+            # The message is quoted in many places; the code is the one that the list has for it.
+            named = f"PaymentIntent ({payment.id})" if payment.id else f"Charge ({payment.charge})"
+            message = f"This {named} does not have a successful charge to refund."
+            raise SavedError(message, code="payment_intent_unexpected_state")
         if payment.disputed:
             message = f"Charge {payment.charge} has been charged back; cannot issue a refund."
             raise SavedError(message, code="charge_disputed")
-        left = payment.amount - self._refunded(payment)
+        left = payment.amount - payment.refunded
         if left <= 0:
             message = f"Charge {payment.charge} has already been refunded."
             raise SavedError(message, code="charge_already_refunded")
@@ -195,12 +259,12 @@ class Account:
                 f"Refund amount ({asked}) is greater than unrefunded amount on charge ({rest})"
             )
             raise SavedError(message, param="amount")
-        return amount or left
+        units = amount or left
+        if units > self.balances.get(payment.currency, units):
+            raise insufficient_balance()
+        return units
 
-    def _refunded(self, payment: Payment) -> int:
-        """Sum the refunds that are or will be with the customer, not the failed and cancelled."""
-        return sum(
-            refund["amount"]
-            for refund in self.refunds.values()
-            if refund["payment_intent"] == payment.id and refund["status"] not in GIVEN_BACK
-        )
+    def _book(self, currency: str, units: int) -> None:
+        """Add to the balance of a currency; one without a limit stays so."""
+        if currency in self.balances:
+            self.balances[currency] += units

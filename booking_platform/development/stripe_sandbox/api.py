@@ -1,14 +1,16 @@
 """From a request to Stripe's API to the answer."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from booking_platform.development.stripe_sandbox import errors, faults, parameters
+from booking_platform.development.stripe_sandbox import errors, expansions, faults, parameters
 from booking_platform.development.stripe_sandbox.account import Account, Record
 from booking_platform.development.stripe_sandbox.errors import SavedError, StripeError
 from booking_platform.development.stripe_sandbox.keys import Entry, Reply
+from booking_platform.development.stripe_sandbox.objects import Object
 from booking_platform.development.stripe_sandbox.parameters import Parameters
 
 TEST_KEYS = ("sk_test_", "rk_test_")  # https://docs.stripe.com/keys
@@ -102,10 +104,11 @@ class Exchange:
 
     def _take_fault(self) -> None:
         """Take the fault that waits for this request, and raise what comes before execution."""
-        if not self.record.path.startswith("/v1/refunds"):
+        method, path = self.record.method, self.record.path
+        if method == "POST" and not path.startswith("/v1/refunds"):
             return
-        payment = self.account.payment_named(self.record.path, self.parameters)
-        fault = faults.take(self.account.faults, self.record.method, payment)
+        named = self.account.named(path, self.parameters)
+        fault = faults.take(self.account.faults, method, named)
         if fault is None:
             return
         self.record.fault, self.fault_seconds = fault.name, fault.seconds
@@ -127,7 +130,9 @@ class Exchange:
             if self.account.ended.is_set():
                 raise Dropped
             try:
-                self._fail_if("error_before")
+                self._fail_if(
+                    "error_before", "balance_insufficient", "balance_insufficient_uncoded"
+                )
                 reply = Reply(200, _json(self._call_endpoint()), self.id)
                 self._fail_if("error_after")
             except SavedError as error:
@@ -136,30 +141,46 @@ class Exchange:
                 self.entry.reply = reply
             return reply
 
-    def _fail_if(self, fault: str) -> None:
-        if self.record.fault == fault:
-            raise SavedError("An unknown error occurred.", status=500, kind="api_error")
+    def _fail_if(self, *names: str) -> None:
+        if self.record.fault in names:
+            raise faults.saved(self.record.fault)
 
-    def _call_endpoint(self) -> Any:
-        account, given = self.account, self.parameters
+    def _call_endpoint(self) -> Object:
+        """Call the endpoint, and expand in its answer what the request names."""
+        kind, call = self._endpoint()
+        paths = parameters.expansions(self.parameters)
+        expansions.check(kind, paths)
+        return expansions.expanded(self.account, call(self.parameters), paths)
+
+    def _endpoint(self) -> tuple[str, Callable[[Parameters], Object]]:
+        """Return what the endpoint answers with, as ``expansions`` names it, and the call."""
+        account = self.account
+        endpoint: tuple[str, Callable[[Parameters], Object]] | None = None
         match [self.record.method, *self.record.path.strip("/").split("/")]:
             case ["POST", "v1", "payment_intents"]:
-                return account.new_payment(given)
+                endpoint = "payment_intent", account.new_payment
             case ["GET", "v1", "payment_intents"]:
-                return account.list_payments(given)
+                endpoint = "payment_intents", account.list_payments
             case ["GET", "v1", "payment_intents", identifier]:
-                return account.payment(identifier)
+                endpoint = "payment_intent", lambda _: account.payment(identifier)
+            case ["GET", "v1", "charges", identifier]:
+                endpoint = "charge", lambda _: account.charge(identifier)
+            case ["GET", "v1", "charges", identifier, "refunds"]:
+                endpoint = "refunds", lambda given: account.refunds_of(identifier, given)
             case ["POST", "v1", "refunds"]:
-                return account.new_refund(given)
+                endpoint = "refund", account.new_refund
             case ["GET", "v1", "refunds"]:
-                return account.list_refunds(given)
+                endpoint = "refunds", account.list_refunds
             case ["GET", "v1", "refunds", identifier]:
-                return account.refund(identifier)
-        raise StripeError(
-            f"Unrecognized request URL ({self.record.method}: {self.record.path}). The sandbox has "
-            "payment intents (create, retrieve, list) and refunds (create, retrieve, list).",
-            status=404,
-        )
+                endpoint = "refund", lambda _: account.refund(identifier)
+        if endpoint is None:
+            raise StripeError(
+                f"Unrecognized request URL ({self.record.method}: {self.record.path}). The sandbox has "
+                "payment intents (create, retrieve, list), charges (retrieve, their refunds) and "
+                "refunds (create, retrieve, list).",
+                status=404,
+            )
+        return endpoint
 
     def _refusal(self, error: StripeError) -> Reply:
         return Reply(error.status, _json({"error": error.error}), self.id)

@@ -40,6 +40,8 @@ def _call(sandbox: Sandbox, method: str, path: str, given: dict[str, Any]) -> An
             answer = sandbox.change_refund(identifier, **given)
         case ["POST", "faults"]:
             sandbox.fail(**given)
+        case ["POST", "balance"]:
+            sandbox.set_balance(**given)
         case ["POST", "clock"]:
             sandbox.advance(**{"seconds": given.pop("advance", None), **given})
         case ["DELETE", "faults"]:

@@ -43,6 +43,19 @@ def missing(kind: str, identifier: str, param: str) -> StripeError:
     return StripeError(message, status=404, code="resource_missing", param=param)
 
 
+def insufficient_balance(*, code: bool = True) -> SavedError:
+    """Return the refusal of a refund that the account's balance does not cover.
+
+    The message, and that there may be no code, as quoted in
+    https://github.com/Automattic/woocommerce-payments/issues/10025; the code is of
+    https://docs.stripe.com/error-codes#balance-insufficient.
+    """
+    message = "Insufficient funds in your Stripe balance to refund this amount."
+    error = SavedError(message, code="balance_insufficient" if code else None)
+    error.error["message_code"] = "insufficient_balance_for_refund"
+    return error
+
+
 def invalid_api_key(api_key: str) -> StripeError:
     return StripeError(f"Invalid API Key provided: {masked(api_key)}", status=401)
 

@@ -1,9 +1,12 @@
 """Faults on demand: what may go wrong between a client and Stripe, and on Stripe's side."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from booking_platform.development.stripe_sandbox.errors import (
+    SavedError,
     StripeError,
+    insufficient_balance,
     invalid_api_key,
     key_in_use,
     masked,
@@ -24,6 +27,8 @@ DURING = {
     "slow_before": "a wait, then the execution; the key is in flight meanwhile",
     "error_before": "500, and nothing done",
     "error_after": "500, though it was done",
+    "balance_insufficient": "400: the account has too little money; nothing done",
+    "balance_insufficient_uncoded": "the same, without a code, as some accounts have seen it",
 }
 # Executed and saved as ever; only the answer doesn't come as it should.
 AFTER = {
@@ -38,11 +43,14 @@ NAMES = {**BEFORE, **DURING, **AFTER}
 
 @dataclass
 class Fault:
-    """What goes wrong with the next ``times`` requests to ``/v1/refunds…``; 0 means all of them."""
+    """What goes wrong with the next ``times`` requests that fit; 0 means all of them.
+
+    POST is of ``/v1/refunds``; GET is of refunds, payment intents and charges.
+    """
 
     name: str
     times: int = 1
-    payment: str | None = None
+    payment: str | None = None  # the id of a payment intent or of a charge
     seconds: float = 0.0
     method: str = "POST"
 
@@ -55,10 +63,13 @@ class Fault:
             raise ValueError("times and seconds can't be negative")
 
 
-def take(faults: list[Fault], method: str, payment: str | None) -> Fault | None:
-    """Return the first fault that fits a request, and count the request against its times."""
+def take(faults: list[Fault], method: str, named: Collection[str]) -> Fault | None:
+    """Return the first fault that fits a request, and count the request against its times.
+
+    ``named`` has the ids of the payment that the request is about.
+    """
     for fault in faults:
-        if fault.method == method and fault.payment in (None, payment):
+        if fault.method == method and (fault.payment is None or fault.payment in named):
             if fault.times == 1:
                 faults.remove(fault)
             elif fault.times:
@@ -90,3 +101,10 @@ def refusal(name: str, *, api_key: str, key: str | None) -> StripeError:
         "conflict": key_in_use(key),
     }
     return answers[name]
+
+
+def saved(name: str) -> SavedError:
+    """Return the error that a fault of ``DURING`` answers with."""
+    if name.startswith("balance_insufficient"):
+        return insufficient_balance(code=name == "balance_insufficient")
+    return SavedError("An unknown error occurred.", status=500, kind="api_error")

@@ -16,6 +16,8 @@ PAGE = ("created", "ending_before", "limit", "starting_after")  # the parameters
 COMPARISONS = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 USUAL, LARGEST = 10, 100  # objects on a page
 
+GIVEN_BACK = ("failed", "canceled")  # the money of such a refund is with the merchant again
+
 SYMBOLS = {"eur": "€", "gbp": "£", "usd": "$"}
 
 
@@ -24,18 +26,44 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{uuid4().hex[:24]}"
 
 
+# What a payment intent's status says of its charge:
+# https://docs.stripe.com/payments/paymentintents/lifecycle
+CHARGE_STATUS = {
+    "succeeded": "succeeded",
+    "requires_capture": "succeeded",  # authorized: nothing is received yet
+    "processing": "pending",
+    "requires_payment_method": "failed",
+    "canceled": "failed",
+}
+
+
 @dataclass
 class Payment:
-    """A payment intent that succeeded, and its one charge."""
+    """A payment intent and its one charge; or a charge alone, as it was before there were intents."""
 
     amount: int  # in minor units
     currency: str
     created: int
-    id: str = field(default_factory=lambda: new_id("pi"))
+    id: str | None = field(default_factory=lambda: new_id("pi"))  # of the intent, if there is one
     charge: str = field(default_factory=lambda: new_id("ch"))
     metadata: dict[str, str] = field(default_factory=dict)
+    status: str = "succeeded"  # of the intent: one of CHARGE_STATUS
     disputed: bool = False
     refund_status: str = "succeeded"  # of new refunds
+    refunds: list[Object] = field(default_factory=list)  # oldest first
+
+    @property
+    def refunded(self) -> int:
+        """Sum the refunds that are or will be with the customer, not the failed and cancelled."""
+        return sum(each["amount"] for each in self.refunds if each["status"] not in GIVEN_BACK)
+
+    @property
+    def received(self) -> int:
+        return self.amount if self.status == "succeeded" else 0
+
+    @property
+    def charge_status(self) -> str:
+        return CHARGE_STATUS[self.status]
 
 
 def intent(payment: Payment) -> Object:
@@ -44,34 +72,34 @@ def intent(payment: Payment) -> Object:
         "id": payment.id,
         "object": "payment_intent",
         "amount": payment.amount,
-        "amount_received": payment.amount,
+        "amount_received": payment.received,
         "created": payment.created,
         "currency": payment.currency,
-        "latest_charge": payment.charge,
+        "latest_charge": payment.charge if payment.charge_status == "succeeded" else None,
         "livemode": False,
         "metadata": dict(payment.metadata),
-        "status": "succeeded",
+        "status": payment.status,
     }
 
 
-def charge(payment: Payment, *, refunded: int) -> Object:
+def charge(payment: Payment) -> Object:
     """Return the object of https://docs.stripe.com/api/charges/object."""
     return {
         "id": payment.charge,
         "object": "charge",
         "amount": payment.amount,
-        "amount_captured": payment.amount,
-        "amount_refunded": refunded,
-        "captured": True,
+        "amount_captured": payment.received,
+        "amount_refunded": payment.refunded,
+        "captured": payment.status == "succeeded",
         "created": payment.created,
         "currency": payment.currency,
         "disputed": payment.disputed,
         "livemode": False,
         "metadata": dict(payment.metadata),
-        "paid": True,
+        "paid": payment.charge_status == "succeeded",
         "payment_intent": payment.id,
-        "refunded": refunded >= payment.amount,
-        "status": "succeeded",
+        "refunded": payment.refunded >= payment.amount,
+        "status": payment.charge_status,
     }
 
 

@@ -88,6 +88,14 @@ def integer(parameters: Parameters, name: str, *, largest: int | None = None) ->
     return number
 
 
+def expansions(parameters: Parameters) -> list[str]:
+    """Return the properties to expand: https://docs.stripe.com/api/expanding_objects."""
+    given = parameters.get("expand", {})
+    if not isinstance(given, dict) or any(isinstance(path, dict) for path in given.values()):
+        raise StripeError("Invalid array", param="expand")
+    return list(given.values())
+
+
 def created(parameters: Parameters) -> dict[str, int]:
     """Return the filter on creation times: seconds by comparison (gt, gte, lt, lte)."""
     given = parameters.get("created", {})

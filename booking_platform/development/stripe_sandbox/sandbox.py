@@ -2,13 +2,21 @@
 
 import copy
 import re
+from collections.abc import Sequence
 
 from booking_platform.development.stripe_sandbox.account import Account, Record
 from booking_platform.development.stripe_sandbox.faults import Fault
-from booking_platform.development.stripe_sandbox.objects import Object, Payment, intent, new_id
-from booking_platform.development.stripe_sandbox.webhooks import Webhooks
+from booking_platform.development.stripe_sandbox.objects import (
+    CHARGE_STATUS,
+    Object,
+    Payment,
+    charge,
+    intent,
+)
+from booking_platform.development.stripe_sandbox.webhooks import API_VERSION, Webhooks
 
-STATUSES = ("pending", "requires_action", "succeeded", "failed", "canceled")  # of a refund
+PAYMENT_STATUSES = tuple(CHARGE_STATUS)
+REFUND_STATUSES = ("pending", "requires_action", "succeeded", "failed", "canceled")
 
 
 class Unknown(LookupError):
@@ -18,12 +26,19 @@ class Unknown(LookupError):
 class Sandbox:
     """An account of Stripe's test mode with its API, its clock and its webhooks."""
 
-    def __init__(self, *, webhook_url: str, webhook_secret: str, latency: float) -> None:
+    def __init__(
+        self,
+        *,
+        webhook_url: str,
+        webhook_secret: str,
+        webhook_version: str = API_VERSION,
+        latency: float,
+    ) -> None:
         if latency < 0:
             raise ValueError(f"latency is {latency}: it can't be negative")
         self.url = ""  # once it listens
         self._latency = latency
-        self._webhooks = Webhooks(webhook_url, webhook_secret)
+        self._webhooks = Webhooks(webhook_url, webhook_secret, webhook_version)
         self._begin()
 
     def _begin(self) -> None:
@@ -47,40 +62,81 @@ class Sandbox:
         """How many webhooks were answered with a 2xx."""
         return self._webhooks.sent - self._sent_before
 
-    def payment(self, *, amount: int, currency: str) -> str:
-        """Add a payment intent that succeeded, in minor units, and return the intent's id.
+    def payment(
+        self,
+        *,
+        amount: int,
+        currency: str,
+        metadata: dict[str, str] | None = None,
+        status: str = "succeeded",
+    ) -> str:
+        """Add a payment intent, in minor units, and return the intent's id.
 
         Raises:
-            ValueError: the amount is no positive integer, or the currency not three small letters.
+            ValueError: the amount is no positive integer, the currency not three small letters, the
+                metadata are not texts by name, or Stripe has no such status.
         """
         if type(amount) is not int or amount < 1:
             raise ValueError(f"amount is {amount!r}: give minor units, 15000 for 150.00 euros")
-        if not re.fullmatch("[a-z]{3}", currency):
-            raise ValueError(f"currency is {currency!r}: give three letters, in lower case")
+        _check_currency(currency)
+        noted = metadata or {}
+        if not all(isinstance(text, str) for pair in noted.items() for text in pair):
+            raise ValueError(f"metadata is {metadata!r}: give texts by name")
+        _check_status(status, PAYMENT_STATUSES)
         account = self.account
         with account.lock:
-            return account.add(Payment(amount, currency, account.now())).id
+            payment = Payment(amount, currency, account.now(), metadata=dict(noted), status=status)
+            account.add(payment)
+        return str(payment.id)
 
     def change_payment(
-        self, identifier: str, *, disputed: bool | None = None, refund_status: str | None = None
+        self,
+        identifier: str,
+        *,
+        disputed: bool | None = None,
+        refund_status: str | None = None,
+        status: str | None = None,
     ) -> Object:
-        """Dispute a payment, or set the status that new refunds of the payment begin with.
+        """Change a payment, named by its intent or its charge: how it stands, and whether it is disputed.
+
+        ``refund_status`` is what new refunds of the payment begin with.
 
         Raises:
             Unknown: there is no such payment.
             ValueError: Stripe has no such status.
         """
         if refund_status is not None:
-            _check_status(refund_status)
-        with self.account.lock:
-            payment = self.account.find(identifier)
+            _check_status(refund_status, REFUND_STATUSES)
+        if status is not None:
+            _check_status(status, PAYMENT_STATUSES)
+        account = self.account
+        with account.lock:
+            payment = account.find(identifier)
             if payment is None:
-                raise Unknown(f"The sandbox has no payment intent {identifier!r}.")
-            if disputed is not None:
-                payment.disputed = disputed
-            if refund_status is not None:
-                payment.refund_status = refund_status
-            return intent(payment)
+                raise Unknown(f"The sandbox has no payment {identifier!r}.")
+            payment.disputed = payment.disputed if disputed is None else disputed
+            payment.refund_status = refund_status or payment.refund_status
+            payment.status = status or payment.status
+            return intent(payment) if payment.id else charge(payment)
+
+    def set_balance(self, currency: str, minor_units: int | None) -> None:
+        """Set what the account has of a currency for refunds; None is no limit, as at first.
+
+        A refund takes from it, and one that fails or is cancelled later gives back.
+
+        Raises:
+            ValueError: the currency is not three small letters, or the units are no integer.
+        """
+        _check_currency(currency)
+        if minor_units is not None and type(minor_units) is not int:
+            raise ValueError(
+                f"minor_units is {minor_units!r}: give an integer, or none for no limit"
+            )
+        with self.account.lock:
+            if minor_units is None:
+                self.account.balances.pop(currency, None)
+            else:
+                self.account.balances[currency] = minor_units
 
     def change_refund(self, identifier: str, *, status: str, failure_reason: str = "") -> Object:
         """Change a refund's status, as a bank's answer may, days later; a webhook announces it.
@@ -91,22 +147,13 @@ class Sandbox:
             Unknown: there is no such refund.
             ValueError: Stripe has no such status.
         """
-        _check_status(status)
+        _check_status(status, REFUND_STATUSES)
         account = self.account
         with account.lock:
             refund = account.refunds.get(identifier)
             if refund is None:
                 raise Unknown(f"The sandbox has no refund {identifier!r}.")
-            former = refund["status"]
-            refund["status"] = status
-            refund.pop("failure_reason", None)
-            if status == "failed":
-                refund["failure_reason"] = failure_reason or "unknown"
-                refund["failure_balance_transaction"] = new_id("txn")
-            if status != former:
-                account.announce("refund.updated", refund, {"status": former})
-                if status == "failed":
-                    account.announce("refund.failed", refund)
+            account.change_refund(refund, status, failure_reason)
             return copy.deepcopy(refund)
 
     def fail(
@@ -117,7 +164,9 @@ class Sandbox:
         seconds: float = 0.0,
         method: str = "POST",
     ) -> None:
-        """Let the next requests about refunds go wrong; ``faults.py`` lists the faults.
+        """Let the next requests go wrong that create refunds, or, with GET, read about payments.
+
+        ``faults.py`` lists the faults. ``payment`` is the id of an intent or of a charge.
 
         ``times=0`` is until ``clear_faults`` or ``reset``. A request takes the first fault that
         fits it; a replay takes one too, but there ``error_…`` and ``slow_before`` change nothing.
@@ -153,6 +202,11 @@ class Sandbox:
         self._webhooks.close()
 
 
-def _check_status(status: str) -> None:
-    if status not in STATUSES:
-        raise ValueError(f"status is {status!r}: give one of {', '.join(STATUSES)}")
+def _check_status(status: str, known: Sequence[str]) -> None:
+    if status not in known:
+        raise ValueError(f"status is {status!r}: give one of {', '.join(known)}")
+
+
+def _check_currency(currency: str) -> None:
+    if not re.fullmatch("[a-z]{3}", currency):
+        raise ValueError(f"currency is {currency!r}: give three letters, in lower case")

@@ -17,6 +17,7 @@ from booking_platform.development.stripe_sandbox.account import Record
 from booking_platform.development.stripe_sandbox.api import Answer, Dropped, Exchange
 from booking_platform.development.stripe_sandbox.control import control
 from booking_platform.development.stripe_sandbox.sandbox import Sandbox
+from booking_platform.development.stripe_sandbox.webhooks import API_VERSION
 
 log = structlog.get_logger(__name__)
 
@@ -27,18 +28,28 @@ STOP_SECONDS = 5
 
 @contextmanager
 def running(
-    port: int = 0, webhook_url: str = "", webhook_secret: str = "", latency: float = 0.0
+    port: int = 0,
+    webhook_url: str = "",
+    webhook_secret: str = "",
+    latency: float = 0.0,
+    webhook_version: str = API_VERSION,
 ) -> Iterator[Sandbox]:
     """Run a sandbox on 127.0.0.1 for as long as a block runs; port 0 takes a free one.
 
-    Each answer waits for ``latency`` seconds, with the key in flight as it is while Stripe works.
+    Webhooks are those of an API version: before 2024-10-28 ``charge.refund.updated`` is what tells
+    of a refund's changes. Each answer waits for ``latency`` seconds, with the key in flight as it is while Stripe works.
 
     Raises:
         OSError: the port is in use.
         ValueError: an argument can't be used.
     """
     with closing(
-        Sandbox(webhook_url=webhook_url, webhook_secret=webhook_secret, latency=latency)
+        Sandbox(
+            webhook_url=webhook_url,
+            webhook_secret=webhook_secret,
+            webhook_version=webhook_version,
+            latency=latency,
+        )
     ) as sandbox:
         server = Server(port, sandbox)
         sandbox.url = f"http://{ADDRESS}:{server.server_port}"

@@ -1,5 +1,6 @@
 """Webhooks: signed as Stripe signs them, sent in the background."""
 
+import copy
 import hashlib
 import hmac
 import json
@@ -17,6 +18,11 @@ from booking_platform.development.stripe_sandbox.objects import Object, new_id
 log = structlog.get_logger(__name__)
 
 API_VERSION = "2026-10-28.endive"
+# https://docs.stripe.com/changelog/acacia/2024-10-28/refund-webhook-update: before, the refunds of
+# charges had no events of their own but this one.
+FIRST_WITH_REFUND_EVENTS = "2024-10-28"
+OLD_KINDS = {"refund.updated": "charge.refund.updated", "charge.refunded": "charge.refunded"}
+
 ATTEMPTS = 3  # the first and two more
 PAUSE_SECONDS = 0.1  # between two attempts
 TIMEOUT_SECONDS = 10
@@ -32,7 +38,7 @@ def signature(secret: str, body: bytes, *, timestamp: int) -> str:
     return f"t={timestamp},v1={digest}"
 
 
-def event(kind: str, about: Object, *, former: Object, now: int) -> Object:
+def event(kind: str, about: Object, *, former: Object, now: int, version: str) -> Object:
     """Return the object of https://docs.stripe.com/api/events/object."""
     data: dict[str, Any] = {"object": about}
     if former:
@@ -40,7 +46,7 @@ def event(kind: str, about: Object, *, former: Object, now: int) -> Object:
     return {
         "id": new_id("evt"),
         "object": "event",
-        "api_version": API_VERSION,
+        "api_version": version,
         "created": now,
         "data": data,
         "livemode": False,
@@ -53,11 +59,14 @@ def event(kind: str, about: Object, *, former: Object, now: int) -> Object:
 class Webhooks:
     """A thread that sends events to a URL, if there is one; undelivered events are only logged.
 
+    They are events of an API version, as an endpoint is bound to one:
+    https://docs.stripe.com/webhooks/versioning.
+
     Raises:
         ValueError: there is a URL but no secret to sign with, or the URL is not HTTP.
     """
 
-    def __init__(self, url: str, secret: str) -> None:
+    def __init__(self, url: str, secret: str, version: str) -> None:
         if url and not secret:
             raise ValueError("webhook_secret is missing: webhooks are signed with it")
         if url and not url.startswith(("http://", "https://")):
@@ -65,16 +74,21 @@ class Webhooks:
                 f"webhook_url is {url!r}: give one that begins with http:// or https://"
             )
         self.sent = 0  # answered with a 2xx
-        self._url, self._secret = url, secret
+        self._url, self._secret, self._version = url, secret, version
         self._waiting: queue.SimpleQueue[Object | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._send_all, daemon=True, name="webhooks")
         self._thread.start()
 
-    def send(self, event: Object) -> None:
-        """Send an event soon, after those that wait already."""
-        if self._url:
-            self._waiting.put(event)
+    def announce(self, kind: str, about: Object, *, former: Object, now: int) -> None:
+        """Send an event soon, after those that wait already, if the API version has such a one.
+
+        ``former`` has the values that the object's change replaced.
+        """
+        sent_as = OLD_KINDS.get(kind) if self._version < FIRST_WITH_REFUND_EVENTS else kind
+        if self._url and sent_as:
+            about = copy.deepcopy(about)
+            self._waiting.put(event(sent_as, about, former=former, now=now, version=self._version))
 
     def close(self) -> None:
         """Stop the thread, and drop the events that still wait."""

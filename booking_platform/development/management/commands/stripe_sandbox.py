@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from booking_platform.development.stripe_sandbox import running
+from booking_platform.development.stripe_sandbox.webhooks import API_VERSION
 
 
 class Command(BaseCommand):
@@ -19,6 +20,9 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=12111, help="0 takes a free one")
         parser.add_argument("--webhook-url", default="", help="where events are sent")
         parser.add_argument("--webhook-secret", default="", help="what signs them: whsec_…")
+        parser.add_argument(
+            "--webhook-version", default=API_VERSION, metavar="DATE", help="whose events are sent"
+        )
         parser.add_argument(
             "--latency", type=float, default=0.0, metavar="SECONDS", help="before each answer"
         )
@@ -34,6 +38,7 @@ class Command(BaseCommand):
                     options["webhook_url"],
                     options["webhook_secret"],
                     options["latency"],
+                    options["webhook_version"],
                 ) as sandbox,
             ):
                 self.stdout.write(f"The Stripe sandbox listens at {sandbox.url}. Ctrl-C ends it.")
