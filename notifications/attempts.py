@@ -72,8 +72,7 @@ def _request(event: Event) -> Result:
     earlier = CancellationEmail.objects.get(
         booking_id=payload.booking_id, seats_remaining=payload.seats_remaining or 0
     )
-    named = earlier.step_named and payload.seats_remaining is not None
-    return rules.repeated(earlier, recipient, named=named)
+    return rules.repeated(earlier, recipient, payload)
 
 
 def _insert(payload: BookingCancelled, recipient: str) -> CancellationEmail | None:
@@ -86,6 +85,7 @@ def _insert(payload: BookingCancelled, recipient: str) -> CancellationEmail | No
         "booking_id": payload.booking_id,
         "seats_remaining": seats_remaining,
         "step_named": payload.seats_remaining is not None,
+        "revision": payload.revision,
         "state": State.PENDING,
         "recipient": recipient,
         "locale": letter.language,

@@ -30,6 +30,11 @@ class CancellationEmail(Leased):
     step_named = models.BooleanField(
         default=False, db_default=False, help_text="Whether the event named its step."
     )
+    revision = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="As the event says it: it tells steps apart that leave as many seats.",
+    )
     state = models.CharField(max_length=20, choices=State, default=State.PENDING)
     recipient = models.CharField(max_length=254, blank=True, help_text="Empty once forgotten.")
     locale = models.CharField(max_length=35, help_text="The language it is written in.")

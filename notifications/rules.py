@@ -60,24 +60,26 @@ def recipient(payload: BookingCancelled) -> str | Refused:
         return Refused(INVALID, detail)
 
 
-def repeated(earlier: CancellationEmail, recipient: str, *, named: bool) -> Result:
+def repeated(earlier: CancellationEmail, recipient: str, payload: BookingCancelled) -> Result:
     """Return what becomes of a cancellation, not told before, of a step that has its e-mail.
 
-    ``named`` says whether both events named the step. Only then is another event id known to say the
-    same once more: without a name it may also be that more seats were cancelled.
+    Only where both events named the step is another event id known to say the same once more: without
+    a name it may also be that more seats were cancelled. With another revision it may be too, since a
+    change can bring a booking to a number of seats again.
     """
     booking = f"booking {earlier.booking_id!r}"
     if not earlier.forgotten and earlier.recipient.casefold() != recipient.casefold():
         return Refused(
             DIFFERS, f"{booking} was to be told to another address than payload.userEmail"
         )
-    if named:
+    revisions = {earlier.revision, payload.revision} - {None}
+    if not earlier.step_named or payload.seats_remaining is None:
+        why = "payload.seatsRemaining does not tell the two apart"
+    elif len(revisions) > 1:
+        why = f"it was of revision {earlier.revision}, this one is of {payload.revision}"
+    else:
         return Applied(Outcome.KNOWN)
-    return Refused(
-        AMBIGUOUS,
-        f"{booking} was told of a cancellation before, and payload.seatsRemaining does not tell the "
-        "two apart",
-    )
+    return Refused(AMBIGUOUS, f"{booking} was told of a cancellation before, and {why}")
 
 
 def message_id(booking_id: str, seats_remaining: int) -> str:

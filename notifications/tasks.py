@@ -20,6 +20,7 @@ from notifications.rules import Outcome
     usual_outcome=Outcome.REQUESTED,
     uses=(
         "seats_remaining",
+        "revision",
         "payment_id",
         "amount",
         "currency",

@@ -26,6 +26,11 @@ class Migration(migrations.Migration):
             name='step_named',
             field=models.BooleanField(db_default=False, default=False, help_text='Whether the event named its step.'),
         ),
+        migrations.AddField(
+            model_name='cancellationemail',
+            name='revision',
+            field=models.BigIntegerField(blank=True, help_text="As the event says it: it tells steps apart that leave as many seats.", null=True),
+        ),
         migrations.AddConstraint(
             model_name='cancellationemail',
             constraint=models.UniqueConstraint(fields=('booking_id', 'seats_remaining'), name='cancellation_emails_step'),

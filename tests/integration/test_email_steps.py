@@ -239,3 +239,22 @@ class TestWhatOnlyOthersRead:
         cancel(revision=revision)
         assert outcomes() == ["email_requested"]
         assert len(mail_server.received()) == 1
+
+
+class TestRevisions:
+    """After a change a booking may come to a number of seats again."""
+
+    def test_another_revision_of_the_same_step_is_ambiguous(self) -> None:
+        cancel("BK-1", seatsRemaining=2, revision=1)
+        cancel("BK-1", seatsRemaining=2, revision=3)
+
+        assert outcomes() == ["email_requested"]
+        [letter] = DeadLetter.objects.all()
+        assert (letter.reason, "revision 1" in letter.detail) == ("ambiguous", True)
+
+    @pytest.mark.parametrize("revision", [{"revision": 1}, {}])
+    def test_the_same_or_none_is_a_repeat(self, revision: dict[str, int]) -> None:
+        cancel("BK-1", seatsRemaining=2, revision=1)
+        cancel("BK-1", seatsRemaining=2, **revision)
+
+        assert outcomes() == ["email_requested", "email_known"]

@@ -1,5 +1,6 @@
 """Refunds to the right payment: what the look before the first send finds, at a Stripe of our own."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -231,6 +232,25 @@ class TestRestoredBackups:
         waits_unsent(stripe, "by_hand")
         assert only().approve(by="ann", why="that was for something else")
         sweep_until_quiet()
+        assert [one["amount"] for one in stripe.refunds] == [100, 6_000]
+
+
+class TestLateEvents:
+    def test_what_was_refunded_by_hand_while_the_event_waited_is_seen(
+        self, stripe: Sandbox, payment: str
+    ) -> None:
+        by_hand(stripe, payment)
+        stripe.account.refunds[stripe.refunds[0]["id"]]["created"] -= 3 * 3600
+        hours_ago = (timezone.now() - timedelta(hours=4)).isoformat()
+        cancel("BK-1", payment, 60, timestamp=hours_ago)
+        waits_unsent(stripe, "by_hand")
+
+    def test_what_was_refunded_by_hand_before_is_no_obstacle(
+        self, stripe: Sandbox, payment: str
+    ) -> None:
+        by_hand(stripe, payment)
+        stripe.account.refunds[stripe.refunds[0]["id"]]["created"] -= 3 * 3600
+        cancel("BK-1", payment, 60)
         assert [one["amount"] for one in stripe.refunds] == [100, 6_000]
 
 
