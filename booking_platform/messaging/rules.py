@@ -61,7 +61,8 @@ AMBIGUOUS = reason(
     "ambiguous",
     "repeats an earlier event, or says that the same has happened once more",
     "If it is a repeat, discard it. If it is another step, the producer must publish it under a new "
-    "event id with seatsRemaining, which tells the steps of a booking apart.",
+    "event id with a seatsRemaining that no step had before; where there is none, do by hand what it "
+    "asks for.",
 )
 
 
