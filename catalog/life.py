@@ -126,8 +126,13 @@ def _changes_before(step: Step, changes: Sequence[Step]) -> int:
 
 def _among_themselves(cancellations: list[Step]) -> list[Step]:
     if all(step.revision is not None for step in cancellations):
-        return sorted(cancellations, key=lambda step: (_revision(step), step))
-    return sorted(cancellations, key=lambda step: (step.at, step.kind, step.seats, step.said))
+        return sorted(
+            cancellations, key=lambda step: (_revision(step), step.kind is Kind.LEFT, step)
+        )
+    # Of one moment, a number that remains has the last word.
+    return sorted(
+        cancellations, key=lambda step: (step.at, step.kind is Kind.LEFT, step.seats, step.said)
+    )
 
 
 def _revision(step: Step) -> int:

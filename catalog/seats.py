@@ -101,6 +101,9 @@ def _create(tour: Seats, booking: Booking | None, event: Event) -> Change | Refu
             return Change(Outcome.UNCHANGED, tour, booking)
         return _other_seats(booking, payload.seats_booked)
     given_back = 0
+    if booking.state == State.REJECTED:  # what was said before it is asked for again is over
+        since = moment(event.occurred_at)
+        booking = booking._replace(steps=tuple(s for s in booking.steps if s.at > since))
     if booking.state == State.CANCELLED:
         # The pair nets to zero: what the cancellation gave back is taken again, to the seat.
         given_back = booking.seats
@@ -174,16 +177,23 @@ def _cancellation(event: Event) -> Step:
 
 
 def _repeated(booking: Booking, step: Step) -> Step | Refused | None:
-    """Return the step of a booking that a cancellation says again, if it does."""
+    """Return the step of a booking that a cancellation says again, if it does.
+
+    One that names its step says it again whenever it comes. One that does not is a repeat where it is of
+    the same moment, and may be one where it is not.
+    """
     alike = [each for each in booking.steps if _may_be_one(each, step)]
     if not alike or step in alike:
         return step if alike else None
+    known = alike[0]
     if step.kind is Kind.LEFT:
-        if booking.state in AWAITED and alike[0].released != step.released:
-            return _other_release(booking, alike[0], step)
-        return alike[0]
-    same = [each for each in alike if (each.at, each.said) == (step.at, step.said)]
-    if same or booking.state == State.RELEASED:  # no seats to give, whichever it is
+        if booking.state in AWAITED and known.released != step.released:
+            return _other_release(booking, known, step)
+        return known
+    for each in alike:
+        if each.at == step.at and each.said in ("", step.said):
+            return each
+    if booking.state == State.RELEASED:  # no seats to give, whichever it is
         return step
     detail = (
         f"booking {booking.booking_id!r} has given {step.seats} seats back before: without "
@@ -193,8 +203,15 @@ def _repeated(booking: Booking, step: Step) -> Step | Refused | None:
 
 
 def _may_be_one(one: Step, other: Step) -> bool:
-    same_revision = one.revision == other.revision or None in (one.revision, other.revision)
-    return (one.kind, one.seats) == (other.kind, other.seats) and same_revision
+    """Return whether two steps may be one cancellation; of one moment also where one is not named."""
+    if one.revision != other.revision and None not in (one.revision, other.revision):
+        return False
+    if one.kind is other.kind:
+        return one.seats == other.seats and one.kind is not Kind.TOTAL
+    return (one.at, one.released) == (other.at, other.released) and Kind.TOTAL not in (
+        one.kind,
+        other.kind,
+    )
 
 
 def _other_release(booking: Booking, known: Step, step: Step) -> Refused:
@@ -207,15 +224,11 @@ def _other_release(booking: Booking, known: Step, step: Step) -> Refused:
 
 def _give_back(tour: Seats, booking: Booking, seats: int) -> Change | Refused:
     """Give back seats of a booking that is not known: it may have been sold outside the ledger."""
-    given_back = booking.seats + seats
-    if given_back > tour.capacity:
-        detail = (
-            f"payload.seatsReleased is {seats}: with it, {given_back} seats of booking "
-            f"{booking.booking_id!r} are cancelled, of a tour with {tour.capacity}"
-        )
+    if seats > tour.capacity:
+        detail = f"payload.seatsReleased is {seats}, of a tour with {tour.capacity} seats"
         return Refused(IMPLAUSIBLE, detail)
     after = tour._replace(unledgered=tour.unledgered - seats)
-    cancelled = booking._replace(state=State.CANCELLED, seats=given_back)
+    cancelled = booking._replace(state=State.CANCELLED, seats=booking.seats + seats)
     return Change(Outcome.CANCELLED if seats else Outcome.UNCHANGED, after, cancelled)
 
 

@@ -107,7 +107,9 @@ class CancellationEmail(Leased):
     def step(self) -> str:
         """The step of the booking's cancellation in words."""
         seats = self.seats_remaining
-        return f"keeps {seats} seat{'' if seats == 1 else 's'}" if seats else "whole booking"
+        if seats:
+            return f"keeps {seats} seat{'' if seats == 1 else 's'}"
+        return "whole booking" if self.step_named else "not named: taken for the whole booking"
 
     @property
     def waits_for_person(self) -> bool:

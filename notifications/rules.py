@@ -72,14 +72,19 @@ def repeated(earlier: CancellationEmail, recipient: str, payload: BookingCancell
         return Refused(
             DIFFERS, f"{booking} was to be told to another address than payload.userEmail"
         )
-    revisions = {earlier.revision, payload.revision} - {None}
     if not earlier.step_named or payload.seats_remaining is None:
         why = "payload.seatsRemaining does not tell the two apart"
-    elif len(revisions) > 1:
-        why = f"it was of revision {earlier.revision}, this one is of {payload.revision}"
+    elif earlier.revision != payload.revision:
+        why = (
+            f"it was of {_revision(earlier.revision)}, this one is of {_revision(payload.revision)}"
+        )
     else:
         return Applied(Outcome.KNOWN)
     return Refused(AMBIGUOUS, f"{booking} was told of a cancellation before, and {why}")
+
+
+def _revision(number: int | None) -> str:
+    return "no revision" if number is None else f"revision {number}"
 
 
 def message_id(booking_id: str, seats_remaining: int) -> str:

@@ -102,7 +102,8 @@ def structured(headers: Mapping[str, Any], body: bytes) -> bytes:
         return body
     attributes = msgspec.json.encode(texts)
     data = body.removeprefix(b"\xef\xbb\xbf").strip() or b"null"
-    return b'%b,"data":%b}' % (attributes[:-1], data)
+    # The headers last: of two of one name the last counts, whatever else the body may hold.
+    return b'{"data":%b,%b' % (data, attributes[1:])
 
 
 def _text(value: object) -> str:

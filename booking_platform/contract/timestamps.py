@@ -8,10 +8,11 @@ from booking_platform.contract.refusals import InvalidEvent, shown
 MAX_AHEAD = timedelta(days=1)  # a producer's clock or time zone may be wrong by this much
 
 # What RFC 3339 allows and Python does not read: a lower-case z, the 60th second. Java's
-# ZonedDateTime adds the name of the zone to the offset, which says all that is needed.
+# ZonedDateTime adds the name of the zone to the offset, which says all that is needed, and leaves out
+# seconds that are 0.
 _LENIENT = re.compile(
-    r"(?P<minute>\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):(?P<second>[0-5]\d|60)(?P<fraction>[.,]\d+)?"
-    r"(?:(?P<offset>[Zz]|[+-]\d\d:?\d\d)(?:\[[A-Za-z0-9_+/-]{1,64}\])?)?",
+    r"(?P<minute>\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d)(?::(?P<second>[0-5]\d|60)(?P<fraction>[.,]\d+)?)?"
+    r"(?:(?P<offset>[Zz]|[+-]\d\d:?\d\d)(?:\[[A-Za-z0-9_+/:-]{1,64}\])?)?",
     re.ASCII,
 )
 
@@ -50,5 +51,5 @@ def _read(text: str) -> datetime:
     if match["second"] == "60":
         return datetime.fromisoformat(f"{match['minute']}:59{offset}") + timedelta(seconds=1)
     return datetime.fromisoformat(
-        f"{match['minute']}:{match['second']}{match['fraction'] or ''}{offset}"
+        f"{match['minute']}:{match['second'] or '00'}{match['fraction'] or ''}{offset}"
     )

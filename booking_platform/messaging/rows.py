@@ -51,7 +51,8 @@ def compare_and_set(
 ) -> set[Any]:
     """Set the columns of each row whose ``guard`` still has the value ``EXPECTED``.
 
-    Return the keys of the rows that were set. Each of ``rows`` has the key, ``EXPECTED``, and the
+    The key need not be unique: rows of the same key and another guard stay as they are. Return the keys
+    of the rows that were set. Each of ``rows`` has the key, ``EXPECTED``, and the
     columns to set. Rows are locked in the order of their keys first: an UPDATE with a join takes
     them in any order, and two such have deadlocked in trials.
     """
@@ -143,7 +144,7 @@ def _compare_and_set_sql(
         f"WITH given AS ({given}), locked AS (SELECT {table}.{key} FROM {table} JOIN given "
         f"ON {match} ORDER BY {table}.{key} FOR NO KEY UPDATE OF {table}) "
         f"UPDATE {table} SET {changes} FROM given, locked "
-        f"WHERE {table}.{key} = given.{key} AND {table}.{key} = locked.{key} "
+        f"WHERE {match} AND {table}.{key} = locked.{key} "
         f"RETURNING {table}.{key}"
     )
 

@@ -222,3 +222,17 @@ def groups(events: list[dict[str, Any]], chance: Random) -> Iterable[list[dict[s
         for kind in QUEUES:
             if its := [event for event in group if event["eventType"] == kind]:
                 yield its
+
+
+def test_each_consumer_remembers_its_own_outcome_of_an_event(tour: Tour) -> None:
+    event = cancelled(tour.pk, "B", 1)
+
+    for queue in ("tour-catalog", "payment-gateway", "notification"):
+        inbox.process(CONSUMERS[f"{queue}.booking-cancelled"], deliveries(event))
+
+    of = dict(ProcessedEvent.objects.values_list("consumer", "outcome"))
+    assert of == {
+        "tour-catalog.booking-cancelled": "cancelled",
+        "payment-gateway.booking-cancelled": "nothing_to_refund",
+        "notification.booking-cancelled": "no_address",
+    }

@@ -236,17 +236,20 @@ class TestMailsOfTheVersionBefore:
 class TestRevisions:
     """After a change a booking may come to a number of seats again."""
 
-    def test_another_revision_of_the_same_step_is_ambiguous(self) -> None:
-        cancel("BK-1", seatsRemaining=2, revision=1)
-        cancel("BK-1", seatsRemaining=2, revision=3)
+    @pytest.mark.parametrize(("first", "second"), [(1, 3), (1, None), (None, 3)])
+    def test_another_revision_of_the_same_step_is_ambiguous(
+        self, first: int | None, second: int | None
+    ) -> None:
+        cancel("BK-1", seatsRemaining=2, revision=first)
+        cancel("BK-1", seatsRemaining=2, revision=second)
 
         assert outcomes() == ["email_requested"]
         [letter] = DeadLetter.objects.all()
-        assert (letter.reason, "revision 1" in letter.detail) == ("ambiguous", True)
+        assert (letter.reason, "revision" in letter.detail) == ("ambiguous", True)
 
-    @pytest.mark.parametrize("revision", [{"revision": 1}, {}])
-    def test_the_same_or_none_is_a_repeat(self, revision: dict[str, Any]) -> None:
-        cancel("BK-1", seatsRemaining=2, revision=1)
-        cancel("BK-1", seatsRemaining=2, **revision)
+    @pytest.mark.parametrize("revision", [1, None])
+    def test_the_same_or_none_is_a_repeat(self, revision: int | None) -> None:
+        cancel("BK-1", seatsRemaining=2, revision=revision)
+        cancel("BK-1", seatsRemaining=2, revision=revision)
 
         assert outcomes() == ["email_requested", "email_known"]

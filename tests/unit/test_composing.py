@@ -27,8 +27,8 @@ from notifications.composing import CATALOGS, Letter, compose, languages, offere
 
 TEMPLATES = Path(composing.__file__).parent / "templates" / composing.TEMPLATES
 FILES = sorted(CATALOGS.glob("*/LC_MESSAGES/django.po"))
-FRENCH_SUBJECT = "Confirmation d'annulation de votre réservation"
-ENGLISH_SUBJECT = "Confirmation of your booking's cancellation"
+FRENCH_SUBJECT = "Confirmation de votre annulation"
+ENGLISH_SUBJECT = "Confirmation of your cancellation"
 # As mail programs look for them: a scheme, www, a name with a dot in it, or an address.
 LINKED = re.compile(r"\w+:[/\w]|www\.|\w[.。．｡]\w*[^\W\d]|\d\.\d+\.\d|\w@\w|\\\\\w")
 BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -375,15 +375,20 @@ class TestSteps:
             assert "conserve" not in version
 
     @pytest.mark.parametrize(
-        ("locale", "subject"),
+        ("locale", "remaining", "subject"),
         [
-            ("en", "Confirmation of your partial cancellation"),
-            ("fr", "Confirmation de votre annulation partielle"),
+            ("en", 1, "Confirmation of your partial cancellation"),
+            ("fr", 1, "Confirmation de votre annulation partielle"),
+            ("en", 0, "Confirmation of your booking's cancellation"),
+            ("fr", 0, "Confirmation d'annulation de votre réservation"),
+            ("en", None, ENGLISH_SUBJECT),
+            ("fr", None, FRENCH_SUBJECT),
         ],
     )
-    def test_the_subject_of_a_part_says_so(self, locale: str, subject: str) -> None:
-        assert letter(locale=locale, seats_remaining=1).subject == subject
-        assert letter(locale=locale, seats_remaining=0).subject != subject
+    def test_the_subject_says_what_was_cancelled_as_far_as_that_is_known(
+        self, locale: str, remaining: int | None, subject: str
+    ) -> None:
+        assert letter(locale=locale, seats_remaining=remaining).subject == subject
 
 
 class TestRefund:

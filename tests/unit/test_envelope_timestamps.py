@@ -27,6 +27,8 @@ class TestATimestamp:
             ("2026-11-22T09:59:60.5z", NOW),
             ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
             ("2026-11-22T11:00:00+01:00[Europe/Paris]", NOW),
+            ("2026-11-22T11:00+01:00[GMT+01:00]", NOW),
+            ("2026-11-22t10:00z", NOW),
             ("2026-11-22T10:00:00Z[UTC]", NOW),
             ("2026-11-22T10:00:00.5z[Etc/GMT+0]", NOW + timedelta(seconds=0.5)),
             ("2026-11-22T10:00:00.1234567899Z", NOW + timedelta(microseconds=123456)),

@@ -148,6 +148,19 @@ class TestACreation:
         assert ledger.take(created("BK-1", 3)).outcome == Outcome.REJECTED
         assert ledger.states == {"BK-1": "rejected"}
 
+    @pytest.mark.parametrize(
+        "said", [cancelled("BK-1", 1, at=EARLY), changed("BK-1", 9, 1, at=EARLY)]
+    )
+    def test_what_was_said_before_it_is_asked_for_again_is_over(self, said: Event) -> None:
+        ledger = Ledger(tour(2)).take_all([said, created("BK-1", 3)])
+        assert ledger.states == {"BK-1": "rejected"} or ledger.held == {"BK-1": 2}
+        ledger = Ledger(tour(2)).take_all([created("BK-1", 3), said])
+        assert ledger.states == {"BK-1": "rejected"}
+
+        ledger.take(created("BK-1", 2, at=LATE))
+
+        assert ledger.held == {"BK-1": 2}
+
     def test_a_rejected_booking_gets_what_a_cancellation_has_left_of_it(self) -> None:
         ledger = rejected(3)
         assert ledger.take(cancelled("BK-1", 1)).outcome == Outcome.UNCHANGED
@@ -322,6 +335,20 @@ class TestACancellation:
         decision = stays_as_it_is(ledger, cancelled("BK-1", 2, seats_remaining=2))
 
         assert is_parked(decision, DIFFERS)
+
+    @pytest.mark.parametrize("named_first", [True, False])
+    @pytest.mark.parametrize("created_first", [True, False])
+    def test_of_one_moment_it_is_one_step_whether_named_or_not(
+        self, named_first: bool, created_first: bool
+    ) -> None:
+        """As when a producer that has learnt to name its steps says one anew."""
+        told = [cancelled("BK-1", 1, at=LATE), cancelled("BK-1", 1, at=LATE, seats_remaining=2)]
+        told = told[::-1] if named_first else told
+        events = [created("BK-1", 3), *told] if created_first else [*told, created("BK-1", 3)]
+
+        ledger = Ledger(tour(20)).take_all(events)
+
+        assert ledger.tour == tour(20, 2)
 
     @pytest.mark.parametrize("before", [[], [cancelled("BK-1", 4)], [changed("BK-1", 4, 1)]])
     def test_more_than_the_tour_has_is_implausible(self, before: list[Event]) -> None:
