@@ -245,6 +245,7 @@ class ReservationAdmin(RecordsOfFact):
         "seats",
         "state",
         "booked",
+        "seats_cancelled",
         "life",
         "created_by",
         "cancelled_by",
@@ -257,7 +258,7 @@ class ReservationAdmin(RecordsOfFact):
     def booking(self, reservation: Reservation) -> str:
         return exact(reservation.booking_id)
 
-    @admin.display(description="since its creation")
+    @admin.display(description="steps of its life")
     def life(self, reservation: Reservation) -> SafeString:
         """Show what was said of its seats, in the order in which it happened."""
         return lines(map(str, in_order(load(reservation.steps))))

@@ -1,1 +1,1 @@
-"""E-mails: a customer is told once that a booking was cancelled."""
+"""E-mails: a customer is told once for each step in which a booking was cancelled."""

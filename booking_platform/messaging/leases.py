@@ -121,8 +121,9 @@ R = TypeVar("R", bound=Leased)
 class Conclusion:
     """What an attempt came to: columns to write, and whether it is to be made again.
 
-    ``pause`` says after which time; without it the pause grows with the attempts. ``tell`` is called when the columns are stored, to log and count what the attempt came to. What it
-    raises changes nothing of that.
+    ``pause`` says after which time; without it the pause grows with the attempts. ``tell`` is called
+    when the columns are stored, to log and count what the attempt came to. What it raises changes
+    nothing of that.
     """
 
     columns: dict[str, Any] = field(default_factory=dict)
