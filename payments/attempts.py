@@ -15,6 +15,7 @@ from booking_platform.messaging.leases import Conclusion, LeaseLost
 from booking_platform.messaging.metrics import Counter
 from payments import rules, stripe_gateway
 from payments.answers import (
+    GIVEN_BACK,
     Look,
     NoSuchPayment,
     OtherParameters,
@@ -22,7 +23,8 @@ from payments.answers import (
     StripeRefusal,
     Unknown,
 )
-from payments.examining import Terms, frozen
+from payments.examining import Beside, Terms, frozen
+from payments.keys import booking_key, booking_of, without_issue
 from payments.models import Refund
 from payments.rules import Evidence
 
@@ -54,7 +56,7 @@ def obstacle_to_reissue(refund: Refund, now: datetime) -> str:
 
 def _ask(refund: Refund) -> Conclusion:
     now = clock.now()
-    terms = rules.after_look(refund, _look(refund), now, same_payment=partial(_repeats, refund))
+    terms = rules.after_look(refund, _look(refund), now, partial(_beside, refund))
     if isinstance(terms, Conclusion):
         return terms
     if not refund.sent:
@@ -96,16 +98,22 @@ def _at_stripe(refund: Refund) -> Look:
             return look
 
 
-def _repeats(refund: Refund, payment: StripePayment) -> bool:
-    """Return whether the booking has an earlier refund of this payment, by another id, for this step."""
-    if not refund.further_payment:
-        return False
-    others = Refund.objects.filter(
-        booking_id=refund.booking_id,
-        seats_remaining=refund.seats_remaining,
-        payment_id__in=payment.ids,
+def _beside(refund: Refund, payment: StripePayment) -> Beside:
+    """Return what the store knows beside a refund of its payment."""
+    of_booking = Refund.objects.filter(booking_id=refund.booking_id)
+    others = of_booking.filter(
+        seats_remaining=refund.seats_remaining, payment_id__in=payment.ids
+    ).exclude(pk=refund.pk)
+    # Under which ids ever: the booking is what a restored backup and Stripe both know.
+    theirs = {
+        without_issue(one.key)
+        for one in payment.refunds
+        if booking_of(one.key) == booking_key(refund.booking_id) and one.status not in GIVEN_BACK
+    }
+    known = {without_issue(key) for key in of_booking.values_list("idempotency_key", flat=True)}
+    return Beside(
+        same_payment=refund.further_payment and others.exists(), forgotten=bool(theirs - known)
     )
-    return others.exclude(pk=refund.pk).exists()
 
 
 def _tell(refund: Refund, conclusion: Conclusion) -> None:

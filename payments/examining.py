@@ -41,15 +41,22 @@ class Objection(NamedTuple):
     code: str  # one of ``reviews``
     why: str
     failed: bool = False  # it can't be made as things are, so that no approval would help
+    by_hand: str = ""  # ids of the refunds that it is about
+
+
+class Beside(NamedTuple):
+    """What the store knows beside a refund of its payment."""
+
+    same_payment: bool = False  # another refund for this step, of the payment under another id
+    forgotten: bool = False  # too little: Stripe has a refund of the booking that it does not know
 
 
 def examine(
-    refund: Refund, payment: StripePayment, now: datetime, *, same_payment: bool
+    refund: Refund, payment: StripePayment, now: datetime, beside: Beside
 ) -> Terms | Conclusion:
     """Return on what terms a refund is to be sent; if it is not to be, what becomes of it.
 
-    The payment has no refund of ours for this. ``same_payment``: the booking has another refund for
-    this step, of the same payment under another of its ids.
+    The payment has no refund of ours for this.
     """
     if payment.processing and not refund.sent:
         return _processing(refund, now)
@@ -57,11 +64,13 @@ def examine(
     if refund.sent:
         objections = _after_a_send(refund, payment, units)
     else:
-        objections = _before_the_first_send(refund, payment, units, same_payment=same_payment)
+        objections = _before_the_first_send(refund, payment, units, beside)
     for objection in objections:
         if not _waived(refund, objection):
-            failed = {"status": Refund.Status.FAILED} if objection.failed else {}
-            return for_a_person(f"not sent: {objection.why}", objection.code, **failed)
+            columns: dict[str, Any] = {"status": Refund.Status.FAILED} if objection.failed else {}
+            if objection.by_hand:
+                columns["by_hand"] = objection.by_hand
+            return for_a_person(f"not sent: {objection.why}", objection.code, **columns)
     assert units is not None  # that would be an objection
     return Terms(units, payment.currency)
 
@@ -113,9 +122,10 @@ def made_by_hand(
     Other earlier ones were made for a reason of their own. What a person has seen is left out.
     """
     asked_at = min(refund.created_at, refund.cancelled_at or refund.created_at)
-    foreign = [one for one in listed if not one.key.startswith(NAMESPACE)]
-    if reviews.BY_HAND in refund.approved and refund.approved_at:
-        foreign = [one for one in foreign if one.created_at > refund.approved_at]
+    seen = refund.approved_by_hand.split()
+    foreign = [
+        one for one in listed if not one.key.startswith(NAMESPACE) and one.refund_id not in seen
+    ]
     return [
         one
         for one in foreign
@@ -133,6 +143,10 @@ def units_in(refund: Refund, currency: str) -> int | None:
         return minor_units(refund.amount_asked, currency)
     except UnusableAmount:
         return None
+
+
+def ids(refunds: Sequence[StripeRefund]) -> str:
+    return " ".join(one.refund_id for one in refunds)
 
 
 def described(refunds: Sequence[StripeRefund]) -> str:
@@ -157,22 +171,25 @@ def _processing(refund: Refund, now: datetime) -> Conclusion:
 def _waived(refund: Refund, objection: Objection) -> bool:
     """Return whether a person has let the refund go out in spite of just that.
 
-    Refunds by hand that a person has seen are no objection any more; others are a new one.
+    Refunds by hand that a person has seen are left out before; others are a new objection.
     """
     approved = objection.code in refund.approved and objection.code != reviews.BY_HAND
     return approved and reviews.REVIEWS[objection.code].approvable
 
 
 def _before_the_first_send(
-    refund: Refund, payment: StripePayment, units: int | None, *, same_payment: bool
+    refund: Refund, payment: StripePayment, units: int | None, beside: Beside
 ) -> Iterator[Objection]:
     """Yield what stands against a refund of which nothing was sent."""
     if payment.received_minor <= 0:
         why = f"nothing was received, the payment is {payment.status!r}"
         yield Objection(reviews.NOT_PAID, why, failed=True)
-    if same_payment:
+    if beside.same_payment:
         why = "the booking has another refund for this step, of the same payment under another id"
         yield Objection(reviews.SAME_PAYMENT, why, failed=True)
+    if beside.forgotten:
+        why = "Stripe has a refund of this booking and payment that the store does not know"
+        yield Objection(reviews.FORGOTTEN, why)
     if units is None:
         yield _no_such_amount(refund, payment.currency)
         return
@@ -197,12 +214,13 @@ def _after_a_send(refund: Refund, payment: StripePayment, units: int | None) -> 
         yield _no_such_amount(refund, payment.currency)._replace(failed=False)
     if by_hand := made_by_hand(refund, payment.refunds, units):
         why = f"it may have been refunded by hand: {described(by_hand)}"
-        yield Objection(reviews.BY_HAND, why)
+        yield Objection(reviews.BY_HAND, why, by_hand=ids(by_hand))
 
 
 def _no_such_amount(refund: Refund, currency: str) -> Objection:
     if refund.currency not in ("", currency):
-        why = f"the event names {refund.currency.upper()}, the payment is in {currency.upper()}"
+        who = "the version before assumed" if refund.amount_asked is None else "the event names"
+        why = f"{who} {refund.currency.upper()}, the payment is in {currency.upper()}"
         return Objection(reviews.OTHER_CURRENCY, why, failed=True)
     why = f"{refund.asked} is no amount that {currency.upper()} has"
     return Objection(reviews.NO_EXACT_AMOUNT, why, failed=True)

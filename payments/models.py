@@ -10,7 +10,7 @@ from booking_platform.messaging import clock
 from booking_platform.messaging.leases import Conclusion, Leased
 from booking_platform.money import format_money, major_units
 from payments.keys import next_issue
-from payments.reviews import REVIEWS
+from payments.reviews import BY_HAND, REVIEWS
 
 # A step of a booking's life is named by the number of seats that the booking keeps.
 WHOLE_BOOKING = 0
@@ -106,6 +106,18 @@ class Refund(Leased):
     approved_codes = models.CharField(
         max_length=255, blank=True, default="", db_default="", help_text="In spite of what."
     )
+    by_hand = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Ids of refunds that may have been made by hand for this, as the last look found them.",
+    )
+    approved_by_hand = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Those that a person knows not to be for this.",
+    )
 
     class Meta:
         db_table = "idempotency_store"
@@ -197,11 +209,13 @@ class Refund(Leased):
         if not (open_to_it and review and review.approvable):
             return False
         now = clock.now()
+        known = self.by_hand.split() if self.review_code == BY_HAND else []
         return self.decide(
             approved_at=now,
             approved_by=by,
-            approval=why,
+            approval=f"{self.approval}\n{by}, {self.review_code}: {why}" if self.approval else why,
             approved_codes=" ".join(sorted(self.approved | {self.review_code})),
+            approved_by_hand=" ".join([*self.approved_by_hand.split(), *known]),
             next_attempt_at=now,
             **self._anew(),
         )

@@ -88,7 +88,13 @@ def _again(event: Event, step: Step, wanted: Wish, earlier: Refund) -> Result:
         return Applied(Outcome.KNOWN)
     why = "without payload.seatsRemaining"
     if step.named and earlier.step_named:
-        why = f"of revision {earlier.revision}, and now of {step.revision}"
+        revisions = (earlier.revision, step.revision)
+        before, now = ("none" if each is None else str(each) for each in revisions)
+        why = f"its revision is {before}, and now {now}:"
+    return _ambiguous(booking, wanted, why)
+
+
+def _ambiguous(booking: str, wanted: Wish, why: str) -> Refused:
     return Refused(
         AMBIGUOUS,
         f"booking {booking!r} has a refund of {wanted} already: {why} this may be a repeat or a further "

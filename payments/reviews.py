@@ -40,6 +40,11 @@ NOT_COVERED = _review("not_covered", "what is left of the payment does not cover
 BY_HAND = _review(
     "by_hand", "the payment has a refund that may have been made by hand for this", approvable=True
 )
+FORGOTTEN = _review(
+    "forgotten",
+    "Stripe has a refund of the booking that the store does not know, as after a restored backup",
+    approvable=True,
+)
 ABOVE_LIMIT = _review(
     "above_limit", "more than REFUND_REVIEW_ABOVE allows", approvable=True, at_once=True
 )

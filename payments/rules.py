@@ -29,10 +29,12 @@ from payments.answers import (
     Unknown,
 )
 from payments.examining import (
+    Beside,
     Terms,
     described,
     examine,
     for_a_person,
+    ids,
     is_ours,
     made_by_hand,
     no_such_payment,
@@ -70,18 +72,18 @@ def may_send(refund: Refund, now: datetime) -> bool:
 
 
 def after_look(
-    refund: Refund, look: Look, now: datetime, *, same_payment: Callable[[StripePayment], bool]
+    refund: Refund, look: Look, now: datetime, beside: Callable[[StripePayment], Beside]
 ) -> Terms | Conclusion:
     """Return on what terms a refund is to be sent after a look; if it is not to be, its conclusion.
 
-    ``same_payment`` returns whether the booking has another refund of this payment for this step.
+    ``beside`` returns what the store knows beside the refund of a payment.
     """
     listed = listed_in(look)
     known = isinstance(listed, Unknown) or any(is_ours(refund, one) for one in listed)
     if known or not may_send(refund, now):
         return judge(refund, Evidence(listed=listed), now)
     if isinstance(look, StripePayment):
-        return examine(refund, look, now, same_payment=same_payment(look))
+        return examine(refund, look, now, beside(look))
     assert isinstance(look, NoSuchPayment)
     return no_such_payment(refund, look)
 
@@ -274,7 +276,7 @@ def _not_found(refund: Refund, listed: list[StripeRefund]) -> Conclusion:
         return Conclusion()  # as it was
     if by_hand := made_by_hand(refund, listed, refund.amount_minor):
         why = f"not sent: it may have been refunded by hand: {described(by_hand)}"
-        return for_a_person(why, reviews.BY_HAND)
+        return for_a_person(why, reviews.BY_HAND, by_hand=ids(by_hand))
     return for_a_person(
         f"attempted {refund.attempts} times since {refund.first_sent_at or refund.created_at:%F %R} "
         f"UTC, and not sent any more; Stripe lists no refund. Before: {refund.last_error}"

@@ -18,9 +18,7 @@ class Step(NamedTuple):
 
     def is_surely(self, refund: Refund) -> bool:
         """Return whether a refund is for just this step, and not for one like it."""
-        same_revision = self.revision == refund.revision
-        told = self.revision is not None and refund.revision is not None
-        return self.named and refund.step_named and (same_revision or not told)
+        return self.named and refund.step_named and self.revision == refund.revision
 
 
 class Wish(NamedTuple):
@@ -33,8 +31,9 @@ class Wish(NamedTuple):
     def __str__(self) -> str:
         if not self.payment_id:
             return "nothing"
-        currency = self.currency.upper() or "in the payment's currency"
-        return f"{self.amount} {currency} of payment {self.payment_id!r}"
+        if not self.currency:
+            return f"{self.amount}, in the currency of payment {self.payment_id!r}"
+        return f"{self.amount} {self.currency.upper()} of payment {self.payment_id!r}"
 
     @property
     def amount_minor(self) -> int | None:

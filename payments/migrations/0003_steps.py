@@ -64,6 +64,16 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='refund',
+            name='by_hand',
+            field=models.TextField(blank=True, db_default='', default='', help_text='Ids of refunds that may have been made by hand for this, as the last look found them.'),
+        ),
+        migrations.AddField(
+            model_name='refund',
+            name='approved_by_hand',
+            field=models.TextField(blank=True, db_default='', default='', help_text='Those that a person knows not to be for this.'),
+        ),
+        migrations.AddField(
+            model_name='refund',
             name='cancelled_at',
             field=models.DateTimeField(blank=True, help_text='The timestamp of the event that asked for it.', null=True),
         ),

@@ -52,9 +52,9 @@ def only() -> Refund:
     return Refund.objects.get()
 
 
-def by_hand(stripe: Sandbox, payment: str) -> None:
+def by_hand(stripe: Sandbox, payment: str, key: str = "by hand") -> None:
     """Refund as somebody does in Stripe's dashboard: without our metadata."""
-    stripe_gateway.send({"payment_intent": payment, "amount": 100}, "by hand")
+    stripe_gateway.send({"payment_intent": payment, "amount": 100}, key)
 
 
 def due() -> list[int]:

@@ -335,3 +335,51 @@ class TestTheVersionBefore:
         sweep_until_quiet()
         assert refunded(stripe) == [(payment, 6_000, "eur")]
         assert only().status == "completed"
+
+
+class TestWhatAPersonHasSeen:
+    def test_an_approval_of_something_else_lets_no_refund_by_hand_pass(
+        self, stripe: Sandbox, settings: Any
+    ) -> None:
+        settings.REFUND_REVIEW_ABOVE = {"eur": 1}
+        payment = stripe.payment(amount=15_000, currency="eur")
+        by_hand(stripe, payment)
+        cancel("BK-1", payment, 1)
+        assert only().review_code == "by_hand"
+        assert only().approve(by="ann", why="it was for the lunch")
+        sweep_until_quiet()
+        assert only().review_code == "above_limit"
+
+        by_hand(stripe, payment, key="in the meantime")
+        assert only().approve(by="bob", why="it is right")
+        sweep_until_quiet()
+
+        assert only().review_code == "by_hand"
+        assert len(stripe.refunds) == 2
+        assert only().approval == "it was for the lunch\nbob, above_limit: it is right"
+
+    def test_one_that_was_made_since_the_page_was_shown_stops_it(self, stripe: Sandbox) -> None:
+        payment = stripe.payment(amount=15_000, currency="eur")
+        by_hand(stripe, payment)
+        cancel("BK-1", payment, 1)
+        by_hand(stripe, payment, key="in the meantime")
+
+        assert only().approve(by="ann", why="it was for the lunch")
+        sweep_until_quiet()
+
+        assert only().review_code == "by_hand"
+        assert len(stripe.refunds) == 2
+
+    def test_what_a_restored_backup_has_forgotten_under_another_id_waits(
+        self, stripe: Sandbox
+    ) -> None:
+        payment = stripe.payment(amount=15_000, currency="eur")
+        cancel("BK-1", payment, 20, seatsRemaining=2)
+        [made] = stripe.refunds
+        Refund.objects.all().delete()
+        ProcessedEvent.objects.all().delete()
+
+        cancel("BK-1", made["charge"], 20, seatsRemaining=2)
+
+        assert only().review_code == "forgotten"
+        assert len(stripe.refunds) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from booking_platform.messaging.leases import Conclusion
 from payments.answers import StripePayment, StripeRefund
-from payments.examining import Terms, examine, frozen
+from payments.examining import Beside, Terms, examine, frozen
 from payments.keys import idempotency_key
 from payments.models import Refund
 from payments.reviews import REVIEWS
@@ -18,7 +18,7 @@ from tests.unit.refunds import KEY, NOW, at_stripe, new, paid, row
 
 
 def result(refund: Refund, payment: StripePayment, **given: Any) -> Any:
-    return examine(refund, payment, NOW, **{"same_payment": False, **given})
+    return examine(refund, payment, NOW, Beside(**given))
 
 
 def code(refund: Refund, payment: StripePayment, **given: Any) -> str:
@@ -133,12 +133,16 @@ class TestByHand:
         refund = new(amount_minor=5_000, cancelled_at=NOW.min.replace(tzinfo=NOW.tzinfo))
         assert code(refund, paid(by_hand())) == "by_hand"
 
-    def test_a_person_has_seen_what_was_there(self) -> None:
-        approved = new(amount_minor=5_000, approved_codes="by_hand", approved_at=NOW)
-        seen = by_hand(created_at=NOW - timedelta(seconds=1))
-        assert result(approved, paid(seen)) == Terms(5_000, "eur")
-        later = by_hand(created_at=NOW + timedelta(seconds=1))
-        assert code(approved, paid(seen, later)) == "by_hand"
+    def test_a_person_has_seen_those_that_were_put_up(self) -> None:
+        seen = by_hand(refund_id="re_8")
+        refund = new(amount_minor=5_000, approved_codes="by_hand", approved_by_hand="re_8")
+        assert result(refund, paid(seen)) == Terms(5_000, "eur")
+        assert code(refund, paid(seen, by_hand(refund_id="re_7"))) == "by_hand"
+
+    def test_which_they_are_is_kept_for_that_person(self) -> None:
+        said = result(new(amount_minor=5_000), paid(by_hand(refund_id="re_8")))
+        assert isinstance(said, Conclusion)
+        assert said.columns["by_hand"] == "re_8"
 
 
 class TestApproval:

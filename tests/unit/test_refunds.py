@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.answers import NoSuchPayment, OtherParameters, StripeRefusal, Unknown
-from payments.examining import Terms
+from payments.examining import Beside, Terms
 from payments.keys import booking_key, idempotency_key
 from payments.models import Refund
 from payments.rules import Evidence, after_look, judge, may_send
@@ -51,7 +51,7 @@ class TestMaySend:
 class TestAfterLook:
     @staticmethod
     def look(refund: Refund, look: Any) -> Any:
-        return after_look(refund, look, NOW, same_payment=lambda _: False)
+        return after_look(refund, look, NOW, lambda _: Beside())
 
     def test_it_sends_what_is_not_there_and_fits(self) -> None:
         assert self.look(new(), paid()) == Terms(15_000, "eur")
