@@ -170,7 +170,7 @@ class RefundAdmin(LeasedAdmin):
             case Status.COMPLETED:
                 return "nothing: done"
             case Status.FAILED:
-                return "nothing: Stripe refused it"
+                return "nothing: it can't be made"
         return "nothing by itself, though it is not done: try it now"
 
     @admin.display(description="payment")
@@ -287,7 +287,7 @@ def step_of(refund: Refund) -> str:
     """Return which step of its booking's life a refund is for."""
     kept = refund.seats_remaining
     if kept == WHOLE_BOOKING:
-        return "whole booking"
+        return "whole booking" if refund.step_named else "not named: taken for the whole booking"
     return f"keeps {kept} seat{'' if kept == 1 else 's'}"
 
 

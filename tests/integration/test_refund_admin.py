@@ -142,7 +142,7 @@ class TestTheList:
         in_progress(seats_remaining=1)
         in_progress(seats_remaining=2, amount_minor=None, currency="", amount_asked=Decimal(80))
         shown = text(admin_client.get(listing(Refund)))
-        for step in ("whole booking", "keeps 1 seat", "keeps 2 seats"):
+        for step in ("not named: taken for the whole booking", "keeps 1 seat", "keeps 2 seats"):
             assert f'<td class="field-step">{step}</td>' in shown
         assert '<td class="field-amount">80.00, in the payment\'s currency</td>' in shown
 
@@ -203,7 +203,7 @@ class TestWhatIsNext:
             (CLOSED | {"last_error": "503", "next_attempt_at": LATER},
              f"settled by ada; due at {moment(LATER)}"),
             (CLOSED | REFUSED, "waits for a person: refused"),
-            ({"status": "failed"}, "nothing: Stripe refused it"),
+            ({"status": "failed"}, "nothing: it can't be made"),
             ({}, "nothing by itself, though it is not done: try it now"),
         ],
     )  # fmt: skip
