@@ -101,7 +101,8 @@ class TestBeat:
         platform.environment |= QUICK
         platform.start_beat(**ahead(40 * DAYS))
         [first] = platform.workers
-        platform.wait_for(lambda: "payments.sweep" in first.log, "it sends")
+        for sweep in SWEEPS:  # all of them: between two rounds it has time to be told to stop
+            platform.wait_for(lambda: f"due task {sweep}" in first.log, f"it sends {sweep}")  # noqa: B023
         first.stop()
         platform.start_beat(**ahead(0))
         second = platform.workers[1]
