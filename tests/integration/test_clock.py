@@ -135,13 +135,13 @@ class TestNow:
 
     def test_it_is_known_in_a_broken_transaction(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock.now()
-        RefundFactory.create(booking_id="BK")
+        key = RefundFactory.create().idempotency_key
         later(monkeypatch, 3600)
 
         def break_it() -> None:
             with transaction.atomic():
                 with pytest.raises(IntegrityError):
-                    Refund.objects.bulk_create([RefundFactory.build(booking_id="BK")])
+                    Refund.objects.bulk_create([RefundFactory.build(idempotency_key=key)])
                 clock.now()
                 Refund.objects.count()
 

@@ -39,7 +39,7 @@ class TestRequests:
         [mail] = mail_server.received()
         assert (mail["To"], mail["Subject"]) == (
             ANN,
-            "Confirmation d'annulation de votre réservation",
+            "Confirmation de votre annulation",
         )
 
     def test_repeats_of_an_event_tell_once(self, mail_server: MailServer) -> None:
