@@ -102,8 +102,9 @@ def structured(headers: Mapping[str, Any], body: bytes) -> bytes:
         return body
     attributes = msgspec.json.encode(texts)
     data = body.removeprefix(b"\xef\xbb\xbf").strip() or b"null"
-    # The headers last: of two of one name the last counts, whatever else the body may hold.
-    return b'{"data":%b,%b' % (data, attributes[1:])
+    # First, so that a body that is cut can be told; and last, since of two of one name the last counts,
+    # whatever else the body may hold.
+    return b'%b,"data":%b,%b' % (attributes[:-1], data, attributes[1:])
 
 
 def _text(value: object) -> str:

@@ -29,7 +29,7 @@ class TestPreviewMail:
         assert sorted(tmp_path.iterdir()) == [whole, page]
         assert (whole.name, page.name) == ("cancellation-en.eml", "cancellation-en.html")
         message = read(whole)
-        assert message["Subject"] == "Confirmation of your booking's cancellation"
+        assert message["Subject"] == "Confirmation of your cancellation"
         assert message["To"] == "traveller@example.com"
         assert message["Message-ID"] == "<preview@example.com>"
         assert message["Auto-Submitted"] == "auto-generated"
@@ -50,7 +50,7 @@ class TestPreviewMail:
     def test_it_is_french_unless_told_otherwise(self, tmp_path: Path) -> None:
         whole, page = preview("--folder", str(tmp_path))
         assert whole.name == "cancellation-fr.eml"
-        assert read(whole)["Subject"] == "Confirmation d'annulation de votre réservation"
+        assert read(whole)["Subject"] == "Confirmation de votre annulation"
         assert '<html lang="fr"' in page.read_text(encoding="utf-8")
 
     def test_without_a_refund_it_speaks_of_none(self, tmp_path: Path) -> None:

@@ -163,9 +163,9 @@ class TestACreation:
 
     def test_a_rejected_booking_gets_what_a_cancellation_has_left_of_it(self) -> None:
         ledger = rejected(3)
-        assert ledger.take(cancelled("BK-1", 1)).outcome == Outcome.UNCHANGED
+        assert ledger.take(cancelled("BK-1", 1, at=LATE)).outcome == Outcome.UNCHANGED
 
-        ledger.take(created("BK-1", 3))
+        ledger.take(created("BK-1", 3, at=EARLY))
 
         assert ledger.held == {"BK-1": 2}
 
