@@ -204,14 +204,12 @@ def _repeated(booking: Booking, step: Step) -> Step | Refused | None:
 
 def _may_be_one(one: Step, other: Step) -> bool:
     """Return whether two steps may be one cancellation; of one moment also where one is not named."""
-    if one.revision != other.revision and None not in (one.revision, other.revision):
+    kinds, revisions = {one.kind, other.kind}, {one.revision, other.revision} - {None}
+    if Kind.TOTAL in kinds or len(revisions) > 1:
         return False
-    if one.kind is other.kind:
-        return one.seats == other.seats and one.kind is not Kind.TOTAL
-    return (one.at, one.released) == (other.at, other.released) and Kind.TOTAL not in (
-        one.kind,
-        other.kind,
-    )
+    if len(kinds) == 1:
+        return one.seats == other.seats
+    return (one.at, one.released) == (other.at, other.released)
 
 
 def _other_release(booking: Booking, known: Step, step: Step) -> Refused:

@@ -110,10 +110,11 @@ def _beside(refund: Refund, payment: StripePayment) -> Beside:
         for one in payment.refunds
         if booking_of(one.key) == booking_key(refund.booking_id) and one.status not in GIVEN_BACK
     }
-    known = {without_issue(key) for key in of_booking.values_list("idempotency_key", flat=True)}
-    return Beside(
-        same_payment=refund.further_payment and others.exists(), forgotten=bool(theirs - known)
-    )
+    if theirs:
+        theirs -= {
+            without_issue(key) for key in of_booking.values_list("idempotency_key", flat=True)
+        }
+    return Beside(same_payment=refund.further_payment and others.exists(), forgotten=bool(theirs))
 
 
 def _tell(refund: Refund, conclusion: Conclusion) -> None:
