@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from booking_platform.contract.identity import LONGEST_ID
+from booking_platform.contract.mending import mend
 from booking_platform.contract.refusals import InvalidEvent, described, fields_of, shown
 
 PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-", "ce_")
@@ -102,9 +103,19 @@ def structured(headers: Mapping[str, Any], body: bytes) -> bytes:
         return body
     attributes = msgspec.json.encode(texts)
     data = body.removeprefix(b"\xef\xbb\xbf").strip() or b"null"
-    # First, so that a body that is cut can be told; and last, since of two of one name the last counts,
-    # whatever else the body may hold.
-    return b'%b,"data":%b,%b' % (attributes[:-1], data, attributes[1:])
+    if not _is_one_value(data):
+        data += b"\0"  # no JSON has it, so that what was none brings no attributes of its own
+    return b'%b,"data":%b}' % (attributes[:-1], data)
+
+
+def _is_one_value(data: bytes) -> bool:
+    """Return whether this is one JSON value, if only with its halves of characters mended."""
+    try:
+        msgspec.json.decode(data, type=Raw)
+    except (ValueError, RecursionError):
+        mended = mend(data)
+        return mended is not None and _is_one_value(mended.shown)
+    return True
 
 
 def _text(value: object) -> str:

@@ -383,3 +383,9 @@ class TestWhatAPersonHasSeen:
 
         assert only().review_code == "forgotten"
         assert len(stripe.refunds) == 1
+
+    def test_what_an_earlier_look_has_found_is_not_approved_with_something_else(self) -> None:
+        waits = RefundFactory.create(needs_review=True, review_code="above_limit", by_hand="re_9")
+        assert waits.approve(by="bob", why="it is right")
+
+        assert only().approved_by_hand == ""

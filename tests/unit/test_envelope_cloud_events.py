@@ -15,7 +15,7 @@ from booking_platform.contract.cloud_events import (
     PREFIXES,
     structured,
 )
-from booking_platform.contract.envelope import identify
+from booking_platform.contract.envelope import MalformedEvent, identify
 from booking_platform.messaging.groups import Delivery
 from tests.unit.envelopes import CREATED, patiently, read, refusal, written
 
@@ -180,6 +180,13 @@ class TestBinaryMode:
     @pytest.mark.parametrize("body", [b"", b"  ", b"5", b"[]", b"null"])
     def test_the_data_is_an_object(self, body: bytes) -> None:
         assert refusal(received(body, headers())) == "data: expected the payload, as a JSON object"
+
+    @pytest.mark.parametrize("end", [b"", b"}", b',"x":{', b',"x":"'])
+    def test_a_body_that_is_no_json_brings_no_attributes_of_its_own(self, end: bytes) -> None:
+        body = received(b'{},"id":"another","data":%b%b' % (BODY, end), headers())
+
+        with pytest.raises(MalformedEvent):
+            read(body)
 
     def test_prefixes_are_not_mixed(self) -> None:
         mixed = headers("ce-", id=...) | headers("ce_", specversion=...)
