@@ -1,0 +1,186 @@
+"""The announcements of the platform's apps, field by field: what became of bookings, money and mails.
+
+``caused_by`` is the id of the event that made it happen; it is missing where a person did.
+"""
+
+from decimal import Decimal
+from typing import Annotated
+
+from msgspec import Meta
+
+from booking_platform.contract.announcing import Announcement
+from booking_platform.contract.events import Currency, Revision, SeatsLeft, TourId
+from booking_platform.contract.payloads import Identifier
+
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1, description="a JSON integer, 0 or more")]
+Balance = Annotated[
+    int, Meta(ge=-(2**63), le=2**63 - 1, description="a JSON integer, also below 0")
+]
+Why = Annotated[
+    str,
+    Meta(
+        max_length=30,
+        description="a word of the list in docs/events.md",
+        examples=["not_enough_seats"],
+    ),
+]
+Sum = Annotated[Decimal, Meta(description="a number in major units", examples=["80.00"])]
+
+
+class SeatsAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the seats of one booking. ``seats_held`` is what it holds from now on.
+
+    A booking that was created without an id has none here.
+    """
+
+    booking_id: Identifier | None = None
+    tour_id: TourId
+    seats: Number
+    seats_held: Number
+    reason: Why | None = None
+    caused_by: Identifier
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.booking_id or ""
+
+
+class SeatsReserved(SeatsAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """A booking has its seats; ``seats`` is what it asked for."""
+
+    routing_key = "seats.reserved"
+
+
+class SeatsRejected(SeatsAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """A booking, or a change of one, found too few seats: nothing has changed for it.
+
+    ``seats`` is what was asked for, ``available`` what the tour had left.
+    """
+
+    routing_key = "seats.rejected"
+
+    available: Number
+
+
+class SeatsReleased(SeatsAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """A booking was cancelled, or a part of it; ``seats`` is what it gave back, which may be none."""
+
+    routing_key = "seats.released"
+
+
+class SeatsChanged(SeatsAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """A booking has another number of seats; ``seats`` is what was asked for."""
+
+    routing_key = "seats.changed"
+
+    seats_before: Number
+
+
+class TourAvailabilityChanged(Announcement, frozen=True, kw_only=True, omit_defaults=True):
+    """The numbers of a tour, once for many bookings. The greatest ``version`` is the newest.
+
+    ``reserved`` are the seats that bookings hold; ``unledgered`` those sold in another way, less those
+    cancelled for bookings that are not known yet.
+    """
+
+    routing_key = "tour.availability-changed"
+
+    tour_id: TourId
+    capacity: Number
+    available: Number
+    reserved: Number
+    unledgered: Balance
+    overbooked: Number
+    version: Number
+
+    @property
+    def aggregate_id(self) -> str:
+        return str(self.tour_id)
+
+
+class RefundAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one refund of a booking's payment, for one step of its life.
+
+    ``seats_remaining`` is the step; 0: the whole booking was cancelled. The amount has no currency while
+    none is known. ``refund_id`` is Stripe's.
+    """
+
+    booking_id: Identifier
+    payment_id: Identifier
+    seats_remaining: SeatsLeft
+    revision: Revision | None = None
+    amount: Sum
+    currency: Currency | None = None
+    refund_id: Identifier | None = None
+    reason: Why | None = None
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.booking_id
+
+
+class RefundRequested(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """A refund is on its way: asked for by an event, or taken up again by a person."""
+
+    routing_key = "refund.requested"
+
+
+class RefundCompleted(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """Stripe has the refund."""
+
+    routing_key = "refund.completed"
+
+
+class RefundFailed(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """The refund can't be made, and no money has gone."""
+
+    routing_key = "refund.failed"
+
+
+class RefundNeedsReview(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """The refund waits for a person."""
+
+    routing_key = "refund.needs-review"
+
+
+class RefundSettled(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """A person has closed the matter of a refund, in another way than through the platform."""
+
+    routing_key = "refund.settled"
+
+
+class EmailAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the e-mail about one step of a booking's cancellation. No address is told."""
+
+    booking_id: Identifier
+    seats_remaining: SeatsLeft
+    revision: Revision | None = None
+    reason: Why | None = None
+
+    @property
+    def aggregate_id(self) -> str:
+        return self.booking_id
+
+
+class CancellationEmailSent(EmailAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """The customer's mail server, or one on the way to it, has the e-mail."""
+
+    routing_key = "email.sent"
+
+
+class CancellationEmailFailed(EmailAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """The e-mail could not be sent: it waits for a person."""
+
+    routing_key = "email.failed"
+
+
+class CancellationEmailUncertain(EmailAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """Nobody knows whether the e-mail was sent: it waits for a person, and is not sent again."""
+
+    routing_key = "email.uncertain"
+
+
+class CancellationEmailSettled(EmailAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
+    """A person has closed the matter of an e-mail."""
+
+    routing_key = "email.settled"
