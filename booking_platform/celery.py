@@ -79,12 +79,22 @@ def _name_worker(sender: str, instance: Any = None, **_: Any) -> None:
     redaction.remember_node(name)  # in log lines it looks like an address
 
 
+@signals.worker_process_init.connect  # of a pool that forks, and of one that does all by itself
+@signals.worker_ready.connect  # of threads; the main process of one that forks commits nothing
+def _relay_by_itself(**_: Any) -> None:
+    """Allow the processes of a worker to publish what they announce."""
+    from booking_platform.messaging.relaying import RELAY
+
+    RELAY.enable()
+
+
 @signals.import_modules.connect(sender=app)
 def _derive_beat(**_: Any) -> None:
     """Derive beat's entries from what the apps have registered: Django is set up by now."""
-    from booking_platform.messaging import sweeps
+    from booking_platform.messaging import relaying, sweeps
 
-    app.conf.beat_schedule = app.conf.beat_schedule | sweeps.beat_entries()
+    entries = {"relay": relaying.beat_entry(), **sweeps.beat_entries()}
+    app.conf.beat_schedule = app.conf.beat_schedule | entries
 
 
 # Of each lost connection, about a setting that is as it is on purpose: groups commit, repeats are known.

@@ -6,11 +6,19 @@ from typing import NamedTuple
 from django.db import models
 
 from booking_platform.contract.events import MAX_SEATS
-from booking_platform.messaging.rules import reason
+from booking_platform.messaging.rules import Refused, reason
 from catalog.life import Life, Step, live, moment
-from catalog.models import Reservation
 
-State = Reservation.State
+
+class State(models.TextChoices):
+    """What the platform knows of a booking."""
+
+    RESERVED = "reserved", "reserved: holds its seats"
+    REJECTED = "rejected", "rejected: there were not enough seats"
+    RELEASED = "released", "released: cancelled, its seats are free again"
+    CANCELLED = "cancelled", "cancelled before its creation arrived"
+    CHANGED = "changed", "changed before its creation arrived"
+
 
 AWAITED = (State.CANCELLED, State.CHANGED)  # bookings whose creation has not arrived
 
@@ -61,7 +69,15 @@ class Seats(NamedTuple):
 
     @property
     def available(self) -> int:
-        return max(0, self.capacity - self.reserved - max(0, self.unledgered))
+        return max(0, self.capacity - self.sold)
+
+    @property
+    def overbooked(self) -> int:
+        return max(0, self.sold - self.capacity)
+
+    @property
+    def sold(self) -> int:
+        return self.reserved + max(0, self.unledgered)
 
 
 class Booking(NamedTuple):
@@ -109,3 +125,22 @@ class Booking(NamedTuple):
         """Return the booking with one more step; what it was created with does not change by that."""
         booked = self.booked if self.state in AWAITED else self.asked
         return self._replace(steps=(*self.steps, step), booked=booked)
+
+
+class Decision(NamedTuple):
+    """What is decided about one event: its tour before and after it, and its booking after it."""
+
+    outcome: Outcome | Refused
+    before: Seats | None = None
+    after: Seats | None = None
+    booking: Booking | None = None
+
+    @property
+    def taken(self) -> int:
+        """Return the seats that its booking holds more than before; below 0: less."""
+        return self.after.reserved - self.before.reserved if self.after and self.before else 0
+
+    @property
+    def held(self) -> int:
+        """Return the seats that its booking holds now."""
+        return self.booking.held if self.booking else 0

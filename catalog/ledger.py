@@ -6,16 +6,17 @@ from typing import Any
 
 import structlog
 
+from booking_platform.contract.announcing import Announced
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled, BookingChanged
 from booking_platform.messaging import clock
 from booking_platform.messaging.rows import EXPECTED, compare_and_set, insert_missing, read
 from booking_platform.messaging.rules import Applied, LostRace, Refused, Result
-from catalog import life
-from catalog.bookings import Booking, Outcome, Seats
+from catalog import announcing, life
+from catalog.bookings import Booking, Decision, Outcome, Seats
 from catalog.life import Kind, Step
 from catalog.models import Reservation, Tour
-from catalog.seats import Decision, decide
+from catalog.seats import Decided, decide
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,11 @@ def apply(events: Sequence[Event], *, lock: bool) -> list[Result]:
     touched = {decision.after.tour_id for decision in decided.decisions if decision.after}
     _write_tours([(tours[tour_id], decided.tours[tour_id]) for tour_id in sorted(touched)])
     _write_bookings(bookings, decided.bookings)
-    return [_result(*each) for each in zip(events, decided.decisions, strict=True)]
+    announced = _announced(events, tours, decided)
+    return [
+        _result(event, decision, announces)
+        for event, decision, announces in zip(events, decided.decisions, announced, strict=True)
+    ]
 
 
 def _read_tours(tour_ids: set[int], *, lock: bool) -> dict[int, Seats]:
@@ -105,20 +110,37 @@ def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking])
             raise LostRace("reservation", booking_id=booking.booking_id, tour_id=booking.tour_id)
 
 
-def _result(event: Event, decision: Decision) -> Result:
+def _announced(
+    events: Sequence[Event], tours: Mapping[int, Seats], decided: Decided
+) -> list[list[Announced]]:
+    """Return what is announced with each event: a tour whose numbers changed, with its last one."""
+    now = clock.now()
+    announced = [
+        announcing.of_booking(event, decision, now)
+        for event, decision in zip(events, decided.decisions, strict=True)
+    ]
+    last = {each.after.tour_id: at for at, each in enumerate(decided.decisions) if each.after}
+    for tour_id, at in last.items():
+        before, after = tours[tour_id], decided.tours[tour_id]
+        if after != before:
+            announced[at].append(announcing.of_tour(after, before.version + 1, now))
+    return announced
+
+
+def _result(event: Event, decision: Decision, announces: Sequence[Announced]) -> Result:
     """Return the result of an event; what a person should know of it is logged after the commit."""
-    outcome, before, after = decision
+    outcome, before = decision.outcome, decision.before
     if isinstance(outcome, Refused):
         return outcome
-    if before is None or after is None:
+    if before is None:
         return Applied(outcome)
     if outcome in (Outcome.REJECTED, Outcome.CHANGE_REJECTED):
-        return Applied(outcome, then=partial(_tell_of_rejection, event, outcome, before))
-    released = before.reserved - after.reserved
+        return Applied(outcome, partial(_tell_of_rejection, event, outcome, before), announces)
+    released = -decision.taken
     payload = event.payload
     if isinstance(payload, BookingCancelled) and released not in (0, payload.seats_released):
-        return Applied(outcome, then=partial(_tell_of_other_seats, event, released))
-    return Applied(outcome)
+        return Applied(outcome, partial(_tell_of_other_seats, event, released), announces)
+    return Applied(outcome, announces=announces)
 
 
 def _tell_of_rejection(event: Event, outcome: Outcome, tour: Seats) -> None:

@@ -1,10 +1,13 @@
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest, Now
+
+from booking_platform.messaging import clock, outbox
+from catalog import announcing, bookings
 
 
 def seats_left(capacity: Any) -> Greatest:
@@ -66,9 +69,20 @@ class Tour(models.Model):
         return self.name
 
     @property
+    def seats(self) -> bookings.Seats:
+        """The numbers of the tour."""
+        return bookings.Seats(
+            self.pk,
+            self.optimistic_lock_version,
+            self.capacity,
+            self.reserved_seats,
+            self.unledgered_seats,
+        )
+
+    @property
     def overbooked_seats(self) -> int:
         """Seats sold beyond the capacity: new releases reduce these first."""
-        return max(0, self.reserved_seats + max(0, self.unledgered_seats) - self.capacity)
+        return self.seats.overbooked
 
     def explain_seats(self) -> str:
         """Return in a sentence how the available seats come about."""
@@ -99,7 +113,9 @@ class Tour(models.Model):
         """
         if self._state.adding:
             self._fill_in_seats()
-            super().save(*args, **kwargs)
+            with transaction.atomic():
+                super().save(*args, **kwargs)
+                self._announce()
             return
         wanted = kwargs.pop("update_fields", None)
         changed = [name for name in self.STAFF_FIELDS if wanted is None or name in wanted]
@@ -109,8 +125,14 @@ class Tour(models.Model):
         self.available_seats = seats_left(capacity)
         self.optimistic_lock_version = F("optimistic_lock_version") + 1
         derived = ["available_seats", "optimistic_lock_version", "updated_at"]
-        super().save(*args, **kwargs, update_fields=[*changed, *derived])
-        self.refresh_from_db()
+        with transaction.atomic():
+            super().save(*args, **kwargs, update_fields=[*changed, *derived])
+            self.refresh_from_db()
+            self._announce()
+
+    def _announce(self) -> None:
+        """Store the announcement of the tour's numbers, in the transaction that has changed them."""
+        outbox.store([announcing.of_tour(self.seats, self.optimistic_lock_version, clock.now())])
 
     def _fill_in_seats(self) -> None:
         if self.capacity is None:
@@ -129,12 +151,7 @@ class Tour(models.Model):
 class Reservation(models.Model):
     """What the platform knows of one booking's seats."""
 
-    class State(models.TextChoices):
-        RESERVED = "reserved", "reserved: holds its seats"
-        REJECTED = "rejected", "rejected: there were not enough seats"
-        RELEASED = "released", "released: cancelled, its seats are free again"
-        CANCELLED = "cancelled", "cancelled before its creation arrived"
-        CHANGED = "changed", "changed before its creation arrived"
+    State: TypeAlias = bookings.State
 
     booking_id = models.CharField(max_length=255, unique=True)
     tour = models.ForeignKey(  # its index is the one with the state, below

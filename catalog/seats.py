@@ -18,19 +18,12 @@ from catalog.bookings import (
     OTHER_TOUR,
     UNKNOWN_TOUR,
     Booking,
+    Decision,
     Outcome,
     Seats,
     State,
 )
 from catalog.life import MOST_STEPS, Kind, Step, moment
-
-
-class Decision(NamedTuple):
-    """What is decided about one event, and the numbers of its tour before and after it."""
-
-    outcome: Outcome | Refused
-    before: Seats | None = None
-    after: Seats | None = None
 
 
 class Decided(NamedTuple):
@@ -47,12 +40,12 @@ def decide(
     """Decide events in their order, by the state of their tours and bookings."""
     decided = Decided([], dict(tours), dict(bookings))
     for event in events:
-        decision, booking = _decide_one(decided.tours, decided.bookings, event)
+        decision = _decide_one(decided.tours, decided.bookings, event)
         decided.decisions.append(decision)
         if decision.after is not None:
             decided.tours[decision.after.tour_id] = decision.after
-        if booking is not None:
-            decided.bookings[booking.booking_id] = booking
+        if decision.booking is not None:
+            decided.bookings[decision.booking.booking_id] = decision.booking
     return decided
 
 
@@ -66,24 +59,24 @@ class Change(NamedTuple):
 
 def _decide_one(
     tours: Mapping[int, Seats], bookings: Mapping[str, Booking], event: Event
-) -> tuple[Decision, Booking | None]:
-    """Return the decision about one event, and its booking as it is after that."""
+) -> Decision:
+    """Return the decision about one event."""
     payload = event.payload
     tour = tours.get(payload.tour_id)
     if tour is None:
         detail = f"payload.tourId is {payload.tour_id}: there is no such tour"
-        return Decision(Refused(UNKNOWN_TOUR, detail)), None
+        return Decision(Refused(UNKNOWN_TOUR, detail))
     booking = bookings.get(payload.booking_id) if payload.booking_id else None
     if booking is not None and booking.tour_id != tour.tour_id:
         detail = (
             f"payload.tourId is {tour.tour_id}: "
             f"booking {booking.booking_id!r} was for tour {booking.tour_id}"
         )
-        return Decision(Refused(OTHER_TOUR, detail)), None
+        return Decision(Refused(OTHER_TOUR, detail))
     change = _RULES[type(payload)](tour, booking, event)
     if isinstance(change, Refused):
-        return Decision(change), None
-    return Decision(change.outcome, tour, change.tour), change.booking
+        return Decision(change)
+    return Decision(change.outcome, tour, change.tour, change.booking)
 
 
 # Creations.

@@ -22,6 +22,8 @@ from kombu.transport import filesystem
 from kombu.transport.filesystem import exchange_queue_t
 from kombu.utils.json import dumps, loads
 
+from booking_platform.contract.announcing import ANNOUNCEMENTS
+
 DELIVERY_COUNT = "x-delivery-count"  # RabbitMQ's name for it
 UNTIL = "-until-"  # in the name of a file: nanoseconds follow, after which it is not delivered
 
@@ -44,10 +46,11 @@ class Channel(filesystem.Channel):
         ]
 
     def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
-        """Return the queues of a message: the last stop where no other takes it."""
+        """Return the queues of a message: the last stop where none takes an event."""
         found = list(super()._lookup(exchange, routing_key, default))
         last_stop = self.transport_options.get("last_stop")
-        return found or ([last_stop] if last_stop and exchange else [])
+        nobody_need_listen = not exchange or routing_key in ANNOUNCEMENTS
+        return found or ([last_stop] if last_stop and not nobody_need_listen else [])
 
     def _queue_bind(self, exchange: str, *binding: str | None) -> None:
         _write(self._binding_file(exchange, *binding), dumps([part or "" for part in binding]))

@@ -40,6 +40,7 @@ BUG = reason(
     "bug",
     "the code that applies it failed",
     "The log has the traceback. Replay it when the code is mended.",
+    ours=True,
 )
 
 

@@ -17,6 +17,7 @@ from django.conf import settings
 from kombu import Connection, Exchange, Producer, Queue
 from kombu.exceptions import KombuError
 
+from booking_platform.contract.announcing import ANNOUNCEMENTS
 from booking_platform.messaging.rules import CONSUMERS, SWEEPS, Consumer, event_types
 
 MAINTENANCE = "maintenance"  # Celery's queue of the kernel's own tasks
@@ -187,12 +188,17 @@ def _declare_as_producers_do(channel: Any) -> None:
             raise
 
 
+def known_keys() -> list[str]:
+    """Return the routing keys that are no mistake: of what consumers take, and of what we announce."""
+    return list(dict.fromkeys([*event_types(), *ANNOUNCEMENTS]))
+
+
 def _net() -> tuple[Exchange, Exchange]:
     """Return the exchanges that find events whose routing key no consumer has.
 
     ``booking-events`` is the producers': whether it has an alternate exchange can't be changed any
     more, and one that has it refuses the declaration of a producer who does not know. So every event
-    is also routed to an exchange of ours, which knows the consumers' keys and has the alternate.
+    is also routed to an exchange of ours, which knows the keys that are in use and has the alternate.
     """
     name = settings.EVENTS_EXCHANGE
     arguments = {"alternate-exchange": unroutable_queue().exchange.name}
@@ -206,7 +212,7 @@ def _declare_net(channel: Any) -> None:
     known, check = (exchange(channel) for exchange in _net())
     known.declare()
     check.declare()
-    for routing_key in event_types():
+    for routing_key in known_keys():
         known.bind_to(check, routing_key)
     check.bind_to(events_exchange(), "#")
 
@@ -253,18 +259,29 @@ def open_channel(connection: Connection) -> Iterator[Any]:
             channel.close()
 
 
-@contextmanager
-def producer() -> Iterator[Producer]:
-    """Open a producer whose every publish is confirmed, and refused if it reaches no queue."""
-    with current_app.connection_for_write(
+def connection_to_publish() -> Connection:
+    """Return a connection, not opened yet, that gives up on a broker which does not answer."""
+    return current_app.connection_for_write(
+        heartbeat=0,  # nobody would send any while the connection is kept and idle
         transport_options={
             "confirm_publish": True,
             "read_timeout": BROKER_SECONDS,
             "write_timeout": BROKER_SECONDS,
-        }
-    ) as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
-        declare(connection)
+        },
+    )
+
+
+def connect(connection: Connection) -> None:
+    """Open a connection and declare everything, so that nothing is lost that is published."""
+    connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
+    declare(connection)
+
+
+@contextmanager
+def producer() -> Iterator[Producer]:
+    """Open a producer whose every publish is confirmed, and refused if it reaches no queue."""
+    with connection_to_publish() as connection:
+        connect(connection)
         yield Producer(connection)
 
 

@@ -1,7 +1,7 @@
 """Events that could not be applied: parked for a person, who replays or discards them."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import connection
+from django.db import connection, transaction
 
+from booking_platform.contract.announcing import Announced, EventDiscarded, EventParked, announced
 from booking_platform.contract.envelope import (
     Event,
     Payload,
@@ -18,9 +19,10 @@ from booking_platform.contract.envelope import (
     identify,
     raw_fingerprint,
 )
-from booking_platform.messaging import broker, clock, metrics
+from booking_platform.messaging import broker, clock, metrics, outbox
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, Suspect
+from booking_platform.messaging.publishing import Outgoing
 from booking_platform.messaging.rows import stored
 from booking_platform.messaging.rules import (
     CONSUMERS,
@@ -30,6 +32,7 @@ from booking_platform.messaging.rules import (
     event_types,
     reason,
 )
+from booking_platform.redaction import redacted_text
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +53,9 @@ UNROUTABLE = reason(
 )
 
 
+Identity = tuple[str, str, str, str]  # queue, event id, fingerprint, event type
+
+
 class Parking(NamedTuple):
     """An event on its way to the dead letters."""
 
@@ -58,7 +64,7 @@ class Parking(NamedTuple):
     event: Event | None  # where the body could be read as one
     refused: Refused
 
-    def identity(self) -> tuple[str, str, str, str]:
+    def identity(self) -> Identity:
         """Return queue, event id, fingerprint and event type: the first three are unique."""
         if self.event is not None:
             return self.queue, self.event.event_id, self.event.fingerprint, self.event.event_type
@@ -72,12 +78,15 @@ class NotReplayable(Exception):
     """The dead letter can't be sent to its queue again; the message says why."""
 
 
-def park(parkings: Sequence[Parking]) -> None:
-    """Record dead letters, within the transaction that gave up on them.
+def park(parkings: Sequence[Parking]) -> list[Outgoing]:
+    """Record dead letters, within the transaction that gave up on them; return what is to be announced.
 
     One that is open already is counted, not repeated.
     """
-    now = stored(clock.now())
+    if not parkings:
+        return []
+    moment = clock.now()
+    now = stored(moment)
     counts = Counter(parking.identity() for parking in parkings)
     by_identity = {parking.identity(): parking for parking in parkings}
     sql = (
@@ -102,9 +111,38 @@ def park(parkings: Sequence[Parking]) -> None:
         )
         for identity, parking in sorted(by_identity.items())
     ]
-    if rows:
-        with connection.cursor() as cursor:
-            cursor.executemany(sql, rows)
+    with connection.cursor() as cursor:
+        cursor.executemany(sql, rows)
+    return _announced(by_identity, moment)
+
+
+def _announced(parkings: Mapping[Identity, Parking], moment: datetime) -> list[Outgoing]:
+    """Return what is to be announced of dead letters.
+
+    Their causes tell the times apart at which a message was parked anew, after its dead letter was
+    closed; that it came again while it was open is no news.
+    """
+    ids = {identity[1] for identity in parkings}
+    closed = Counter(
+        DeadLetter.objects.filter(event_id__in=ids)
+        .exclude(state=DeadLetter.State.PARKED)
+        .values_list("queue", "event_id", "fingerprint")
+    )
+    outgoing = []
+    for (queue, event_id, fingerprint, event_type), parking in sorted(parkings.items()):
+        if event_type == EventParked.__name__:  # nobody is told that nobody could be told
+            continue
+        reason = parking.refused.reason
+        payload = EventParked(
+            queue=queue,
+            caused_by=event_id or None,
+            event_type=event_type or None,
+            reason=reason.code,
+            detail=redacted_text(parking.refused.detail) if not reason.ours else None,
+        )
+        cause = f"{queue}\0{event_id}\0{fingerprint}\0{closed[queue, event_id, fingerprint]}"
+        outgoing.append(Outgoing(*announced(payload, cause=cause, at=moment)))
+    return outgoing
 
 
 def tell(parkings: Sequence[Parking]) -> None:
@@ -246,7 +284,10 @@ def _key_to_replay(dead_letter: DeadLetter) -> str:
 
 def discard(dead_letter: DeadLetter, *, by: str, why: str) -> bool:
     """Close a dead letter for good; return false if somebody else closed it or it came again."""
-    closed = dead_letter.resolve(DeadLetter.State.DISCARDED, by=by, why=why)
+    with transaction.atomic():
+        closed = dead_letter.resolve(DeadLetter.State.DISCARDED, by=by, why=why)
+        if closed:
+            outbox.store([_discarded(dead_letter)])
     if closed:
         log.info(
             "Dead letter discarded",
@@ -255,3 +296,13 @@ def discard(dead_letter: DeadLetter, *, by: str, why: str) -> bool:
             by=by,
         )
     return closed
+
+
+def _discarded(dead_letter: DeadLetter) -> Announced:
+    payload = EventDiscarded(
+        queue=dead_letter.queue,
+        caused_by=dead_letter.event_id or None,
+        event_type=dead_letter.event_type or None,
+        reason=dead_letter.reason,
+    )
+    return announced(payload, cause=str(dead_letter.pk), at=clock.now())

@@ -19,12 +19,14 @@ from django.conf import settings
 from django.db import transaction
 
 from booking_platform.contract.envelope import Event
-from booking_platform.messaging import clock, dead_letters, metrics, outages
+from booking_platform.messaging import clock, dead_letters, metrics, outages, outbox
 from booking_platform.messaging.arrivals import BUG, Arrival, Group, admit, read, worded
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.claims import Known, claim, record
 from booking_platform.messaging.dead_letters import POISON, Parking
 from booking_platform.messaging.groups import Delivery
+from booking_platform.messaging.publishing import Outgoing
+from booking_platform.messaging.relaying import RELAY
 from booking_platform.messaging.rules import (
     Applied,
     Consumer,
@@ -73,7 +75,7 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
             repeats: list[Arrival] = []
             trial = None if portion.poison else portion.trial
             for committed in _commits(consumer, group, trial):
-                _finish(consumer, committed)
+                _finish(consumer, committed, full=len(deliveries) == consumer.batch > 1)
                 repeats += committed.repeats
             group = repeats
 
@@ -93,8 +95,11 @@ def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
     return DUPLICATE if committed.duplicates else None
 
 
-def _finish(consumer: Consumer, committed: Committed) -> None:
-    _follow(consumer, committed.applied)
+def _finish(consumer: Consumer, committed: Committed, *, full: bool = False) -> None:
+    """Do what follows a commit. A group that was as large as may be says that more is waiting."""
+    RELAY.nudge(busy=full)
+    if _follow(consumer, committed.applied):
+        RELAY.nudge()
     safely(_tell, consumer, committed)
 
 
@@ -166,6 +171,7 @@ def _apply(
         events = [arrival.event for arrival in fresh]
         results = consumer.rule(events, lock=lock) if events else ()
         outcomes: dict[str, str] = {}  # by event id; empty for what is refused
+        outgoing: list[Outgoing] = []
         for arrival, result in zip(fresh, results, strict=True):
             if isinstance(result, Refused):
                 committed.parkings.append(arrival.parking(consumer, result))
@@ -173,10 +179,12 @@ def _apply(
             else:
                 committed.applied.append(result)
                 outcomes[arrival.event.event_id] = result.outcome
+                outgoing += (Outgoing(*announced) for announced in result.announces)
         if strict and committed.parkings:
             raise EventRefused(committed.parkings[0].refused)
         record(consumer, outcomes)
-        dead_letters.park(committed.parkings)
+        outgoing += dead_letters.park(committed.parkings)
+        outbox.store_all(outgoing)
     return committed
 
 
@@ -200,13 +208,18 @@ def _claim_fresh(
     return list(fresh.values())
 
 
-def _follow(consumer: Consumer, applied: Iterable[Applied]) -> None:
-    """Do what is to follow the commit. An error there changes nothing of what was committed."""
-    for then in filter(None, (each.then for each in applied)):
+def _follow(consumer: Consumer, applied: Iterable[Applied]) -> bool:
+    """Do what is to follow the commit; return whether there was anything.
+
+    An error there changes nothing of what was committed.
+    """
+    follows = [each.then for each in applied if each.then]
+    for then in follows:
         try:
             then()
         except Exception:
             log.exception("What was to follow a commit failed", consumer=consumer.queue)
+    return bool(follows)
 
 
 def _tell(consumer: Consumer, committed: Committed) -> None:

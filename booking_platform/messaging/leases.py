@@ -17,7 +17,7 @@ That the foreign system does nothing twice must rest on something it knows, such
 key; the lease only keeps attempts apart as a rule.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -30,7 +30,8 @@ from django.db import Error, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 
-from booking_platform.messaging import clock, outages
+from booking_platform.contract.announcing import Announced
+from booking_platform.messaging import clock, outages, outbox
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
 
@@ -88,6 +89,10 @@ class Leased(models.Model):
             ),
         )
 
+    def announces(self, columns: Mapping[str, Any]) -> Sequence[Announced]:
+        """Return what is to be announced when these columns of the row are stored."""
+        return ()
+
     def unstored(self, error: Exception) -> "Conclusion":
         """Return the conclusion to store when the database rejects the one of the attempt."""
         return Conclusion(
@@ -111,7 +116,11 @@ class Leased(models.Model):
         """
         as_read = type(self)._default_manager.filter(pk=self.pk, updated_at=self.updated_at)
         columns |= {"lease_token": None, "lease_until": None, "updated_at": clock.now()}
-        return at_rest(as_read).update(**columns) == 1
+        with transaction.atomic():
+            decided = at_rest(as_read).update(**columns) == 1
+            if decided:
+                outbox.store(_announced(self, columns))
+        return decided
 
 
 R = TypeVar("R", bound=Leased)
@@ -254,7 +263,12 @@ def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> 
         columns = {"lease_until": None, "updated_at": now, **conclusion.columns}
         if conclusion.again:
             columns["next_attempt_at"] = now
-        if rows.filter(pk=row.pk, lease_token=row.lease_token).update(**columns):
+        with transaction.atomic():
+            held = rows.filter(pk=row.pk, lease_token=row.lease_token)
+            stored = held.update(**columns)
+            if stored:
+                outbox.store(_announced(row, columns))
+        if stored:
             safely(conclusion.tell)
             concluded += 1
     return concluded
@@ -280,7 +294,22 @@ def _finish(row: Leased, conclusion: Conclusion) -> None:
     if conclusion.again:
         later = clock.now() + (_usual_pause(row) if conclusion.pause is None else conclusion.pause)
         ended["next_attempt_at"] = Coalesce(F("next_attempt_at"), later)
-    write(row, **ended)
+    announced = _announced(row, ended)
+    if not announced:
+        write(row, **ended)
+        return
+    with transaction.atomic(durable=True):
+        write(row, **ended)
+        outbox.store(announced)
+
+
+def _announced(row: Leased, columns: Mapping[str, Any]) -> Sequence[Announced]:
+    """Return what a row announces; a bug there must not keep from being stored what is so."""
+    try:
+        return row.announces(columns)
+    except Exception:
+        log.exception("A bug: this is not announced", what=row._meta.db_table, pk=row.pk)
+        return ()
 
 
 def _usual_pause(row: Leased) -> timedelta:

@@ -82,6 +82,10 @@ DEAD_LETTERS = Counter(
     "Events parked for a person.",
     ["queue", "reason"],
 )
+ANNOUNCEMENTS = Counter(
+    "announcements_published_total",
+    "Announcements that the broker has confirmed.",
+)
 PROCESSED_EVENTS_DELETED = Counter(
     "processed_events_deleted_total",
     "Records of processed events that outlived their retention.",

@@ -141,6 +141,36 @@ class DeadLetter(models.Model):
         return as_read.update(**fields) == 1
 
 
+class OutboxRow(models.Model):
+    """What one transaction announces, until it is published and for some time after that."""
+
+    messages = models.TextField(
+        help_text="JSON: a list of routing key, event, and trace, in order."
+    )
+    announcements = models.PositiveIntegerField(help_text="How many they are.")
+    size = models.PositiveIntegerField(help_text="Bytes of the messages.")
+    created_at = models.DateTimeField()
+    published_at = models.DateTimeField(null=True, blank=True, help_text="Confirmed by the broker.")
+
+    class Meta:
+        db_table = "outbox"
+        indexes = (
+            models.Index(
+                fields=("id",),
+                condition=models.Q(published_at__isnull=True),
+                name="outbox_waiting",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.announcements} announcements of {self.created_at}"
+
+    @classmethod
+    def waiting(cls) -> "models.QuerySet[OutboxRow]":
+        """Return the rows that are not published yet."""
+        return cls.objects.filter(published_at__isnull=True)
+
+
 class Suspect(models.Model):
     """One beginning of a redelivered message that has not ended: its worker may have died of it."""
 

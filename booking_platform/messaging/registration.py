@@ -17,6 +17,7 @@ from booking_platform.contract.envelope import Payload
 from booking_platform.messaging import by_hand, inbox, leases, sweeps
 from booking_platform.messaging.groups import GroupTask, is_group
 from booking_platform.messaging.leases import Conclusion, Leased
+from booking_platform.messaging.relaying import RELAY
 from booking_platform.messaging.rules import Consumer, Rule, register, register_sweep
 
 R = TypeVar("R", bound=Leased)
@@ -103,10 +104,12 @@ def leased(
         @shared_task(name=f"{task_queue}.attempt")
         def attempt_one(pk: int) -> None:
             leases.take_up(model._default_manager.filter(pk=pk), attempt)
+            RELAY.nudge()
 
         @shared_task(name=f"{task_queue}.sweep")
         def sweep() -> None:
             sweeps.sweep(model, attempt_one, lost)
+            RELAY.nudge()
 
         attempt_one.__doc__ = attempt.__doc__
         return attempt_one

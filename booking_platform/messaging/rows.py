@@ -72,6 +72,19 @@ def one_at_a_time(name: str) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
 
 
+def alone(name: str) -> bool:
+    """Return whether no other transaction that has named the same is open; until this one ends, none is.
+
+    SQLite has one writer at a time anyway.
+    """
+    if connection.vendor == "sqlite":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+        [locked] = cursor.fetchone()
+    return bool(locked)
+
+
 def in_pages(rows: "models.QuerySet[Any, tuple[Any, ...]]", size: int) -> Iterator[tuple[Any, ...]]:
     """Yield the rows that are there now, in the order of their keys, ``size`` in one query.
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import TextChoices
 
+from booking_platform.contract.announcing import Announced
 from booking_platform.contract.envelope import Event, Payload
 
 LONGEST_REASON, LONGEST_OUTCOME, LONGEST_QUEUE = 30, 50, 100  # letters that the columns hold
@@ -24,6 +25,7 @@ class Reason:
     code: str
     meaning: str
     advice: str = ""  # what a person can do about it
+    ours: bool = False  # whether the fault is the platform's: then the detail is not told outside
 
     def __str__(self) -> str:
         return self.code
@@ -32,7 +34,7 @@ class Reason:
 REASONS: dict[str, Reason] = {}  # by code
 
 
-def reason(code: str, meaning: str, advice: str = "") -> Reason:
+def reason(code: str, meaning: str, advice: str = "", *, ours: bool = False) -> Reason:
     """Register a reason for parking events, beside the code that refuses them.
 
     Raises:
@@ -42,7 +44,7 @@ def reason(code: str, meaning: str, advice: str = "") -> Reason:
         raise ImproperlyConfigured(f"The reason {code!r} is registered twice.")
     if len(code) > LONGEST_REASON:
         raise ImproperlyConfigured(f"The reason {code!r} has more than {LONGEST_REASON} letters.")
-    REASONS[code] = Reason(code, meaning, advice)
+    REASONS[code] = Reason(code, meaning, advice, ours)
     return REASONS[code]
 
 
@@ -71,11 +73,12 @@ class Applied(NamedTuple):
 
     ``then`` is called after the commit and before the message is acknowledged. It may call the
     world outside. What it must achieve has to be stored with the event, since the process can die
-    before the call.
+    before the call. ``announces`` is stored in the same transaction, and published after it.
     """
 
     outcome: str
     then: Callable[[], object] | None = None
+    announces: Sequence[Announced] = ()
 
 
 @dataclass(frozen=True)

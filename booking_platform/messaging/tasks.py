@@ -8,9 +8,10 @@ from typing import Any
 from celery import shared_task
 from django.db import transaction
 
-from booking_platform.messaging import broker, clock, dead_letters, outages, retention
+from booking_platform.messaging import broker, clock, dead_letters, outages, outbox, retention
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask, is_group
+from booking_platform.messaging.relaying import RELAY, relay_now
 from booking_platform.messaging.suspects import Trial, portions
 from booking_platform.messaging.telling import safely
 
@@ -19,6 +20,13 @@ from booking_platform.messaging.telling import safely
 def cleanup() -> None:
     """Delete what has outlived its retention."""
     retention.clean_up()
+
+
+@shared_task(name="messaging.relay")
+def relay() -> None:
+    """Publish what waits in the outbox."""
+    if not RELAY.nudge():
+        relay_now()
 
 
 @shared_task(name="messaging.record_dead_letters", base=GroupTask)
@@ -45,6 +53,7 @@ def _record(queue: str, parked: Callable[[Delivery, datetime], Parking], deliver
         if trial is not None:
             park = partial(trial.attempt, park)
         outages.wait_out(park, what="dead letters", events=len(parkings))
+        RELAY.nudge()
         safely(dead_letters.tell, parkings)
 
 
@@ -52,4 +61,4 @@ def _park(parkings: Sequence[Parking], trial: Trial | None) -> None:
     with transaction.atomic(durable=True):
         if trial is not None:
             trial.end()
-        dead_letters.park(parkings)
+        outbox.store_all(dead_letters.park(parkings))

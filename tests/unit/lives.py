@@ -10,8 +10,8 @@ import msgspec
 
 from booking_platform.contract.envelope import Event, Payload
 from booking_platform.contract.events import BookingCancelled, BookingChanged, BookingCreated
-from catalog.bookings import AWAITED, Booking, Outcome, Seats, State
-from catalog.seats import Decision, decide
+from catalog.bookings import AWAITED, Booking, Decision, Outcome, Seats, State
+from catalog.seats import decide
 
 TOUR = 1
 PLENTY = 10_000  # seats; more than any example here asks for

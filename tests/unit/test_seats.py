@@ -13,12 +13,13 @@ from catalog.bookings import (
     OTHER_TOUR,
     UNKNOWN_TOUR,
     Booking,
+    Decision,
     Outcome,
     Seats,
     State,
 )
 from catalog.life import MOST_STEPS
-from catalog.seats import Decision, decide
+from catalog.seats import decide
 from tests.unit.lives import (
     EARLY,
     LATE,
@@ -73,7 +74,7 @@ class TestACreation:
 
         decision = ledger.take(first := created("BK-1", seats))
 
-        assert decision == (Outcome.RESERVED, tour(20, 0, 10), tour(20, seats, 10))
+        assert decision[:3] == (Outcome.RESERVED, tour(20, 0, 10), tour(20, seats, 10))
         assert ledger.bookings == {
             "BK-1": Booking("BK-1", TOUR, seats, State.RESERVED, None, first.event_id, "", seats)
         }
@@ -84,7 +85,7 @@ class TestACreation:
 
         decision = ledger.take(first := created("BK-1", 3))
 
-        assert decision == (Outcome.REJECTED, start, start)
+        assert decision[:3] == (Outcome.REJECTED, start, start)
         assert ledger.bookings == {
             "BK-1": Booking("BK-1", TOUR, 3, State.REJECTED, None, first.event_id, "", 3)
         }
@@ -207,7 +208,7 @@ class TestACreationWithoutABooking:
 
         decision = ledger.take(created(None, 10))
 
-        assert decision == (Outcome.RESERVED, start, start._replace(unledgered=unledgered))
+        assert decision[:3] == (Outcome.RESERVED, start, start._replace(unledgered=unledgered))
         assert not ledger.bookings
 
     @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ class TestACreationWithoutABooking:
     def test_it_is_rejected_where_that_is_not_there(self, start: Seats) -> None:
         ledger = Ledger(start)
 
-        assert ledger.take(created(None, 10)) == (Outcome.REJECTED, start, start)
+        assert ledger.take(created(None, 10))[:3] == (Outcome.REJECTED, start, start)
         assert not ledger.bookings
 
 
@@ -227,7 +228,7 @@ class TestACancellation:
 
         decision = ledger.take(event := cancelled("BK-1", seats))
 
-        assert decision == (Outcome.RELEASED, tour(20, 3), tour(20))
+        assert decision[:3] == (Outcome.RELEASED, tour(20, 3), tour(20))
         booking = ledger.bookings["BK-1"]
         assert (booking.state, booking.seats_cancelled) == (State.RELEASED, seats)
         assert booking.cancelled_event_id == event.event_id
