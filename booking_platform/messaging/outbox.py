@@ -28,7 +28,7 @@ from booking_platform.messaging.rows import alone, stored
 
 log = structlog.get_logger(__name__)
 
-ROWS_AT_ONCE = 200
+ROWS_AT_ONCE = 1000
 BYTES_AT_ONCE = 500_000  # one row more than that, at most
 KEPT = timedelta(days=1)  # what is published, for those who look into what went out
 

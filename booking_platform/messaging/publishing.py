@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from struct import pack
-from time import monotonic
 from typing import Any, NamedTuple
 
 from amqp import Message as AmqpMessage
@@ -107,9 +106,8 @@ class Publisher:
         confirms = _Confirms(channel, self._next, len(part))
         self._next += len(part)
         amqp.transport.write(_frames(channel.channel_id, amqp.frame_max, part))
-        give_up = monotonic() + BROKER_SECONDS
         while confirms.waiting:
-            amqp.drain_events(timeout=max(0.001, give_up - monotonic()))
+            amqp.drain_events(timeout=BROKER_SECONDS)
         return confirms.in_order
 
 
