@@ -14,12 +14,12 @@ from kombu import Queue
 
 from booking_platform.contract.announcements import TourAvailabilityChanged
 from booking_platform.contract.announcing import Announced, announced
+from booking_platform.development.listener import Json, Listener, listening
 from booking_platform.messaging import broker, clock, outbox
 from booking_platform.messaging.models import OutboxRow
 from catalog.models import Reservation, Tour
 from tests.events import cancelled, changed, created
 from tests.factories import TourFactory
-from tests.listener import Json, Listener, listening
 from tests.platform import Platform, assert_adds_up
 from tests.servers import RabbitMQ, can_start_rabbitmq
 

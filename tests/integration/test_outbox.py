@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 
 from booking_platform.contract.announcements import TourAvailabilityChanged
 from booking_platform.contract.announcing import Announced, announced
+from booking_platform.development.listener import Listener, listening
 from booking_platform.messaging import broker, clock, dead_letters, inbox, outbox, relaying
 from booking_platform.messaging.models import DeadLetter, OutboxRow
 from booking_platform.messaging.outbox import BrokerRefused
@@ -22,7 +23,6 @@ from catalog.models import Tour
 from catalog.tasks import booking_cancelled, booking_created
 from tests.events import cancelled, created, deliveries
 from tests.factories import TourFactory
-from tests.listener import Listener, listening
 from tests.platform import parked
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -14,6 +14,7 @@ from booking_platform.messaging.broker import events_exchange
 
 Json = dict[str, Any]
 
+EXPIRES = 600_000  # milliseconds after which the broker removes a queue that nobody has used
 QUIET_SECONDS = 0.3  # without a message: all that is there has come
 
 
@@ -23,7 +24,7 @@ class Listener:
     def __init__(self, connect: Callable[[], Connection], keys: tuple[str, ...]) -> None:
         self._connect = connect
         self._name = f"listener-{uuid4().hex[:8]}"
-        arguments = {"x-queue-type": "quorum"}
+        arguments = {"x-queue-type": "quorum", "x-expires": EXPIRES}
         exchange = events_exchange(no_declare=True)
         self._queues = [
             Queue(self._name, exchange, routing_key=key, queue_arguments=arguments) for key in keys
@@ -65,6 +66,10 @@ class Listener:
     def of(self, event_type: str) -> list[Json]:
         """Return the payloads of one type that have come, each once."""
         return [event["payload"] for event in self.once() if event["eventType"] == event_type]
+
+    def known(self, event_type: str) -> list[Json]:
+        """Return the payloads of one type that were taken so far, repeats among them."""
+        return [event["payload"] for event in self.heard if event["eventType"] == event_type]
 
     def close(self) -> None:
         with self._connect() as connection, connection.channel() as channel:
