@@ -78,7 +78,7 @@ def relay(publisher: Publisher) -> int | None:
         if not alone("outbox"):
             return None
         waiting = _oldest()
-        messages = [message for _, text in waiting for message in _read(text)]
+        messages = [message for row in waiting for message in _read(row.messages)]
         if not messages:
             return 0
         confirmed = publisher.publish(messages)
@@ -121,8 +121,8 @@ def forget_published() -> int:
     return deleted
 
 
-def _oldest() -> list[tuple[int, str]]:
-    """Return the ids and messages of the oldest rows that wait, within the bounds of one go."""
+def _oldest() -> list[OutboxRow]:
+    """Return the oldest rows that wait, within the bounds of one go."""
     waiting = OutboxRow.waiting().order_by("pk")
     taken, room = [], BYTES_AT_ONCE
     for pk, size in waiting.values_list("pk", "size")[:ROWS_AT_ONCE]:
@@ -130,20 +130,19 @@ def _oldest() -> list[tuple[int, str]]:
         room -= size
         if room < 0:
             break
-    rows = OutboxRow.objects.filter(pk__in=taken).order_by("pk")
-    return list(rows.values_list("pk", "messages"))
+    return list(OutboxRow.objects.filter(pk__in=taken).order_by("pk"))
 
 
 def _read(text: str) -> list[Outgoing]:
     return [Outgoing(key, bytes(body), trace) for key, body, trace in _reader.decode(text)]
 
 
-def _mark(waiting: Sequence[tuple[int, str]], confirmed: int) -> None:
+def _mark(waiting: Sequence[OutboxRow], confirmed: int) -> None:
     """Mark the rows of which all messages are among so many."""
     published = []
-    for pk, text in waiting:
-        confirmed -= len(_read(text))
+    for row in waiting:
+        confirmed -= row.announcements
         if confirmed < 0:
             break
-        published.append(pk)
+        published.append(row.pk)
     OutboxRow.objects.filter(pk__in=published).update(published_at=clock.now())

@@ -42,10 +42,9 @@ class Publisher:
     def publish(self, messages: Sequence[Outgoing]) -> int:
         """Publish messages in their order; return how many of them, from the first on, are confirmed.
 
-        They are written at once: they must fit into what the broker reads in a moment.
-
-        One that the broker has refused, as a queue that is full makes it do, ends the count, though
-        later ones may have gone out. Nobody need listen: a message that no queue takes is confirmed.
+        They are written at once: they must fit into what the broker reads in a moment. One that the
+        broker has refused, as a queue that is full makes it do, ends the count, though later ones may
+        have gone out. Nobody need listen: a message that no queue takes is confirmed.
 
         Raises:
             UNREACHABLE: the broker is away, or does not answer; any of the messages may have gone out.
@@ -107,6 +106,7 @@ class _Confirms:
     def __init__(self, channel: Any, first: int, count: int) -> None:
         self.waiting = set(range(first, first + count))
         self._first, self._end = first, first + count
+        self._lowest = first  # that an answer to several may speak of
         self._refused: set[int] = set()
         channel.events["basic_ack"] = {self._acked}
         channel.events["basic_nack"] = {self._nacked}
@@ -123,7 +123,10 @@ class _Confirms:
         self._refused |= self._answered(tag, multiple)
 
     def _answered(self, tag: int, multiple: bool) -> set[int]:
-        answered = {each for each in self.waiting if each <= tag} if multiple else {tag}
+        answered = {tag}
+        if multiple:
+            answered = self.waiting.intersection(range(self._lowest, tag + 1))
+            self._lowest = tag + 1
         self.waiting -= answered
         return answered
 

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 OTHERS_PAUSE = 0.05  # seconds between looks while another relay is at work
 SHARE = 0.1  # of its time that the thread may use while the work beside it leaves no pause
 LONGEST_LAG = 10.0  # seconds for which it then stays behind, at most
-PAUSES = Backoff(1.0, 30.0)  # seconds after the broker or the database did not answer
+PAUSES = Backoff(1.0, 10.0)  # seconds after the broker or the database did not answer
 
 
 def drain(publisher: Publisher, between: Callable[[float], object] = lambda _: None) -> int:
