@@ -20,7 +20,7 @@ from booking_platform.development.mail_server import (
 from booking_platform.messaging import leases
 from booking_platform.messaging.leases import Conclusion, LeaseLost
 from booking_platform.messaging.models import OutboxRow, ProcessedEvent
-from notifications import announcing, attempts, retention
+from notifications import announcing, attempts, retention, rules
 from notifications.models import CancellationEmail
 from tests.announcements import Listener, announced, kinds, payloads
 from tests.emails import ANN, cancel, elsewhere, expire_lease, only, past, sweep
@@ -83,7 +83,7 @@ class TestOutcomes:
     def test_one_whose_answer_can_not_be_stored_is_told(
         self, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(attempts.rules, "judge", _unstorable)
+        monkeypatch.setattr(rules, "judge", _unstorable)
         cancel()
         assert only().state == "uncertain"
         assert (kinds(), payloads()[0]["reason"]) == ([UNCERTAIN], "no_answer")
