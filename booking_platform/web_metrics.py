@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from django.conf import settings
+from django.db import Error
 from django.http import HttpRequest, HttpResponse
 from django_prometheus.middleware import PrometheusAfterMiddleware, PrometheusBeforeMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -15,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from booking_platform.messaging import outbox
 from booking_platform.messaging.telling import safely
 
 log = structlog.get_logger(__name__)
@@ -74,7 +76,8 @@ _said: set[Path] = set()  # of which files it is said that they can't be read
 
 def show(_request: HttpRequest) -> HttpResponse:
     """Return the metrics of all processes of this machine, without those that can't be read."""
-    return HttpResponse(page(settings.METRICS_DIR), content_type=CONTENT_TYPE_LATEST)
+    text = page(settings.METRICS_DIR) + _backlog()
+    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
 
 
 def page(folder: Path) -> bytes:
@@ -141,3 +144,27 @@ def _text(files: Sequence[Path], left_out: int = 0) -> bytes:
     registry = CollectorRegistry()
     registry.register(Shared(files, left_out))
     return generate_latest(registry)
+
+
+class Waiting:
+    """What waits in the outbox, as the database has it when it is asked."""
+
+    def collect(self) -> Iterable[Metric]:
+        announcements, seconds = outbox.backlog()
+        yield GaugeMetricFamily(
+            "outbox_announcements_waiting", "Announcements not published yet.", announcements
+        )
+        yield GaugeMetricFamily(
+            "outbox_oldest_waiting_seconds", "Age of the oldest of them; 0: none waits.", seconds
+        )
+
+
+def _backlog() -> bytes:
+    """Return the metrics of the outbox; nothing while the database is away."""
+    registry = CollectorRegistry()
+    try:
+        registry.register(Waiting())
+        return generate_latest(registry)
+    except Error as error:
+        log.warning("What waits in the outbox can't be counted now", error=repr(error))
+        return b""

@@ -74,7 +74,8 @@ def _dying(function: Callable[..., Any], name: Callable[..., str], when: str) ->
 def _plant_deaths(**_: object) -> None:
     import notifications.attempts
     import payments.attempts
-    from booking_platform.messaging import leases
+    from booking_platform.messaging import leases, outbox
+    from booking_platform.messaging.publishing import Publisher
     from notifications import mailer
     from payments import stripe_gateway
 
@@ -83,6 +84,9 @@ def _plant_deaths(**_: object) -> None:
 
     def request(request: dict[str, Any], _key: str) -> str:
         return str(request["payment_intent"])
+
+    def some(*_: object) -> str:
+        return "relay"
 
     points: dict[str, tuple[Any, str, Callable[..., str], str]] = {
         "after the intent": (payments.attempts, "attempt", row, "before"),
@@ -95,6 +99,10 @@ def _plant_deaths(**_: object) -> None:
         "after the call": (stripe_gateway, "send", request, "after"),
         "before the look": (stripe_gateway, "look", str, "before"),
         "after the result": (leases, "_finish", row, "after"),
+        "before it is published": (Publisher, "publish", some, "before"),
+        "after it is published": (Publisher, "publish", some, "after"),
+        "after it is marked": (outbox, "_mark", some, "after"),
+        "after the relay": (outbox, "relay", some, "after"),
     }
     if point := os.environ.get("DIE_AT"):
         module, function, name, when = points[point]

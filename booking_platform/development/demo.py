@@ -12,6 +12,7 @@ from kombu import Connection
 from rich.console import Console
 from rich.table import Table
 
+from booking_platform.development.announcement_scenarios import announcement_scenarios
 from booking_platform.development.email_scenarios import email_scenarios
 from booking_platform.development.life_scenarios import life_scenarios
 from booking_platform.development.mail_server import MailServer
@@ -39,6 +40,7 @@ QUICK = {
     "RETRY_BASE_SECONDS": "0.5",
     "RETRY_MAX_SECONDS": "1",
     "SWEEP_SECONDS": "1",
+    "RELAY_SECONDS": "1",
     "STRIPE_SECRET_KEY": "sk_test_sandbox",
     "SMTP_HOST": "",  # files first
     "SMTP_SECURITY": "none",
@@ -94,7 +96,13 @@ def _perform(
         worker.wait_until_ready()
         console.print(f"Worker:   process {worker.process.pid}, two pool processes\n")
         refunds, emails = refund_scenarios(stripe, worker), email_scenarios(mail, worker)
-        scenarios = chain(seat_scenarios(), refunds, emails, life_scenarios(stripe, mail))
+        scenarios = chain(
+            seat_scenarios(),
+            refunds,
+            emails,
+            life_scenarios(stripe, mail),
+            announcement_scenarios(),
+        )
         done = [_play(console, *one) for one in zip(ascii_lowercase, scenarios, strict=False)]
         _wait_for_repeats()
         return done

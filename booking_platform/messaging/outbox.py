@@ -28,8 +28,8 @@ from booking_platform.messaging.rows import alone, stored
 
 log = structlog.get_logger(__name__)
 
-ROWS_AT_ONCE = 200
-BYTES_AT_ONCE = 500_000  # one row more than that, at most
+ROWS_AT_ONCE = 1000
+BYTES_AT_ONCE = 200_000  # and the rest of a row: what is published and confirmed in a moment
 KEPT = timedelta(days=1)  # what is published, for those who look into what went out
 
 _Stored = list[tuple[str, msgspec.Raw, str]]  # routing key, body, trace

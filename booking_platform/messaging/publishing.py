@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from struct import pack
-from time import monotonic
 from typing import Any, NamedTuple
 
 from amqp import Message as AmqpMessage
@@ -17,8 +16,6 @@ from kombu import Connection, Producer
 
 from booking_platform.messaging import broker
 from booking_platform.messaging.broker import BROKER_SECONDS, PERSISTENT, UNREACHABLE
-
-CONFIRMED_AT_ONCE = 500  # messages
 
 # AMQP 0-9-1: types of frames, the class basic, its method publish, and how a frame ends.
 _METHOD, _HEADER, _BODY, _BASIC, _PUBLISH, _END = 1, 2, 3, 60, 40, b"\xce"
@@ -44,6 +41,8 @@ class Publisher:
 
     def publish(self, messages: Sequence[Outgoing]) -> int:
         """Publish messages in their order; return how many of them, from the first on, are confirmed.
+
+        They are written at once: they must fit into what the broker reads in a moment.
 
         One that the broker has refused, as a queue that is full makes it do, ends the count, though
         later ones may have gone out. Nobody need listen: a message that no queue takes is confirmed.
@@ -93,23 +92,12 @@ class Publisher:
                     headers=_headers(message.trace),
                 )
             return len(messages)
-        done = 0
-        for begin in range(0, len(messages), CONFIRMED_AT_ONCE):
-            part = messages[begin : begin + CONFIRMED_AT_ONCE]
-            confirmed = self._publish_part(part)
-            done += confirmed
-            if confirmed < len(part):
-                break
-        return done
-
-    def _publish_part(self, part: Sequence[Outgoing]) -> int:
         channel, amqp = self._channel, self._channel.connection
-        confirms = _Confirms(channel, self._next, len(part))
-        self._next += len(part)
-        amqp.transport.write(_frames(channel.channel_id, amqp.frame_max, part))
-        give_up = monotonic() + BROKER_SECONDS
+        confirms = _Confirms(channel, self._next, len(messages))
+        self._next += len(messages)
+        amqp.transport.write(_frames(channel.channel_id, amqp.frame_max, messages))
         while confirms.waiting:
-            amqp.drain_events(timeout=max(0.001, give_up - monotonic()))
+            amqp.drain_events(timeout=BROKER_SECONDS)
         return confirms.in_order
 
 

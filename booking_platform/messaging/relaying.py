@@ -7,6 +7,7 @@ admin, goes out with the next commit of a worker, or when beat asks for it.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from django.conf import settings
@@ -103,7 +104,7 @@ class Relay:
             except Exception as error:
                 failures += 1
                 _tell(error, failures)
-                if isinstance(error, Error):
+                with suppress(Error):
                     connection.close()
                 time.sleep(PAUSES.pause(failures))
                 self._wanted.set()

@@ -8,6 +8,7 @@ from typing import Any
 from celery import shared_task
 from django.db import transaction
 
+from booking_platform.contract.announcing import ANNOUNCEMENTS
 from booking_platform.messaging import broker, clock, dead_letters, outages, outbox, retention
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask, is_group
@@ -37,7 +38,11 @@ def record_dead_letters(deliveries: Any) -> None:
 
 @shared_task(name="messaging.record_unroutable", base=GroupTask)
 def record_unroutable(deliveries: Any) -> None:
-    """Record what no queue takes."""
+    """Record what no queue takes, but for announcements: nobody need listen to them."""
+    if is_group(deliveries):  # where the broker's user could not bind their keys, they come here
+        deliveries = [each for each in deliveries if each.routing_key not in ANNOUNCEMENTS]
+        if not deliveries:
+            return
     _record(broker.unroutable_queue().name, dead_letters.unroutable, deliveries)
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 from kombu.message import Message
 
 from booking_platform import web_metrics
+from booking_platform.contract.announcing import ANNOUNCEMENTS
 from booking_platform.messaging import dead_letters, inbox, retention
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
@@ -235,6 +236,13 @@ class TestUnroutable:
             "unroutable", "lost", "BookingCreated"
         )  # fmt: skip
         assert letter.detail == "no consumer has the routing key 'booking.craeted'"
+
+    def test_an_announcement_is_none(self) -> None:
+        """Where the broker's user may not bind their keys, those that nobody takes come here."""
+        record_unroutable([Delivery(b"{}", routing_key=key) for key in ANNOUNCEMENTS])
+        assert not DeadLetter.objects.exists()
+        record_unroutable([Delivery(b"{}", routing_key=key) for key in ("seats.reserved", "seats")])
+        assert DeadLetter.objects.count() == 1
 
     def test_it_is_one_letter_whatever_its_formatting(self) -> None:
         event = created(1, "B", event_id="lost")

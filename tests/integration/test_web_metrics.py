@@ -1,14 +1,20 @@
 """What the web process shows of the files of metrics, whatever is in their folder."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import OperationalError
 from django.test import Client, RequestFactory
 
 from booking_platform import web_metrics
+from booking_platform.messaging import clock, outbox
 from booking_platform.messaging.metrics import DUPLICATE_EVENTS
+from booking_platform.messaging.models import OutboxRow
+from tests.factories import TourFactory
 from tests.telemetry import metrics_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -114,3 +120,25 @@ class TestTheMiddleware:
         after = web_metrics.After(lambda _: HttpResponse("answered"))
         request = RequestFactory().get("/", headers={"Content-Length": "all of it"})
         assert after(request).content == b"answered"
+
+
+class TestTheOutbox:
+    def test_its_backlog_is_shown_with_its_age(self, folder: Path, client: Client) -> None:
+        assert "outbox_announcements_waiting 0.0" in shown(client)
+        TourFactory.create()  # which is announced
+        OutboxRow.objects.update(created_at=clock.now() - timedelta(seconds=90))
+        text = shown(client)
+        assert "outbox_announcements_waiting 1.0" in text
+        [seconds] = re.findall(r"^outbox_oldest_waiting_seconds (\S+)$", text, re.MULTILINE)
+        assert 90 <= float(seconds) < 120
+
+    def test_it_is_left_out_while_the_database_is_away(
+        self, folder: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away() -> None:
+            raise OperationalError("away")
+
+        monkeypatch.setattr(outbox, "backlog", away)
+        text = shown(client)
+        assert COUNTED in text
+        assert "outbox" not in text

@@ -56,8 +56,8 @@ def released(seats: int = 3) -> Ledger:
 
 
 def is_parked(decision: Decision, reason: Reason) -> bool:
-    [answer, *numbers] = decision
-    return isinstance(answer, Refused) and answer.reason is reason and numbers == [None, None]
+    answer, *rest = decision
+    return isinstance(answer, Refused) and answer.reason is reason and rest == [None, None, None]
 
 
 def stays_as_it_is(ledger: Ledger, event: Event) -> Decision:
