@@ -64,7 +64,7 @@ def _request(event: Event) -> Result:
         return recipient
     if not recipient:
         return Applied(Outcome.NO_ADDRESS)
-    mail = _insert(payload, recipient)
+    mail = _insert(event, recipient)
     if mail is not None:
         return Applied(Outcome.REQUESTED, then=partial(leases.carry_on, mail, attempt))
     if claims.told_before(event, Outcome.values):
@@ -75,13 +75,15 @@ def _request(event: Event) -> Result:
     return rules.repeated(earlier, recipient, payload)
 
 
-def _insert(payload: BookingCancelled, recipient: str) -> CancellationEmail | None:
+def _insert(event: Event, recipient: str) -> CancellationEmail | None:
     """Store the e-mail of a step, under the lease of this worker; return None if it has one already."""
+    payload: BookingCancelled = event.payload
     letter = compose(payload)
     seats_remaining = payload.seats_remaining or 0
     now = clock.now()
     columns = {
         **leases.new_lease(),
+        "event_id": event.event_id,
         "booking_id": payload.booking_id,
         "seats_remaining": seats_remaining,
         "step_named": payload.seats_remaining is not None,

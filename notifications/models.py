@@ -1,10 +1,16 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now, Upper
 from django.utils import timezone
 
+from booking_platform.contract.announcing import Announced
 from booking_platform.messaging import clock
 from booking_platform.messaging.leases import Conclusion, Leased
+from notifications import announcing
+from notifications.announcing import NO_ANSWER, Facts
 
 
 class CancellationEmail(Leased):
@@ -23,6 +29,9 @@ class CancellationEmail(Leased):
 
     not_again = Q(state=State.SENDING)  # its holder's late answer may still come
 
+    event_id = models.CharField(
+        max_length=255, blank=True, default="", db_default="", help_text="Of the event that asked."
+    )
     booking_id = models.CharField(max_length=255)
     seats_remaining = models.PositiveIntegerField(
         default=0, db_default=0, help_text="The step: how many seats the booking keeps after it."
@@ -36,6 +45,13 @@ class CancellationEmail(Leased):
         help_text="As the event says it: it tells steps apart that leave as many seats.",
     )
     state = models.CharField(max_length=20, choices=State, default=State.PENDING)
+    reason = models.CharField(
+        max_length=30,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Why it failed or is uncertain, in a word.",
+    )
     recipient = models.CharField(max_length=254, blank=True, help_text="Empty once forgotten.")
     locale = models.CharField(max_length=35, help_text="The language it is written in.")
     subject = models.CharField(max_length=255, blank=True)
@@ -98,10 +114,20 @@ class CancellationEmail(Leased):
         step = f", {self.step}" if self.seats_remaining else ""
         return f"{self.booking_id}{step}: {self.state}"
 
+    def announces(self, columns: Mapping[str, Any]) -> Sequence[Announced]:
+        """Return what is announced when these columns are stored: nothing if nobody need know."""
+        before, after = self.facts(), self.facts(columns)
+        return announcing.of_change(before, after, told=self.announced, at=columns["updated_at"])
+
+    def facts(self, columns: Mapping[str, Any] | None = None) -> Facts:
+        """Return what announcements tell of it, with these columns if some are to be stored."""
+        new = columns or {}
+        return Facts(*(new.get(name, getattr(self, name)) for name in Facts._fields))
+
     def unstored(self, error: Exception) -> Conclusion:
         """Return an uncertain mail: it may have gone out."""
         why = f"what the mail server answered can't be stored ({type(error).__name__})"
-        return Conclusion({"state": self.State.UNCERTAIN, "last_error": why})
+        return Conclusion({"state": self.State.UNCERTAIN, "reason": NO_ANSWER, "last_error": why})
 
     @property
     def step(self) -> str:
@@ -132,7 +158,11 @@ class CancellationEmail(Leased):
             waiting
             and not self.forgotten
             and self.decide(
-                state=self.State.PENDING, attempts=0, wanted_at=now, next_attempt_at=now
+                state=self.State.PENDING,
+                reason="",
+                attempts=0,
+                wanted_at=now,
+                next_attempt_at=now,
             )
         )
 

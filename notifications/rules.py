@@ -30,6 +30,7 @@ from booking_platform.messaging.rules import (
     Result,
 )
 from notifications.addresses import UnusableAddress, mailbox
+from notifications.announcing import GIVEN_UP, NO_ANSWER, REFUSED
 from notifications.answers import MESSAGE, Answer, Verdict
 from notifications.models import CancellationEmail
 
@@ -131,8 +132,8 @@ def judge(mail: CancellationEmail, answer: Answer, now: datetime) -> Conclusion:
     uncertain = answer.verdict is Verdict.UNCERTAIN
     unanswered = mail.unanswered + uncertain
     tried_enough = mail.attempts >= settings.RETRY_ATTEMPTS or now - mail.wanted_at > LONGEST_RETRY
-    columns: dict[str, Any] = {"unanswered": unanswered, "next_attempt_at": None}
-    said = str(answer)
+    columns: dict[str, Any] = {"unanswered": unanswered, "next_attempt_at": None, "reason": ""}
+    said, reason = str(answer), REFUSED
     match answer.verdict:
         case Verdict.SENT:
             return Conclusion(columns | {"state": State.SENT, "sent_at": now, "last_error": ""})
@@ -142,7 +143,8 @@ def judge(mail: CancellationEmail, answer: Answer, now: datetime) -> Conclusion:
             return Conclusion(columns | {"state": State.PENDING, "last_error": said}, again=True)
         case Verdict.AGAIN:
             said = f"given up after {mail.attempts} attempts; the last: {said}"
+            reason = GIVEN_UP
     if unanswered and not uncertain:
         said += "; an earlier attempt got no answer"
-    state = State.UNCERTAIN if unanswered else State.FAILED
-    return Conclusion(columns | {"state": state, "last_error": said})
+    state, reason = (State.UNCERTAIN, NO_ANSWER) if unanswered else (State.FAILED, reason)
+    return Conclusion(columns | {"state": state, "reason": reason, "last_error": said})

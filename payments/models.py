@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -6,9 +7,12 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from booking_platform.contract.announcing import Announced
 from booking_platform.messaging import clock
 from booking_platform.messaging.leases import Conclusion, Leased
 from booking_platform.money import format_money, major_units
+from payments import announcing
+from payments.announcing import Facts
 from payments.keys import next_issue
 from payments.reviews import BY_HAND, REVIEWS
 
@@ -51,6 +55,9 @@ class Refund(Leased):
         null=True, blank=True, help_text="The timestamp of the event that asked for it."
     )
 
+    event_id = models.CharField(
+        max_length=255, blank=True, default="", db_default="", help_text="Of the event that asked."
+    )
     booking_id = models.CharField(max_length=255)
     payment_id = models.CharField(max_length=255, help_text="Stripe's payment intent or charge.")
     seats_remaining = models.PositiveIntegerField(
@@ -160,6 +167,16 @@ class Refund(Leased):
 
     def __str__(self) -> str:
         return f"{self.booking_id}: {self.amount}, {self.status}"
+
+    def announces(self, columns: Mapping[str, Any]) -> Sequence[Announced]:
+        """Return what is announced when these columns are stored: nothing if nobody need know."""
+        before, after = self.facts(), self.facts(columns)
+        return announcing.of_change(before, after, told=self.announced, at=columns["updated_at"])
+
+    def facts(self, columns: Mapping[str, Any] | None = None) -> Facts:
+        """Return what announcements tell of it, with these columns if some are to be stored."""
+        new = columns or {}
+        return Facts(*(new.get(name, getattr(self, name)) for name in Facts._fields))
 
     def unstored(self, error: Exception) -> Conclusion:
         """Return a review: Stripe may have the refund, and another attempt would end like this one."""

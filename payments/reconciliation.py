@@ -187,9 +187,8 @@ def _put_up(row: Refund, its: Sequence[Difference], **columns: Any) -> int:
         "needs_review": True,
         "review_code": "",
         "last_error": "; ".join([*(f"reconciliation: {words}" for words in news), *said]),
-        "updated_at": clock.now(),
     }
-    return leases.at_rest(unchanged).update(**columns)
+    return int(leases.store(leases.at_rest(unchanged), columns))
 
 
 def _listed(chunk: list[StripeRefund], asked: datetime) -> Iterator[Finding]:

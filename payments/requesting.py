@@ -12,7 +12,7 @@ from booking_platform.messaging.claims import told_before
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rows import insert_missing, one_at_a_time
 from booking_platform.messaging.rules import AMBIGUOUS, DIFFERS, Applied, LostRace, Refused, Result
-from payments import attempts, wishes
+from payments import announcing, attempts, wishes
 from payments.keys import idempotency_key
 from payments.models import WHOLE_BOOKING, NothingToRefund, Refund
 from payments.wishes import NOTHING, Step, Wish
@@ -126,6 +126,8 @@ def _insert(event: Event, step: Step, wanted: Wish, *, further: bool) -> Applied
     booking, now = event.payload.booking_id, clock.now()
     columns: dict[str, Any] = {
         **leases.new_lease(),
+        "announced": 1,
+        "event_id": event.event_id,
         "booking_id": booking,
         "payment_id": wanted.payment_id,
         "seats_remaining": step.seats_remaining,
@@ -146,7 +148,11 @@ def _insert(event: Event, step: Step, wanted: Wish, *, further: bool) -> Applied
     if not inserted:
         raise _overtaken(event)
     refund = Refund(pk=inserted.pop(), **columns)
-    return Applied(Outcome.REQUESTED, then=partial(leases.carry_on, refund, attempts.attempt))
+    return Applied(
+        Outcome.REQUESTED,
+        then=partial(leases.carry_on, refund, attempts.attempt),
+        announces=announcing.of_new(refund.facts(), now),
+    )
 
 
 def _overtaken(event: Event) -> LostRace:

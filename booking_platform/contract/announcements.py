@@ -1,10 +1,10 @@
 """The announcements of the platform's apps, field by field: what became of bookings, money and mails.
 
-``caused_by`` is the id of the event that made it happen; it is missing where a person did.
+``caused_by`` is the id of the event that made it happen, or that asked for it at first.
 """
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -23,6 +23,19 @@ Why = Annotated[
         description="a word of the list in docs/events.md",
         examples=["not_enough_seats"],
     ),
+]
+Version = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=2**63 - 1,
+        description="a JSON integer: the number of this announcement about the same thing",
+        examples=[2],
+    ),
+]
+RefundStatus = Annotated[
+    Literal["in_progress", "completed", "failed"],
+    Meta(description="in_progress, completed or failed"),
 ]
 Sum = Annotated[Decimal, Meta(description="a number in major units", examples=["80.00"])]
 
@@ -101,8 +114,11 @@ class TourAvailabilityChanged(Announcement, frozen=True, kw_only=True, omit_defa
 class RefundAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=True):
     """What became of one refund of a booking's payment, for one step of its life.
 
-    ``seats_remaining`` is the step; 0: the whole booking was cancelled. The amount has no currency while
-    none is known. ``refund_id`` is Stripe's.
+    Booking, payment and ``seats_remaining``, the step (0: the whole booking was cancelled), name the
+    refund. Of its announcements the one with the greatest ``version`` is the newest, and says all that
+    is true now. The amount has no currency while none is known. ``refund_id`` is Stripe's. ``status`` is
+    ``completed`` once Stripe has the refund, and stays so if the bank sends it back. ``caused_by`` is the
+    event that asked for the refund, missing where the platform does not remember it.
     """
 
     booking_id: Identifier
@@ -112,7 +128,10 @@ class RefundAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=
     amount: Sum
     currency: Currency | None = None
     refund_id: Identifier | None = None
+    status: RefundStatus
     reason: Why | None = None
+    version: Version
+    caused_by: Identifier | None = None
 
     @property
     def aggregate_id(self) -> str:
@@ -126,36 +145,53 @@ class RefundRequested(RefundAnnouncement, frozen=True, kw_only=True, omit_defaul
 
 
 class RefundCompleted(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
-    """Stripe has the refund."""
+    """Stripe has the refund, and nobody need do anything.
+
+    Whether it is with the customer already or still on its way is not told, nor that it has arrived: a
+    listener may act on this once. If the bank sends it back, ``RefundFailed`` follows.
+    """
 
     routing_key = "refund.completed"
 
 
 class RefundFailed(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
-    """The refund can't be made, and no money has gone."""
+    """The customer gets no money by this refund; a person is asked what to do.
+
+    It can't be made (``status`` is ``failed``), or Stripe had it and the money came back (``completed``).
+    """
 
     routing_key = "refund.failed"
 
 
 class RefundNeedsReview(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
-    """The refund waits for a person."""
+    """The refund waits for a person, who decides whether it is made, or what is true of it."""
 
     routing_key = "refund.needs-review"
 
 
 class RefundSettled(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
-    """A person has closed the matter of a refund, in another way than through the platform."""
+    """A person has closed the matter of a refund: the platform sends nothing for it any more.
+
+    The person has paid in another way, or decided that nothing is to be paid. ``status`` is what it was.
+    """
 
     routing_key = "refund.settled"
 
 
 class EmailAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the e-mail about one step of a booking's cancellation. No address is told."""
+    """What became of the e-mail about one step of a booking's cancellation. No address is told.
+
+    Booking and ``seats_remaining``, the step, name the e-mail. Of its announcements the one with the
+    greatest ``version`` is the newest. ``caused_by`` is the event that asked for the e-mail, missing
+    where the platform does not remember it.
+    """
 
     booking_id: Identifier
     seats_remaining: SeatsLeft
     revision: Revision | None = None
     reason: Why | None = None
+    version: Version
+    caused_by: Identifier | None = None
 
     @property
     def aggregate_id(self) -> str:

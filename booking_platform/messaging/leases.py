@@ -37,6 +37,8 @@ from booking_platform.messaging.telling import safely
 
 log = structlog.get_logger(__name__)
 
+OVERTAKEN = "another worker has taken it since"
+
 
 class LeaseLost(Exception):
     """The lease has ended or is another's: what this attempt learnt is not to be written."""
@@ -70,6 +72,9 @@ class Leased(models.Model):
     settlement = models.TextField(
         blank=True, default="", db_default="", help_text="Why a person closed the matter."
     )
+    announced = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="How many announcements were made of it."
+    )
 
     # Until when this process may start calls, by ``clock.ticks``; not stored.
     held_until: float | None = None
@@ -90,7 +95,10 @@ class Leased(models.Model):
         )
 
     def announces(self, columns: Mapping[str, Any]) -> Sequence[Announced]:
-        """Return what is to be announced when these columns of the row are stored."""
+        """Return what is to be announced when these columns of the row are stored.
+
+        The row is as the database has it, and locked. ``updated_at`` is among the columns.
+        """
         return ()
 
     def unstored(self, error: Exception) -> "Conclusion":
@@ -115,12 +123,7 @@ class Leased(models.Model):
         for an answer can't undo the decision.
         """
         as_read = type(self)._default_manager.filter(pk=self.pk, updated_at=self.updated_at)
-        columns |= {"lease_token": None, "lease_until": None, "updated_at": clock.now()}
-        with transaction.atomic():
-            decided = at_rest(as_read).update(**columns) == 1
-            if decided:
-                outbox.store(_announced(self, columns))
-        return decided
+        return store(at_rest(as_read), {**columns, "lease_token": None, "lease_until": None})
 
 
 R = TypeVar("R", bound=Leased)
@@ -235,14 +238,32 @@ def begin_anew(row: R, **columns: Any) -> None:
 
 
 def write(row: R, **columns: Any) -> None:
-    """Commit what must be known before a call, or what is known so far.
+    """Commit what must be known before a call. Nothing is announced of it.
 
     Raises:
         LeaseLost: another worker has taken the row since; nothing is written.
     """
-    held = type(row)._default_manager.filter(pk=row.pk, lease_token=row.lease_token)
-    if not held.update(updated_at=clock.now(), **columns):
-        raise LeaseLost("another worker has taken it since")
+    if not _held(row).update(updated_at=clock.now(), **columns):
+        raise LeaseLost(OVERTAKEN)
+
+
+def store(rows: models.QuerySet[R], columns: Mapping[str, Any]) -> bool:
+    """Store columns of the only row, and what is announced of that; return false if there is none.
+
+    The row is read anew under a lock: what is announced is what has changed, whatever the caller knew.
+    """
+    columns = {"updated_at": clock.now(), **columns}
+    with transaction.atomic():
+        row = rows.select_for_update().first()
+        if row is None:
+            return False
+        announced = _announced(row, columns)
+        if announced:
+            columns["announced"] = row.announced + len(announced)
+        if not rows.filter(pk=row.pk).update(**columns):
+            return False
+        outbox.store(announced)
+    return True
 
 
 def at_rest(rows: models.QuerySet[R]) -> models.QuerySet[R]:
@@ -263,12 +284,7 @@ def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> 
         columns = {"lease_until": None, "updated_at": now, **conclusion.columns}
         if conclusion.again:
             columns["next_attempt_at"] = now
-        with transaction.atomic():
-            held = rows.filter(pk=row.pk, lease_token=row.lease_token)
-            stored = held.update(**columns)
-            if stored:
-                outbox.store(_announced(row, columns))
-        if stored:
+        if store(rows.filter(pk=row.pk, lease_token=row.lease_token), columns):
             safely(conclusion.tell)
             concluded += 1
     return concluded
@@ -294,13 +310,12 @@ def _finish(row: Leased, conclusion: Conclusion) -> None:
     if conclusion.again:
         later = clock.now() + (_usual_pause(row) if conclusion.pause is None else conclusion.pause)
         ended["next_attempt_at"] = Coalesce(F("next_attempt_at"), later)
-    announced = _announced(row, ended)
-    if not announced:
-        write(row, **ended)
-        return
-    with transaction.atomic(durable=True):
-        write(row, **ended)
-        outbox.store(announced)
+    if not store(_held(row), ended):
+        raise LeaseLost(OVERTAKEN)
+
+
+def _held(row: R) -> models.QuerySet[R]:
+    return type(row)._default_manager.filter(pk=row.pk, lease_token=row.lease_token)
 
 
 def _announced(row: Leased, columns: Mapping[str, Any]) -> Sequence[Announced]:

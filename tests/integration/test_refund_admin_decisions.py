@@ -221,15 +221,19 @@ class TestReissue:
         assert [request.method for request in stripe.requests] == ["GET", "GET"]
 
     @pytest.mark.django_db(transaction=True)
-    def test_it_opens_no_transaction(self, admin_client: Client, row: Refund) -> None:
+    def test_no_transaction_is_open_before_the_decision_is_stored(
+        self, admin_client: Client, row: Refund
+    ) -> None:
         asked = choose(admin_client, "reissue", row)
         with statements_in_transactions("idempotency_store") as within:
             confirm(admin_client, asked, **LOOKED)
         key = next_issue(row.idempotency_key)
         row.refresh_from_db()
         assert row.idempotency_key == key
-        assert len(within) >= 2
-        assert not any(within)
+        begun = within.index(True)
+        assert begun >= 1
+        assert within[begun : begun + 2] == [True, True]  # read under a lock, and changed
+        assert not any(within[begun + 2 :])
 
     @pytest.mark.parametrize("missing", ["looked", "why"])
     def test_it_needs_a_look_and_a_reason(

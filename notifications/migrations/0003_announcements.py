@@ -1,0 +1,28 @@
+"""What announcements need. No table is rewritten: workers of the version before rely on the defaults."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        ('notifications', '0002_steps'),
+    ]
+
+    operations = [
+        migrations.AddField(
+            model_name='cancellationemail',
+            name='announced',
+            field=models.PositiveIntegerField(db_default=0, default=0, help_text='How many announcements were made of it.'),
+        ),
+        migrations.AddField(
+            model_name='cancellationemail',
+            name='event_id',
+            field=models.CharField(blank=True, db_default='', default='', help_text='Of the event that asked.', max_length=255),
+        ),
+        migrations.AddField(
+            model_name='cancellationemail',
+            name='reason',
+            field=models.CharField(blank=True, db_default='', default='', help_text='Why it failed or is uncertain, in a word.', max_length=30),
+        ),
+    ]
