@@ -89,8 +89,9 @@ def _kept(tour_ids: Iterable[int]) -> dict[int, Numbers]:
 
 
 def refresh() -> int:
-    """Make the read model equal to the tours as they are; return how many of its rows were wrong.
+    """Make the read model show the tours as they are; return how many of its rows were wrong.
 
+    A row may have an older version than its tour: what gives a tour no other numbers is not announced.
     Each page of tours is locked while it is copied, so that no booking can make newer numbers meanwhile
     and have them overwritten. Rows of tours that are gone are deleted.
     """
@@ -111,7 +112,7 @@ def _refresh(tour_ids: Sequence[int]) -> int:
     tours = [Numbers(*row) for row in read(Tour, columns, key="id", values=tour_ids, lock=True)]
     kept = _kept(each.tour_id for each in tours)
     now = clock.now()
-    wrong = [each for each in tours if kept.get(each.tour_id) != each]
+    wrong = [each for each in tours if _is_wrong(kept.get(each.tour_id), each)]
     TourAvailability.objects.bulk_create(
         [TourAvailability(**each._asdict(), updated_at=now) for each in wrong],
         update_conflicts=True,
@@ -119,3 +120,9 @@ def _refresh(tour_ids: Sequence[int]) -> int:
         update_fields=["version", "capacity", "available", "updated_at"],
     )
     return len(wrong)
+
+
+def _is_wrong(kept: Numbers | None, tour: Numbers) -> bool:
+    if kept is None or kept.version > tour.version:  # then nothing that is announced would be newer
+        return True
+    return (kept.capacity, kept.available) != (tour.capacity, tour.available)
