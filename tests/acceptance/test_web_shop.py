@@ -9,7 +9,7 @@ import requests
 
 from booking_platform.development.processes import PythonProcess, running
 from catalog.models import TourAvailability
-from tests.events import availability
+from tests.events import availability, cancelled, created
 from tests.factories import TourFactory
 from tests.platform import Platform, parked
 from tests.servers import free_port, listens, wait_until
@@ -69,6 +69,28 @@ class TestAWebShop:
         head = requests.head(address, timeout=10)
         assert (head.headers["ETag"], head.content) == (changed.headers["ETag"], b"")
         assert "Set-Cookie" not in changed.headers
+        assert parked() == []
+
+    def test_it_sees_what_bookings_leave(self, platform: Platform, web: Web) -> None:
+        """From the booking through the outbox and the read model to the page of the shop."""
+        tours = [TourFactory.create(capacity=100) for _ in range(3)]
+        platform.start("-c", "2")
+        address = web(API_ENABLED="1") + "/api/tours/"
+        platform.publish(created(tours[n % 2].pk, f"B{n}") for n in range(300))
+        platform.wait_for_processed(300, queue="tour-catalog.booking-created")
+
+        def free() -> list[int]:
+            answer = requests.get(address, timeout=10)
+            return [tour["available"] for tour in answer.json()["tours"]]
+
+        platform.wait_for(lambda: free() == [0, 0, 100], "the shop shows what is free")
+        platform.publish([cancelled(tours[0].pk, "B0", 1)], key="booking.cancelled")
+        platform.wait_for(lambda: free() == [1, 0, 100], "the shop shows the seat given back")
+        announced = TourAvailability.objects.values_list("tour_id", "available")
+        platform.wait_for(
+            lambda: dict(announced) == {tours[0].pk: 1, tours[1].pk: 0, tours[2].pk: 100},
+            "the read model equals the tours",
+        )
         assert parked() == []
 
     def test_without_the_setting_there_is_no_api(self, platform: Platform, web: Web) -> None:
