@@ -125,10 +125,8 @@ def get_tour(request: HttpRequest, tour_id: int) -> HttpResponse:
 @api.exception_handler(ValidationError)
 def _refuse(request: HttpRequest, error: ValidationError) -> HttpResponse:
     fields = dict.fromkeys(str(each["loc"][-1]) for each in error.errors)
-    return wrong_parameters(
-        (field, request.GET.get(field, ""), WANTED.get(field, "it can't be read"))
-        for field in fields
-    )
+    unread = [(name, request.GET.get(name, ""), WANTED.get(name, "")) for name in fields]
+    return wrong_parameters([*unread, *(e for e in _misunderstood(request) if e[0] not in fields)])
 
 
 def _misunderstood(request: HttpRequest) -> Iterator[tuple[str, str, str]]:

@@ -207,6 +207,11 @@ class TestPages:
         assert (wrong["field"], wrong["value"]) == (field, value)
         assert wrong["problem"] in answer.json()["detail"]
 
+    def test_all_of_them_are_named_at_once(self, api: Client) -> None:
+        answer = api.get("/api/tours/?limit=500&limit=x&seat=2&after=-1")
+        named = [(each["field"], each["value"]) for each in answer.json()["errors"]]
+        assert named == [("limit", "x"), ("after", "-1"), ("seat", "2")]
+
 
 class TestOtherPages:
     def test_a_page_of_the_shop_may_ask(self, api: Client, tour: Tour) -> None:
