@@ -14,7 +14,6 @@ from django.urls import reverse
 from django.utils.cache import get_conditional_response
 from ninja import Field, NinjaAPI, Query, Schema
 from ninja.errors import ValidationError
-from pydantic import BaseModel
 
 from catalog.api.offers import Offer, offer, page
 from catalog.api.problems import problem, wrong_parameters
@@ -147,7 +146,7 @@ def _out(found: Offer) -> TourOut:
     return TourOut(**found._asdict() | {"price": f"{found.price:.2f}"})
 
 
-def _answer(request: HttpRequest, body: BaseModel, *, version: str) -> HttpResponse:
+def _answer(request: HttpRequest, body: Schema, *, version: str) -> HttpResponse:
     """Return a body, or 304 where the client has it.
 
     The tag is of all that the body says: a name or a price may change without a new announcement. It is
