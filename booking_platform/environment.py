@@ -76,6 +76,11 @@ def choice(name: str, options: Collection[str], default: str) -> str:
     return value
 
 
+def switch(name: str) -> bool:
+    """Return whether something is asked for that is off by default."""
+    return choice(name, ("true", "false", "1", "0"), "false") in ("true", "1")
+
+
 def integer(name: str, default: int, *, minimum: int = 0, maximum: int = 10**9 - 1) -> int:
     return int(_number(name, default, minimum, maximum, whole=True))
 

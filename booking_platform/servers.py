@@ -236,6 +236,34 @@ def allowed_hosts(default: str) -> list[str]:
     return [host for host in hosts if host]
 
 
+def origins(name: str) -> list[str]:
+    """Return the origins whose web pages may ask, or ``*`` alone for all of them.
+
+    Raises:
+        ImproperlyConfigured: one of them is not what a browser sends as its origin (RFC 6454, 7), so that
+            it would never match.
+    """
+    listed = [each.strip() for each in env.text(name).split(",") if each.strip()]
+    if listed == ["*"]:
+        return listed
+    for origin in listed:
+        try:
+            parts = _split(origin, ("https", "http"))
+            default = {"https": 443, "http": 80}[parts.scheme]
+            plain = f"{parts.scheme}://{parts.netloc}".lower()
+            if "@" in parts.netloc or not parts.hostname or origin != plain:
+                raise _Wrong("it is more than scheme, host and port, or not in small letters")
+            if parts.port == default:
+                raise _Wrong("browsers leave out the port that the scheme has anyway")
+        except _Wrong as problem:
+            shown = "no origin" if "@" in origin else repr(origin)  # it may hold a password
+            raise ImproperlyConfigured(
+                f"{name} names {shown} ({problem}): set it to origins such as "
+                "https://shop.example.com, with commas between, or to * for all."
+            ) from None
+    return listed
+
+
 def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
     """Return the parts of a URL whose host and port can be read in one way only."""
     if _STRANGE.search(url):

@@ -108,6 +108,21 @@ AXES_ENABLE_ADMIN = AXES_VERBOSE = False
 PROXY_COUNT = env.integer("PROXY_COUNT", 0, maximum=10)  # of ours that requests go through
 METRICS_TOKEN = env.secret("METRICS_TOKEN", shortest=16)
 METRICS_ALLOWED = servers.networks("METRICS_ALLOWED", "127.0.0.0/8,::1")
+# The HTTP API for web shops, and the web pages of others that may ask it.
+API_ENABLED = env.switch("API_ENABLED")
+API_CORS_ORIGINS = servers.origins("API_CORS_ORIGINS")
+if API_ENABLED:
+    _place = MIDDLEWARE.index("django.middleware.security.SecurityMiddleware") + 1
+    MIDDLEWARE.insert(_place, "catalog.api.problems.ApiAnswers")
+    if API_CORS_ORIGINS:
+        INSTALLED_APPS.append("corsheaders")
+        MIDDLEWARE.insert(_place, "corsheaders.middleware.CorsMiddleware")
+        CORS_URLS_REGEX = "^/api/"
+        CORS_ALLOW_ALL_ORIGINS = API_CORS_ORIGINS == ["*"]
+        CORS_ALLOWED_ORIGINS = [] if CORS_ALLOW_ALL_ORIGINS else API_CORS_ORIGINS
+        CORS_ALLOW_METHODS = ["GET", "HEAD", "OPTIONS"]
+        CORS_ALLOW_HEADERS = ["accept", "if-none-match"]
+        CORS_EXPOSE_HEADERS = ["etag"]
 if PRODUCTION:
     SECURE_SSL_REDIRECT = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

@@ -1,3 +1,4 @@
+from django.conf import settings
 from django.contrib import admin
 from django.urls import path, re_path
 from django.views.generic import RedirectView
@@ -18,3 +19,8 @@ urlpatterns = [
     path("webhooks/stripe/", webhooks.receive),
     path("metrics", web_metrics.show, name="prometheus-django-metrics"),
 ]
+
+if settings.API_ENABLED:
+    from catalog.api.tours import api
+
+    urlpatterns.append(path("api/", api.urls))

@@ -188,3 +188,29 @@ class Reservation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.booking_id}: {self.seats} × seat, {self.state}"
+
+
+class TourAvailability(models.Model):
+    """The seats of a tour as a web shop shows them: the newest numbers that were announced.
+
+    The consumer of ``TourAvailabilityChanged`` writes it (``catalog/availability.py``); the tour itself
+    is not locked or read for it. The row of a tour that was deleted may stay, and nobody is shown it.
+    """
+
+    tour = models.OneToOneField(
+        Tour,
+        primary_key=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,  # an announcement may come after the tour is deleted
+        related_name="announced",
+    )
+    capacity = models.BigIntegerField(help_text="Seats that the tour has.")
+    available = models.BigIntegerField(help_text="Seats that can still be sold.")
+    version = models.BigIntegerField(help_text="Of the tour, when it had these numbers.")
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "tour_availability"
+
+    def __str__(self) -> str:
+        return f"tour {self.tour_id}: {self.available} of {self.capacity}, version {self.version}"

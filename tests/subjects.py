@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from typing import Any, Protocol
+from zlib import crc32
 
-from catalog.models import Reservation, Tour
+from django.utils import timezone
+
+from catalog.models import Reservation, Tour, TourAvailability
 from notifications.models import CancellationEmail
 from payments.models import Refund
-from tests.events import cancelled, changed, created
+from tests.events import availability, cancelled, changed, created
 from tests.factories import EmailFactory, RefundFactory, TourFactory
 
 
@@ -101,10 +104,32 @@ class Emails:
         CancellationEmail.objects.filter(booking_id="refused").delete()
 
 
+class WebShop:
+    """What is announced of tours, which none of these needs to have: a booking stands for each."""
+
+    refusal = "differs"
+
+    def event(self, booking: str = "B", **over: Any) -> dict[str, Any]:
+        return availability(crc32(booking.encode()), 7, **over)
+
+    def effects(self) -> int:
+        return TourAvailability.objects.exclude(tour_id=crc32(b"refused")).count()
+
+    def refused(self, **over: Any) -> dict[str, Any]:
+        event = self.event("refused", **over)
+        columns = {"capacity": 20, "version": 7, "available": 4, "updated_at": timezone.now()}
+        TourAvailability.objects.get_or_create(columns, tour_id=crc32(b"refused"))
+        return event
+
+    def mend(self) -> None:
+        TourAvailability.objects.filter(tour_id=crc32(b"refused")).delete()
+
+
 SUBJECTS: dict[str, type[Subject]] = {
     "tour-catalog.booking-created": BookingsCreated,
     "tour-catalog.booking-cancelled": BookingsCancelled,
     "tour-catalog.booking-changed": BookingsChanged,
     "payment-gateway.booking-cancelled": Refunds,
     "notification.booking-cancelled": Emails,
+    "web-shop.availability-changed": WebShop,
 }

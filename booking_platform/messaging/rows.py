@@ -62,6 +62,21 @@ def compare_and_set(
     return {row[0] for row in _run(_compare_and_set_sql(model, columns, key, guard), rows)}
 
 
+def keep_newest(
+    model: type[models.Model], rows: Sequence[Row], *, key: str, version: str
+) -> set[Any]:
+    """Insert each row, or let it replace the row of its key that has a lower ``version``.
+
+    Return the keys of the rows that were written. Whatever the order and the repetition of the calls, the
+    row of the greatest version stays. A row of the key that is as new or newer stays as it is, but is locked
+    until the transaction ends. The keys of ``rows`` must differ; sort the rows by them, so that two
+    transactions never wait for each other.
+    """
+    if not rows:
+        return set()
+    return {row[0] for row in _run(_keep_newest_sql(model, tuple(rows[0]), key, version), rows)}
+
+
 def one_at_a_time(name: str) -> None:
     """Wait until no other transaction that has named the same is open; they end one by one.
 
@@ -137,6 +152,20 @@ def _insert_sql(model: type[models.Model], columns: tuple[str, ...], key: str) -
         f"WITH given AS ({_given(model, {name: name for name in columns})}) "
         f"INSERT INTO {model._meta.db_table} ({names}) SELECT {names} FROM given WHERE true "
         f"ON CONFLICT DO NOTHING RETURNING {key}"
+    )
+
+
+@cache
+def _keep_newest_sql(
+    model: type[models.Model], columns: tuple[str, ...], key: str, version: str
+) -> str:
+    table, names = model._meta.db_table, ", ".join(columns)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key)
+    return (
+        f"WITH given AS ({_given(model, {name: name for name in columns})}) "
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM given WHERE true "
+        f"ON CONFLICT ({key}) DO UPDATE SET {changes} "
+        f"WHERE {table}.{version} < excluded.{version} RETURNING {key}"
     )
 
 

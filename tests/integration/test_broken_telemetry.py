@@ -59,7 +59,7 @@ class TestConsumers:
         self, consumer: Consumer, subject: Subject
     ) -> None:
         def bug(event: Event) -> None:
-            if event.payload.booking_id == "bad":
+            if event.event_id == "bad":
                 raise UnprintableError
 
         group = deliveries(subject.event("bad", event_id="bad"), subject.event("A"))

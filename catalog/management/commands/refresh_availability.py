@@ -1,0 +1,15 @@
+"""Make what web shops are shown of the tours' seats equal to the tours, whatever was announced."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from catalog import availability
+
+
+class Command(BaseCommand):
+    help = __doc__
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        wrong = availability.refresh()
+        self.stdout.write(f"{wrong} tours had other numbers." if wrong else "All tours had theirs.")
