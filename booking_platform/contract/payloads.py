@@ -1,9 +1,9 @@
 """What a payload is, and what its type says of each field."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,11 +19,21 @@ Identifier = Annotated[
 ]
 
 
+class Note(NamedTuple):
+    """What the published contract says of a field beside its type."""
+
+    meaning: str
+    example: Any = None  # in the example of the event; none: the example leaves the field out
+
+
 class Payload(Struct, frozen=True, kw_only=True, rename="camel"):
     """The payload of one type of event. The name of the class is the name of the event's type.
 
     A field whose ``Meta`` has a description and an example tells them to whoever sent something else.
+    ``notes`` are for the published contract, by attribute; a class adds to those of its bases.
     """
+
+    notes: ClassVar[Mapping[str, Note]] = {}
 
     @property
     def aggregate_id(self) -> str:
@@ -69,6 +79,16 @@ def identifiers(payload_type: type[Struct]) -> tuple[Field, ...]:
 def decimals(payload_type: type[Struct]) -> tuple[Field, ...]:
     """Return the fields of a payload that hold decimal numbers, such as amounts of money."""
     return _fields(payload_type, lambda part: Decimal in (part, *get_args(part)))
+
+
+@cache
+def notes(payload_type: type[Payload]) -> dict[str, Note]:
+    """Return the note of each field of a payload, by attribute; empty where there is none."""
+    found: dict[str, Note] = {}
+    for base in reversed(payload_type.__mro__):
+        found |= vars(base).get("notes", {})
+    names = payload_type.__struct_fields__
+    return {name: found.get(name, Note("")) for name in names}
 
 
 @cache
