@@ -125,8 +125,7 @@ def with_field(event: Fields, field: str, text: str) -> bytes:
 
 
 def type_of(event: Fields) -> type[Payload]:
-    found: type[Payload] = TYPES[event["eventType"]]
-    return found
+    return TYPES[event["eventType"]]
 
 
 class TestASchema:
