@@ -57,7 +57,9 @@ async function publishAndWait(event, seconds) {
     await channel.assertQueue(QUEUE, { durable: true, arguments: ARGUMENTS });
     for (const key of HEARD) await channel.bindQueue(QUEUE, EXCHANGE, key);
     await publish(channel, "booking.created", event);
-    return await outcome(channel, event.eventId, seconds);
+    const said = await outcome(channel, event.eventId, seconds);
+    await channel.close(); // else an acknowledgement could stay behind
+    return said;
   } finally {
     await connection.close().catch(() => {});
   }
