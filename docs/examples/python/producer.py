@@ -55,7 +55,8 @@ def outcome(channel, event_id, seconds):
             if said["payload"].get("causedBy") == event_id:
                 return said
         if time.monotonic() > deadline:
-            return None
+            break
+    return None
 
 
 def publish_and_wait(event, seconds):
