@@ -2,20 +2,34 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
+import pytest
 from django.conf import settings
 
 from booking_platform import servers
 from booking_platform.development.processes import PythonProcess
 from tests.nodes import node
+from tests.servers import control_broker, rabbitmqctl
 
 EXAMPLES: Path = settings.BASE_DIR / "docs" / "examples"
+USERS = {
+    ("python", "producer"): "shop",
+    ("node", "producer"): "shop",
+    ("python", "listener"): "warehouse",
+    ("node", "listener"): "web",
+}
 QUEUES = ("shop.outcomes", "warehouse.announcements", "web.announcements")
 LANGUAGES = ("python", "node")
 
@@ -36,8 +50,37 @@ def program(language: str, name: str) -> list[str]:
     return [node(folder), str(folder / f"{name}.js")]
 
 
-def environment() -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "RABBITMQ_URL": servers.broker_url()}
+@contextmanager
+def users() -> Iterator[None]:
+    """Make the users of docs/producers-and-listeners.md, with the rights that it gives them."""
+    if not shutil.which(rabbitmqctl()[0]):
+        pytest.skip("rabbitmqctl makes the users")
+    text = (settings.BASE_DIR / "docs" / "producers-and-listeners.md").read_text()
+    commands = re.findall(r"^    rabbitmqctl (set_.*)$", text, re.MULTILINE)
+    vhost = unquote(urlsplit(servers.broker_url()).path[1:])
+    try:
+        for user in set(USERS.values()):
+            assert control_broker("add_user", _name(user), "secret")
+        for command, option, _, user, *rights in map(shlex.split, commands):
+            for ours in {user, *({"web"} if user == "warehouse" else ())}:
+                named = [right.replace(user, ours) for right in rights]
+                assert control_broker(command, option, vhost, _name(ours), *named)
+        yield
+    finally:
+        for user in set(USERS.values()):
+            control_broker("delete_user", _name(user))
+
+
+def _name(user: str) -> str:
+    return f"{user}-{os.getpid()}"
+
+
+def environment(language: str, name: str) -> dict[str, str]:
+    """Return all that a program is told: a user of the broker with no more rights than it needs."""
+    url = urlsplit(servers.broker_url())
+    host = url.netloc.rpartition("@")[2]
+    netloc = f"{_name(USERS[language, name])}:secret@{host}"
+    return {"PATH": os.environ["PATH"], "RABBITMQ_URL": url._replace(netloc=netloc).geturl()}
 
 
 def book(language: str, booking: str, tour: int, seats: int, *, wait: float = 30) -> Said:
@@ -47,7 +90,12 @@ def book(language: str, booking: str, tour: int, seats: int, *, wait: float = 30
     for option in options.items():
         command += map(str, option)
     done = subprocess.run(
-        command, env=environment(), check=False, capture_output=True, text=True, timeout=120
+        command,
+        env=environment(language, "producer"),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode in (0, 1, 2), done.stderr
     assert not done.stderr, done.stderr
@@ -61,7 +109,7 @@ class Listener(PythonProcess):
     """A listener of either language, with its state."""
 
     def __init__(self, language: str, folder: Path) -> None:
-        super().__init__(log_file=folder / f"{language}.log", env=environment())
+        super().__init__(log_file=folder / f"{language}.log", env=environment(language, "listener"))
         self._language, self._state = language, folder / f"state-of-{language}"
         self._command = (*program(language, "listener"), str(self._state))
 

@@ -42,6 +42,12 @@ STATUS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _their_users() -> Iterator[None]:
+    with foreign.users():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _their_queues(platform: Platform) -> Iterator[None]:
     yield
