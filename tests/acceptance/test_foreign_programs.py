@@ -180,7 +180,12 @@ class TestAListener:
         listener.start()
         platform.wait_for_processed(230)
 
-        wait_until_equal(platform, lambda: listener.tours, seats_in_the_tables, "the seats")
+        wait_until_equal(
+            platform,
+            lambda: {tour: numbers[:-1] for tour, numbers in listener.tours.items()},
+            seats_in_the_tables,
+            "the seats",
+        )
         assert len(listener.tours) == len(tours)
 
     @pytest.mark.skipif(
@@ -225,13 +230,13 @@ class TestAListener:
 
 
 def seats_in_the_tables() -> dict[int, tuple[int, ...]]:
+    """Without the version, which also grows where a group has changed no number."""
     return {
         tour.pk: (
             tour.capacity,
             tour.available_seats,
             tour.reserved_seats,
             tour.overbooked_seats,
-            tour.optimistic_lock_version,
         )
         for tour in Tour.objects.all()
     }
