@@ -42,5 +42,6 @@ def _install(folder: Path) -> str:
             timeout=INSTALL_SECONDS,
         )
         if done.returncode == 0:
+            installed.parent.mkdir(exist_ok=True)  # npm makes none for no packages
             shutil.copyfile(lock, installed)
-    return f"npm ci: {done.stderr[-500:]}" if done.returncode else ""
+    return f"npm ci: {done.stderr[:500].strip()}" if done.returncode else ""

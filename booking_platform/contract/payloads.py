@@ -81,14 +81,27 @@ def decimals(payload_type: type[Struct]) -> tuple[Field, ...]:
     return _fields(payload_type, lambda part: Decimal in (part, *get_args(part)))
 
 
+class Undescribed(Exception):
+    """The notes of a payload say too little for the published contract; the message names the field."""
+
+
 @cache
 def notes(payload_type: type[Payload]) -> dict[str, Note]:
-    """Return the note of each field of a payload, by attribute; empty where there is none."""
+    """Return the note of each field of a payload, by attribute.
+
+    Raises:
+        Undescribed: a field has no note, or a required one no example.
+    """
     found: dict[str, Note] = {}
     for base in reversed(payload_type.__mro__):
         found |= vars(base).get("notes", {})
-    names = payload_type.__struct_fields__
-    return {name: found.get(name, Note("")) for name in names}
+    for field in msgspec.structs.fields(payload_type):
+        place = f"{payload_type.__name__}.{field.name}"
+        if field.name not in found:
+            raise Undescribed(f"{place} has no note: what does it mean?")
+        if field.required and found[field.name].example is None:
+            raise Undescribed(f"{place} is required, and its note has no example.")
+    return {name: found[name] for name in payload_type.__struct_fields__}
 
 
 @cache

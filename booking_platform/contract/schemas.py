@@ -127,8 +127,7 @@ def _field(field: msgspec.structs.FieldInfo, payload_type: type[Payload]) -> Sch
     if inner != field.type and not is_ours:
         schema = _or_null(schema)
     note = notes(payload_type)[field.name]
-    if note.meaning:
-        schema["description"] = f"{note.meaning[0].upper()}{note.meaning[1:]}."
+    schema["description"] = f"{note.meaning[:1].upper()}{note.meaning[1:]}."
     if note.example is not None:
         schema["examples"] = [note.example]
     return schema
@@ -138,8 +137,7 @@ def required_part(annotation: Any) -> Any:
     """Return the type of a field without the ``None`` of an optional one."""
     if get_origin(annotation) not in (Union, UnionType):
         return annotation
-    [part] = [part for part in get_args(annotation) if part is not NoneType]
-    return part
+    return Union[tuple(part for part in get_args(annotation) if part is not NoneType)]  # noqa: UP007
 
 
 def decimal(annotation: Any) -> bool:
@@ -149,7 +147,8 @@ def decimal(annotation: Any) -> bool:
 
 def plain_schema(annotation: Any) -> Schema:
     """Return what a type alone says of its values."""
-    schema = msgspec.json.schema(annotation)
+    whole = msgspec.json.schema(annotation)
+    schema: Schema = _inlined(whole, whole.pop("$defs", {}))
     for name in ("description", "examples", "title"):
         schema.pop(name, None)
     if annotation == Identifier:
@@ -157,6 +156,17 @@ def plain_schema(annotation: Any) -> Schema:
     elif schema.get("type") == "string":
         schema["not"] = _text_like("\0")
     return schema
+
+
+def _inlined(schema: Any, definitions: Schema) -> Any:
+    """Return a schema with what it refers to in its place; no payload refers to itself."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(part, definitions) for name, part in schema.items()}
 
 
 def _text_like(pattern: str) -> Schema:
@@ -183,9 +193,9 @@ def _amount(is_ours: bool) -> Schema:
 
 
 def _or_null(schema: Schema) -> Schema:
-    if "anyOf" in schema:
-        return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
-    return schema | {"type": [schema["type"], "null"]}
+    if "type" in schema:
+        return schema | {"type": [schema["type"], "null"]}
+    return {"anyOf": [*schema.get("anyOf", [schema]), {"type": "null"}]}
 
 
 def _unsaid(payload_type: type[Payload]) -> str:

@@ -89,16 +89,17 @@ def kind(annotation: Any) -> str:
     schema = plain_schema(part)
     if schema.get("format") == "decimal":
         return 'number, or a decimal string such as `"80.00"`' + optional
-    if schema["type"] == "integer":
-        return f"integer, {_bounds(schema)}{optional}"
-    name = "id" if part == Identifier else "string"
-    return f"{name}{_length(schema)}{optional}"
+    if part == Identifier:
+        return f"id{_length(schema)}{optional}"
+    return f"{schema.get('type', 'see its schema')}{_bounds(schema)}{_length(schema)}{optional}"
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
+    if "minimum" not in schema or "maximum" not in schema:
+        return ""
     low, high = schema["minimum"], schema["maximum"]
     least = "−2⁶³" if low == -(2**63) else f"{low:,}"
-    return f"{least}{' to ' if low < 0 else '–'}{'2⁶³−1' if high == _LARGEST else f'{high:,}'}"
+    return f", {least}{' to ' if low < 0 else '–'}{'2⁶³−1' if high == _LARGEST else f'{high:,}'}"
 
 
 def _length(schema: Mapping[str, Any]) -> str:

@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unicodedata import category
 
+import msgspec
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
@@ -15,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from booking_platform.contract import artefacts, samples, texts
+from booking_platform.contract import artefacts, samples, tables, texts
 from booking_platform.contract.announcing import Announcement
 from booking_platform.contract.envelope import InvalidEvent, decode
 from booking_platform.contract.events import BookingCreated
-from booking_platform.contract.payloads import Payload
+from booking_platform.contract.payloads import Note, Payload, Undescribed
 from booking_platform.contract.schemas import event_schema
 from booking_platform.operations.management.commands.write_contract import contract
 from tests.nodes import TESTS, node
@@ -282,6 +284,59 @@ class TestTheAsyncAPIDocument:
         (tmp_path / "wrong.json").write_text(text.replace(old, new))
 
         assert self.parsed(tmp_path / "wrong.json").returncode == 1
+
+
+class Traveller(msgspec.Struct):
+    name: str
+
+
+class TripRated(Payload, frozen=True, kw_only=True):
+    """A customer has rated a trip; ``stars`` are 1 to 5."""
+
+    notes = {
+        "stars": Note("how many", 5),
+        "words": Note("what was liked", ["food"]),
+        "by": Note("who rates it", {"name": "Ann"}),
+        "again": Note("whether the customer would come again", True),
+        "at": Note("when", datetime(2026, 11, 22, tzinfo=UTC)),
+        "either": Note("either", "a"),
+    }
+
+    stars: int
+    words: list[str]
+    by: Traveller | None = None
+    again: bool | None = None
+    at: datetime
+    either: int | str | None = None
+
+
+class TestAnEventOfAnotherApp:
+    def test_types_that_ours_do_not_have_are_described_too(self) -> None:
+        schema = event_schema(TripRated)
+        Draft202012Validator.check_schema(schema)
+        assert validates(samples.sample(TripRated), TripRated)
+        assert not validates(samples.sample(TripRated).replace(b'"Ann"', b"1"), TripRated)
+        assert validates(samples.sample(TripRated).replace(b'{"name":"Ann"}', b"null"), TripRated)
+
+        section = tables.events_section({"trip.rated": TripRated}, {})
+        assert "| `stars` | integer | how many |" in section
+        assert "| `words` | array | what was liked |" in section
+        assert "| `again` | boolean, optional | whether" in section
+        assert "A customer has rated a trip; `stars` are 1 to 5." in section
+
+    def test_a_field_that_nobody_has_described_is_named(self) -> None:
+        class Mute(Payload, frozen=True):
+            thing: int
+
+        class Vague(Mute, frozen=True):
+            notes = {"thing": Note("some thing")}
+
+        with pytest.raises(Undescribed, match=r"Mute\.thing has no note"):
+            event_schema(Mute)
+        with pytest.raises(
+            Undescribed, match=r"Vague\.thing is required, and its note has no example"
+        ):
+            samples.sample(Vague)
 
 
 class TestAnAnnouncement:

@@ -15,6 +15,7 @@ from django.utils.module_loading import module_has_submodule
 from booking_platform.contract import announcements
 from booking_platform.contract.announcing import ANNOUNCEMENTS, Announcement
 from booking_platform.contract.artefacts import Contract, drifted, write
+from booking_platform.contract.payloads import Undescribed
 from booking_platform.contract.tables import Readers, Reasons
 from booking_platform.messaging.rules import CONSUMERS, REASONS, event_types
 
@@ -31,10 +32,15 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            different = (drifted if options["check"] else write)(settings.BASE_DIR, contract())
+        except Undescribed as error:
+            raise CommandError(str(error)) from error
         if not options["check"]:
-            changed = write(settings.BASE_DIR, contract())
-            self.stdout.write("\n".join(f"{path} is written." for path in changed) or "No change.")
-        elif different := drifted(settings.BASE_DIR, contract()):
+            self.stdout.write(
+                "\n".join(f"{path} is written." for path in different) or "No change."
+            )
+        elif different:
             names = "".join(f"\n  {path}" for path in different)
             raise CommandError(f"Not what the types say:{names}\nRun `make contract`, and commit.")
 
