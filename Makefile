@@ -1,6 +1,6 @@
 # Every verb sets up what it needs in .venv first, and quickly where that is done.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint matrix lock bench
+.PHONY: help demo run test lint contract matrix lock bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,12 +28,16 @@ test: $(READY) ## run all tests, on PostgreSQL and RabbitMQ and on the embedded 
 matrix: $(READY) ## run the tests on other versions, as root; ARGS="tests/acceptance -k …" RELEASES=trixie
 	@RELEASES="$(RELEASES)" python -m tests.matrix $(ARGS)
 
-lint: $(READY) ## check format, style, types, import contracts and migrations
+lint: $(READY) ## check format, style, types, import contracts, migrations and the published contract
 	ruff format --check .
 	ruff check .
 	mypy
 	lint-imports
 	VAR_DIR=$$(mktemp -d) python manage.py makemigrations --check --dry-run
+	VAR_DIR=$$(mktemp -d) python manage.py write_contract --check
+
+contract: $(READY) ## write docs/contract/ and the tables of docs/events.md from the types
+	@VAR_DIR=$$(mktemp -d) python manage.py write_contract
 
 lock: $(READY) ## write requirements*.txt from requirements*.in; ARGS="--upgrade-package celery"
 	$(LOCK) requirements.in -o requirements.txt $(ARGS)

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from booking_platform.contract.announcing import Announcement
 from booking_platform.contract.events import Currency, Revision, SeatsLeft, TourId
-from booking_platform.contract.payloads import Identifier
+from booking_platform.contract.payloads import Identifier, Note
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1, description="a JSON integer, 0 or more")]
 Balance = Annotated[
@@ -46,6 +46,17 @@ class SeatsAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=T
     A booking that was created without an id has none here.
     """
 
+    notes = {
+        "booking_id": Note("the booking", "BK-1"),
+        "tour_id": Note("its tour", 42),
+        "seats": Note("how many seats were asked for", 2),
+        "seats_held": Note("how many seats the booking holds from now on", 2),
+        "reason": Note("why, where that is not plain: a word of the list below"),
+        "caused_by": Note(
+            "the `eventId` of the event that made it happen", "7c1f0c3e-2b7d-4c55-9d3c-6f0f4d1f2a10"
+        ),
+    }
+
     booking_id: Identifier | None = None
     tour_id: TourId
     seats: Number
@@ -71,6 +82,13 @@ class SeatsRejected(SeatsAnnouncement, frozen=True, kw_only=True, omit_defaults=
     """
 
     routing_key = "seats.rejected"
+    notes = {
+        "seats_held": Note("how many seats the booking holds from now on", 0),
+        "available": Note("how many seats the tour has left", 1),
+        "reason": Note(
+            "why, where that is not plain: a word of the list below", "not_enough_seats"
+        ),
+    }
 
     available: Number
 
@@ -79,12 +97,21 @@ class SeatsReleased(SeatsAnnouncement, frozen=True, kw_only=True, omit_defaults=
     """A booking was cancelled, or a part of it; ``seats`` is what it gave back, which may be none."""
 
     routing_key = "seats.released"
+    notes = {
+        "seats": Note("how many seats were given back", 1),
+        "seats_held": Note("how many seats the booking holds from now on", 1),
+    }
 
 
 class SeatsChanged(SeatsAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
     """A booking has another number of seats; ``seats`` is what was asked for."""
 
     routing_key = "seats.changed"
+    notes = {
+        "seats": Note("how many seats were asked for", 3),
+        "seats_held": Note("how many seats the booking holds from now on", 3),
+        "seats_before": Note("how many seats it held before", 2),
+    }
 
     seats_before: Number
 
@@ -97,6 +124,19 @@ class TourAvailabilityChanged(Announcement, frozen=True, kw_only=True, omit_defa
     """
 
     routing_key = "tour.availability-changed"
+    notes = {
+        "tour_id": Note("the tour", 42),
+        "capacity": Note("how many seats there are", 20),
+        "available": Note("how many seats can still be sold", 8),
+        "reserved": Note("how many seats bookings hold", 10),
+        "unledgered": Note(
+            "how many seats were sold in another way, less those cancelled for bookings that are "
+            "not known yet",
+            2,
+        ),
+        "overbooked": Note("how many seats are sold beyond the capacity", 0),
+        "version": Note("grows with each change of the tour: the greatest is the newest", 17),
+    }
 
     tour_id: TourId
     capacity: Number
@@ -120,6 +160,17 @@ class RefundAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=
     ``completed`` once Stripe has the refund, and stays so if the bank sends it back. ``caused_by`` is the
     event that asked for the refund, missing where the platform does not remember it.
     """
+
+    notes = {
+        "booking_id": Note("the booking", "BK-1"),
+        "payment_id": Note("Stripe's payment intent, or its charge", "pi_3Pk8Yw2eZvKYlo2C"),
+        "seats_remaining": Note("the step: how many seats the booking keeps; 0: none", 1),
+        "revision": Note("of the booking, where the event named it", 7),
+        "amount": Note("of the refund, in major units", Decimal("80.00")),
+        "currency": Note("of the amount; left out while it is not known", "eur"),
+        "refund_id": Note("Stripe's id of the refund, as soon as there is one"),
+        "reason": Note("why, where that is not plain: a word of the list below"),
+    }
 
     booking_id: Identifier
     payment_id: Identifier
@@ -152,6 +203,11 @@ class RefundCompleted(RefundAnnouncement, frozen=True, kw_only=True, omit_defaul
     """
 
     routing_key = "refund.completed"
+    notes = {
+        "refund_id": Note(
+            "Stripe's id of the refund, as soon as there is one", "re_3Pk8Yw2eZvKYlo2C1a2b"
+        )
+    }
 
 
 class RefundFailed(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
@@ -167,6 +223,9 @@ class RefundNeedsReview(RefundAnnouncement, frozen=True, kw_only=True, omit_defa
     """The refund waits for a person, who decides whether it is made, or what is true of it."""
 
     routing_key = "refund.needs-review"
+    notes = {
+        "reason": Note("why, where that is not plain: a word of the list below", "not_covered")
+    }
 
 
 class RefundSettled(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
@@ -185,6 +244,13 @@ class EmailAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=T
     greatest ``version`` is the newest. ``caused_by`` is the event that asked for the e-mail, missing
     where the platform does not remember it.
     """
+
+    notes = {
+        "booking_id": Note("the booking", "BK-1"),
+        "seats_remaining": Note("the step: how many seats the booking keeps; 0: none", 1),
+        "revision": Note("of the booking, where the event named it", 7),
+        "reason": Note("why, where that is not plain: a word of the list below"),
+    }
 
     booking_id: Identifier
     seats_remaining: SeatsLeft

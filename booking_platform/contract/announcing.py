@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from booking_platform.contract.payloads import Identifier, Payload
+from booking_platform.contract.payloads import Identifier, Note, Payload
 
 ANNOUNCEMENTS: dict[str, type["Announcement"]] = {}  # by routing key
 
@@ -55,6 +55,18 @@ class EventParked(Announcement, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     routing_key = "event.parked"
+    notes = {
+        "queue": Note(
+            "the queue of the consumer that refused it", "payment-gateway.booking-cancelled"
+        ),
+        "caused_by": Note("the `eventId` of the event", "7c1f0c3e-2b7d-4c55-9d3c-6f0f4d1f2a10"),
+        "event_type": Note("the `eventType` of the event", "BookingCancelled"),
+        "reason": Note("why it was refused: a word of the list below", "invalid"),
+        "detail": Note(
+            "what is wrong, without addresses",
+            'payload.currency is "euro": expected three letters, such as eur',
+        ),
+    }
 
     queue: Queue
     caused_by: Identifier | None = None
@@ -71,6 +83,14 @@ class EventDiscarded(Announcement, frozen=True, kw_only=True, omit_defaults=True
     """A person decided that an event which was parked is not needed."""
 
     routing_key = "event.discarded"
+    notes = {
+        "queue": Note(
+            "the queue of the consumer that refused it", "payment-gateway.booking-cancelled"
+        ),
+        "caused_by": Note("the `eventId` of the event", "7c1f0c3e-2b7d-4c55-9d3c-6f0f4d1f2a10"),
+        "event_type": Note("the `eventType` of the event", "BookingCancelled"),
+        "reason": Note("why it had been refused: a word of the list below", "invalid"),
+    }
 
     queue: Queue
     caused_by: Identifier | None = None

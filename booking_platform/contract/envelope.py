@@ -26,6 +26,7 @@ from booking_platform.contract.timestamps import moment
 
 __all__ = [
     "INVISIBLE",
+    "Envelope",
     "Event",
     "Identifier",
     "InvalidEvent",
@@ -51,7 +52,9 @@ class Event(NamedTuple):
         return str(self.payload.aggregate_id)
 
 
-class _Envelope(msgspec.Struct, frozen=True, rename="camel"):
+class Envelope(msgspec.Struct, frozen=True, rename="camel"):
+    """An event of any type, as producers send it."""
+
     event_id: Identifier
     event_type: Annotated[str, Meta(description="the name of a type", examples=["BookingCreated"])]
     timestamp: Annotated[
@@ -124,7 +127,7 @@ def _read(
     return Event(envelope.event_id, expected, occurred_at, payload, fingerprint(*content))
 
 
-def _read_envelope(body: bytes, expected: str) -> _Envelope:
+def _read_envelope(body: bytes, expected: str) -> Envelope:
     try:
         envelope = _envelope_decoder().decode(body)
     except msgspec.ValidationError as error:
@@ -132,7 +135,7 @@ def _read_envelope(body: bytes, expected: str) -> _Envelope:
             raise MalformedEvent(f"not a JSON object: {error}") from None
         if translated := cloud_events.translated(body, expected):
             return _read_envelope(translated, expected)
-        raise InvalidEvent(described(error, body, _Envelope)) from None
+        raise InvalidEvent(described(error, body, Envelope)) from None
     if envelope.event_type != expected:
         raise InvalidEvent(f"eventType is {shown(envelope.event_type)}: expected {expected!r}")
     return envelope
@@ -154,8 +157,8 @@ def _read_payload(
 
 
 @cache
-def _envelope_decoder() -> msgspec.json.Decoder[_Envelope]:
-    return msgspec.json.Decoder(_Envelope)
+def _envelope_decoder() -> msgspec.json.Decoder[Envelope]:
+    return msgspec.json.Decoder(Envelope)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from booking_platform.contract.envelope import Identifier, Payload
+from booking_platform.contract.payloads import Note
 
 MAX_SEATS = 1_000_000  # per event; far above any tour, far below what the columns hold
 
@@ -57,6 +58,12 @@ Locale = Annotated[
 class BookingCreated(Payload, frozen=True, kw_only=True):
     """A customer booked seats on a tour. The booking id is optional."""
 
+    notes = {
+        "tour_id": Note("the tour", 42),
+        "seats_booked": Note("how many seats are booked", 2),
+        "booking_id": Note("without it the booking can't be cancelled by name", "BK-1"),
+    }
+
     tour_id: TourId
     seats_booked: Seats
     booking_id: Identifier | None = None
@@ -73,6 +80,41 @@ class BookingCancelled(Payload, frozen=True, kw_only=True):
     its life. Without it the whole booking is meant, except for the seats: never more of them are
     released than ``seats_released`` says.
     """
+
+    notes = {
+        "booking_id": Note("the booking", "BK-1"),
+        "tour_id": Note("its tour", 42),
+        "seats_released": Note("how many seats are given back", 1),
+        "seats_remaining": Note(
+            "the seats that the booking keeps. It is the name of the step: give it, and a partial "
+            "cancellation can come twice, or out of order, without harm",
+            1,
+        ),
+        "revision": Note(
+            "grows with each step of the booking's life; tells whether a change is newer than this, "
+            "and steps apart that leave as many seats",
+            7,
+        ),
+        "payment_id": Note("Stripe's payment intent, or its charge", "pi_3Pk8Yw2eZvKYlo2C"),
+        "amount": Note(
+            "to refund, in major units; read as an exact decimal. 0: nothing is to be refunded",
+            Decimal("80.00"),
+        ),
+        "currency": Note(
+            "one that Stripe has; the amount must fit its smallest unit exactly. Without it the "
+            "payment's own currency is meant",
+            "eur",
+        ),
+        "user_email": Note(
+            "one address, such as `ann@example.com`; without it nobody is told", "ann@example.com"
+        ),
+        "tour_name": Note("shown in the e-mail, on one line, the first 200 characters", "Giverny"),
+        "locale": Note(
+            "`en-GB`, `fr_CA`, …: the e-mail's language and how it writes amounts; French where "
+            "there is none or it is not on offer",
+            "en-GB",
+        ),
+    }
 
     booking_id: Identifier
     tour_id: TourId
@@ -93,6 +135,15 @@ class BookingCancelled(Payload, frozen=True, kw_only=True):
 
 class BookingChanged(Payload, frozen=True, kw_only=True):
     """A booking has another number of seats from now on; the greatest revision is the newest."""
+
+    notes = {
+        "booking_id": Note("the booking", "BK-1"),
+        "tour_id": Note("its tour", 42),
+        "seats": Note("the new total, not the difference", 3),
+        "revision": Note(
+            "grows with each step of the booking's life: the greatest is the newest", 6
+        ),
+    }
 
     booking_id: Identifier
     tour_id: TourId

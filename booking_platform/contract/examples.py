@@ -50,9 +50,14 @@ def envelope(event_type: str, payload: Json, *, event_id: str = "") -> Json:
     return {
         "eventId": event_id or str(uuid4()),
         "eventType": event_type,
-        "timestamp": datetime.now(UTC).isoformat(),
+        "timestamp": now().isoformat(),
         "payload": payload,
     }
+
+
+def now() -> datetime:
+    """Return the time by the producer's clock."""
+    return datetime.now(UTC)
 
 
 def body(event: Json) -> bytes:

@@ -1,9 +1,9 @@
 """What a payload is, and what its type says of each field."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,11 +19,21 @@ Identifier = Annotated[
 ]
 
 
+class Note(NamedTuple):
+    """What the published contract says of a field beside its type."""
+
+    meaning: str
+    example: Any = None  # in the example of the event; none: the example leaves the field out
+
+
 class Payload(Struct, frozen=True, kw_only=True, rename="camel"):
     """The payload of one type of event. The name of the class is the name of the event's type.
 
     A field whose ``Meta`` has a description and an example tells them to whoever sent something else.
+    ``notes`` are for the published contract, by attribute; a class adds to those of its bases.
     """
+
+    notes: ClassVar[Mapping[str, Note]] = {}
 
     @property
     def aggregate_id(self) -> str:
@@ -69,6 +79,29 @@ def identifiers(payload_type: type[Struct]) -> tuple[Field, ...]:
 def decimals(payload_type: type[Struct]) -> tuple[Field, ...]:
     """Return the fields of a payload that hold decimal numbers, such as amounts of money."""
     return _fields(payload_type, lambda part: Decimal in (part, *get_args(part)))
+
+
+class Undescribed(Exception):
+    """The notes of a payload say too little for the published contract; the message names the field."""
+
+
+@cache
+def notes(payload_type: type[Payload]) -> dict[str, Note]:
+    """Return the note of each field of a payload, by attribute.
+
+    Raises:
+        Undescribed: a field has no note, or a required one no example.
+    """
+    found: dict[str, Note] = {}
+    for base in reversed(payload_type.__mro__):
+        found |= vars(base).get("notes", {})
+    for field in msgspec.structs.fields(payload_type):
+        place = f"{payload_type.__name__}.{field.name}"
+        if field.name not in found:
+            raise Undescribed(f"{place} has no note: what does it mean?")
+        if field.required and found[field.name].example is None:
+            raise Undescribed(f"{place} is required, and its note has no example.")
+    return {name: found[name] for name in payload_type.__struct_fields__}
 
 
 @cache

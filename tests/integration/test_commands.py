@@ -1,21 +1,29 @@
 """What developers type, and what the web process shows."""
 
 import json
+import re
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from signal import SIGINT
 
 import pytest
+from amqp.exceptions import NotFound, ResourceLocked
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from booking_platform.contract.announcing import EventParked, announced
+from booking_platform.development.processes import PythonProcess
 from booking_platform.messaging import inbox
 from booking_platform.messaging.rules import CONSUMERS
-from tests.events import created, deliveries
+from booking_platform.operations.watching import watch
+from tests.events import body, created, deliveries
 from tests.factories import TourFactory
 from tests.platform import Platform
 
 CREATED, CANCELLED = "tour-catalog.booking-created", "tour-catalog.booking-cancelled"
 CHANGED = "tour-catalog.booking-changed"
+NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
 def publish(*arguments: str) -> str:
@@ -84,7 +92,7 @@ class TestPublishEvent:
     ) -> None:
         file = tmp_path / "events.jsonl"
         file.write_bytes(b'{"a": 1}\n\nnot json \xff\n')
-        assert "2 events" in publish("booking.created", "--file", str(file))
+        assert "2 events" in publish("booking.created", "--file", str(file), "--as-it-is")
         assert taken(platform, CREATED) == [b'{"a": 1}', b"not json \xff"]
 
     @pytest.mark.parametrize(
@@ -103,6 +111,103 @@ class TestPublishEvent:
     def test_it_names_what_is_wrong(self, arguments: tuple[str, ...], problem: str) -> None:
         with pytest.raises(CommandError, match=problem):
             publish(*arguments)
+
+    def test_what_would_be_refused_is_not_published(self, platform: Platform) -> None:
+        with pytest.raises(CommandError) as refused:
+            publish("booking.created", "--tour", "1", "--seats", "0", "--count", "2")
+
+        assert str(refused.value) == (
+            "Nothing is published: 2 of 2 events would be refused.\n"
+            "  payload.seatsBooked is 0: expected a JSON integer from 1 to 1,000,000, such as 2\n"
+            "--as-it-is publishes them all the same."
+        )
+        assert taken(platform, CREATED) == []
+
+        publish("booking.created", "--tour", "1", "--seats", "0", "--as-it-is")
+        assert len(taken(platform, CREATED)) == 1
+
+    def test_of_a_file_the_lines_are_named(self, platform: Platform, tmp_path: Path) -> None:
+        good = created(1, "B")
+        named = created(1, "BK\u200b")
+        file = tmp_path / "events.jsonl"
+        file.write_bytes(b"\n".join([body(good), body(named), b"not json"]))
+
+        with pytest.raises(CommandError, match="2 of 3 events") as refused:
+            publish("booking.created", "--file", str(file))
+
+        assert '\n  line 2: payload.bookingId is "BK\\u200b": expected no' in str(refused.value)
+        assert "\n  line 3: not JSON" in str(refused.value)
+        assert taken(platform, CREATED) == []
+
+    def test_a_field_that_only_some_read_must_be_in_order_too(self, platform: Platform) -> None:
+        options = ("--tour", "1", "--booking", "B", "--currency", "euro")
+        with pytest.raises(
+            CommandError, match=r'payload\.currency is "euro": expected three letters'
+        ):
+            publish("booking.cancelled", *options)
+
+    def test_many_refusals_are_cut(self, platform: Platform, tmp_path: Path) -> None:
+        file = tmp_path / "events.jsonl"
+        file.write_bytes(b"no\n" * 50)
+        with pytest.raises(CommandError) as refused:
+            publish("booking.created", "--file", str(file))
+        assert "line 10:" in str(refused.value)
+        assert "line 11:" not in str(refused.value)
+
+
+class TestWatching:
+    def test_it_shows_what_became_of_the_event(self, platform: Platform) -> None:
+        tour = TourFactory.create(capacity=3)
+        platform.start()
+        command = ("manage.py", "publish_event", "booking.created", "--tour", str(tour.pk))
+        options = ("--booking", "BK-1", "--seats", "2", "--watch", "300")
+        log = platform.folder / "publish.log"
+        process = PythonProcess(*command, *options, log_file=log, env=platform.environment)
+        process.start()
+        try:
+            platform.wait_for(lambda: "seats.reserved " in process.log, "the outcome is shown")
+            platform.wait_for(lambda: "(tour.availability" in process.log, "and the tour's numbers")
+            process.process.send_signal(SIGINT)
+            assert process.process.wait(60) == 0
+        finally:
+            process.kill()
+        assert re.search(
+            rf"^seats\.reserved +SeatsReserved: bookingId BK-1, tourId {tour.pk}, seats 2, seatsHeld 2",
+            process.log,
+            re.MULTILINE,
+        )
+        assert "1 about what was published here, " in process.log
+
+    def test_nothing_is_left_of_it(self, platform: Platform) -> None:
+        with watch() as watched:
+            name = watched._queue.name
+            assert is_bound(platform, name)
+        assert not is_bound(platform, name)
+
+    def test_what_is_no_announcement_is_not_shown(self, platform: Platform) -> None:
+        told = announced(
+            EventParked(queue="q", reason="invalid", caused_by="e-1"), cause="c", at=NOON
+        )
+        with watch() as watched:
+            for each in (b"not json", b"[]", b'{"eventType": 1, "payload": {}}', told.body):
+                platform.publish([each], key=told.routing_key)
+            heard = next(watched.heard(60))
+        assert (heard.routing_key, heard.event_type) == ("event.parked", "EventParked")
+        assert heard.speaks_of({"e-1"}, set())
+        assert not heard.speaks_of({"e-2"}, {"B"})
+
+
+def is_bound(platform: Platform, queue: str) -> bool:
+    with platform.channel() as channel:
+        if hasattr(channel, "get_table"):  # the embedded broker
+            return any(queue in each for each in channel.get_table("booking-events"))
+        try:
+            channel.queue_declare(queue, passive=True)
+        except ResourceLocked:  # it is there, and exclusive
+            return True
+        except NotFound:
+            return False
+        return True
 
 
 class TestRenewQueues:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from booking_platform.contract.envelope import Event, InvalidEvent, decode
 from booking_platform.contract.events import BookingCancelled, BookingChanged, BookingCreated
+from booking_platform.contract.payloads import Payload
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ADDRESS = "ann@example.com"
@@ -56,7 +57,7 @@ CLOUD = {
     "time": '"2026-11-22T10:00:00Z"',
     "data": '{"bookingId":"BK-1","tourId":42,"seatsBooked":2}',
 }
-TYPES = {
+TYPES: dict[str, type[Payload]] = {
     '"BookingCreated"': BookingCreated,
     '"BookingCancelled"': BookingCancelled,
     '"BookingChanged"': BookingChanged,

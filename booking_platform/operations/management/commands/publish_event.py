@@ -1,27 +1,36 @@
-"""Publish booking events as a foreign producer would: plain JSON to the exchange, confirmed."""
+"""Publish booking events as a foreign producer would: plain JSON to the exchange, confirmed.
+
+What the platform would refuse by the contract is not published, and said to be wrong, field by field.
+"""
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
 from typing import Any
 
+import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from rich.progress import track
 
+from booking_platform.contract.envelope import InvalidEvent, decode, identify
 from booking_platform.contract.examples import (
     body,
     booking_cancelled,
     booking_changed,
     booking_created,
+    now,
 )
 from booking_platform.messaging import broker
 from booking_platform.messaging.rules import event_types
+from booking_platform.operations.watching import Watch, watch
 
 CREATED, CHANGED, CANCELLED = "booking.created", "booking.changed", "booking.cancelled"
 BUILT = (CREATED, CHANGED, CANCELLED)  # from options; other events can be given in a file
 LONG = 100  # events from which a progress bar is worth its lines
+SHOWN = 10  # refusals of one call
 
 # Options, and the fields of a cancellation's payload that they fill.
 OPTIONAL = {
@@ -34,6 +43,14 @@ OPTIONAL = {
     "tour_name": "tourName",
     "locale": "locale",
 }
+
+
+class _Booking(msgspec.Struct, rename="camel"):
+    booking_id: str = ""
+
+
+class _Event(msgspec.Struct):
+    payload: _Booking
 
 
 class Command(BaseCommand):
@@ -66,9 +83,43 @@ class Command(BaseCommand):
             "--event-id", help="with --count: the same event every time, as a broker may repeat it"
         )
         parser.add_argument("--file", help="publish each line as it is ('-': standard input)")
+        parser.add_argument(
+            "--as-it-is", action="store_true", help="publish also what the platform will refuse"
+        )
+        parser.add_argument(
+            "--watch", type=float, metavar="SECONDS", help="then show what the platform announces"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         bodies = _lines(options["file"]) if options["file"] else list(_events(options))
+        if not options["as_it_is"]:
+            _check(bodies, options["routing_key"], in_file=bool(options["file"]))
+        if options["watch"] is None:
+            self._publish(bodies, options)
+            return
+        try:
+            with watch() as watched:
+                self._publish(bodies, options)
+                self._show(watched, bodies, options["watch"])
+        except broker.UNREACHABLE as error:
+            raise CommandError(f"{type(error).__name__}: {error}. Is the broker there?") from error
+
+    def _show(self, watched: Watch, bodies: list[bytes], seconds: float) -> None:
+        """Show what is announced: that of these events in full, of others only what it is."""
+        ours, others = 0, 0
+        event_ids, bookings = _named(bodies)
+        self.stdout.write(f"What is announced within {seconds:g} s (Ctrl-C ends it):")
+        with suppress(KeyboardInterrupt):
+            for heard in watched.heard(seconds):
+                if heard.speaks_of(event_ids, bookings):
+                    ours += 1
+                    self.stdout.write(self.style.SUCCESS(f"{heard.routing_key:<26}{heard}"))
+                else:
+                    others += 1
+                    self.stdout.write(f"  ({heard.routing_key:<23} {heard})")
+        self.stdout.write(f"{ours} about what was published here, {others} about other things.")
+
+    def _publish(self, bodies: list[bytes], options: dict[str, Any]) -> None:
         published = 0
         try:
             with broker.producer() as producer:
@@ -82,6 +133,33 @@ class Command(BaseCommand):
             ) from error
         plural = "" if len(bodies) == 1 else "s"
         self.stdout.write(f"{len(bodies)} event{plural} published to {options['routing_key']}.")
+
+
+def _check(bodies: list[bytes], routing_key: str, *, in_file: bool) -> None:
+    """Refuse events that the contract refuses, as a consumer that reads all fields would."""
+    payload_type, refusals = event_types()[routing_key], list[str]()
+    for number, each in enumerate(bodies, start=1):
+        try:
+            decode(each, payload_type, now=now())
+        except InvalidEvent as error:
+            refusals.append(f"line {number}: {error}" if in_file else str(error))
+    if refusals:
+        shown = list(dict.fromkeys(refusals))
+        more = ["…"] * (len(shown) > SHOWN)
+        raise CommandError(
+            f"Nothing is published: {len(refusals)} of {len(bodies)} events would be refused.\n  "
+            + "\n  ".join([*shown[:SHOWN], *more])
+            + "\n--as-it-is publishes them all the same."
+        )
+
+
+def _named(bodies: list[bytes]) -> tuple[set[str], set[str]]:
+    """Return the ids of events and of their bookings."""
+    bookings = set[str]()
+    for each in bodies:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            bookings.add(msgspec.json.decode(each, type=_Event).payload.booking_id)
+    return {identify(each)[0] for each in bodies} - {""}, bookings - {""}
 
 
 def _lines(path: str) -> list[bytes]:
