@@ -1,7 +1,8 @@
 """Fixtures shared by all tests.
 
 The database and the broker under test are those that ``DATABASE_URL`` and ``RABBITMQ_URL`` name;
-``make test`` runs the suite on PostgreSQL and RabbitMQ, and again on the embedded default.
+``make test`` runs the suite on PostgreSQL and RabbitMQ, and again on the embedded default; each process
+of a parallel run has its own (``tests/parallel.py``).
 """
 
 import os
@@ -25,13 +26,15 @@ from tests.pgbouncer import PgBouncer, can_start_pgbouncer
 from tests.platform import Platform
 from tests.sessions import database_url
 
+pytest_plugins = ["tests.parallel"]
+
 NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """Name the test database after this process. SQLite's is a file, which workers can open too."""
-    name = f"test_booking_{os.getpid()}"
+    name = f"test_booking_{os.environ.get('TEST_RUN', 'by_hand')}_{os.getpid()}"
     test = connection.settings_dict["TEST"]
     test["NAME"] = str(settings.VAR_DIR / name) if connection.vendor == "sqlite" else name
 

@@ -124,11 +124,13 @@ class Platform:
 
     def delete_queues(self) -> None:
         names = [*CONSUMERS, broker.dead_letter_queue().name, broker.unroutable_queue().name]
-        for name in (*names, *broker.task_queues()):
-            self.delete_queue(name)
+        with suppress(Exception), self.connection() as connection:
+            for name in (*names, *broker.task_queues()):
+                # A channel each: an error closes it.
+                with suppress(Exception), connection.channel() as channel:
+                    channel.queue_delete(name)
 
     def delete_queue(self, name: str) -> None:
-        # A channel each: an error closes it.
         with suppress(Exception), self.channel() as channel:
             channel.queue_delete(name)
 

@@ -24,6 +24,10 @@ from glob import glob
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.rabbitmqctl import control_broker as control_broker  # noqa: PLC0414  # to be had here too
+from tests.rabbitmqctl import rabbitmqctl as rabbitmqctl  # noqa: PLC0414
+from tests.rabbitmqctl import remove_virtual_hosts
+
 POSTGRES_PORT, RABBITMQ_PORT = 5432, 5672
 START_SECONDS = 60
 
@@ -181,18 +185,14 @@ def _rabbitmq_program(name: str) -> str:
     return direct if os.path.exists(direct) else name
 
 
-def rabbitmqctl() -> list[str]:
-    """Return the command that controls the broker under test; what it is to do follows."""
-    return shlex.split(os.environ.get("TEST_RABBITMQCTL", "rabbitmqctl -q"))
+def remove_databases(url: str, prefix: str) -> None:
+    """Drop the databases whose names begin so, whoever is connected."""
+    import psycopg
 
-
-def control_broker(*arguments: str) -> bool:
-    """Run a command on the broker under test; return whether it succeeded."""
-    if not shutil.which("rabbitmqctl"):
-        return False
-    command = [*rabbitmqctl(), *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
-    return done.returncode == 0
+    query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
+    with psycopg.connect(url, autocommit=True) as server:
+        for [name] in server.execute(query, [prefix]).fetchall():
+            server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 def _install(package: str, binaries: str) -> bool:
@@ -246,7 +246,7 @@ def rabbitmq_url(cleanup: ExitStack) -> str | None:
     if listens(RABBITMQ_PORT):
         vhost = f"booking-test-{os.getpid()}"
         if control_broker("add_vhost", vhost):
-            cleanup.callback(control_broker, "delete_vhost", vhost)
+            cleanup.callback(remove_virtual_hosts, vhost)  # with those of a parallel run
             if control_broker("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*"):
                 return f"amqp://guest:guest@127.0.0.1:{RABBITMQ_PORT}/{vhost}"
     if _install("rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server"):
@@ -273,7 +273,20 @@ def main(command: list[str]) -> int:
                 parts = urlsplit(url)
                 print(f"{name}: {parts.scheme} at {parts.hostname}:{parts.port}{parts.path}")
         environment = os.environ | {name: url for name, url in found.items() if url}
-        return subprocess.run(command, env=environment, check=False).returncode
+        environment["TEST_RUN"] = str(os.getpid())
+        if url := found["TEST_DATABASE_URL"]:
+            cleanup.callback(remove_databases, url, f"test_booking_{os.getpid()}_")
+        return run(command, environment)
+
+
+def run(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command and return its exit status; where this process is told to end, so is the command."""
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
 
 
 if __name__ == "__main__":
