@@ -169,7 +169,12 @@ class RefundAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=
         "amount": Note("of the refund, in major units", Decimal("80.00")),
         "currency": Note("of the amount; left out while it is not known", "eur"),
         "refund_id": Note("Stripe's id of the refund, as soon as there is one"),
+        "status": Note("what is known of the request to Stripe", "in_progress"),
         "reason": Note("why, where that is not plain: a word of the list below"),
+        "version": Note(
+            "grows with each announcement of this refund: the greatest is the newest", 2
+        ),
+        "caused_by": Note("the `eventId` of the event that asked for the refund"),
     }
 
     booking_id: Identifier
@@ -206,7 +211,8 @@ class RefundCompleted(RefundAnnouncement, frozen=True, kw_only=True, omit_defaul
     notes = {
         "refund_id": Note(
             "Stripe's id of the refund, as soon as there is one", "re_3Pk8Yw2eZvKYlo2C1a2b"
-        )
+        ),
+        "status": Note("what is known of the request to Stripe", "completed"),
     }
 
 
@@ -217,6 +223,10 @@ class RefundFailed(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=
     """
 
     routing_key = "refund.failed"
+    notes = {
+        "status": Note("what is known of the request to Stripe", "failed"),
+        "reason": Note("why, where that is not plain: a word of the list below", "refused"),
+    }
 
 
 class RefundNeedsReview(RefundAnnouncement, frozen=True, kw_only=True, omit_defaults=True):
@@ -250,6 +260,10 @@ class EmailAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=T
         "seats_remaining": Note("the step: how many seats the booking keeps; 0: none", 1),
         "revision": Note("of the booking, where the event named it", 7),
         "reason": Note("why, where that is not plain: a word of the list below"),
+        "version": Note(
+            "grows with each announcement of this e-mail: the greatest is the newest", 1
+        ),
+        "caused_by": Note("the `eventId` of the event that asked for the e-mail"),
     }
 
     booking_id: Identifier

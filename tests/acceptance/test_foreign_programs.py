@@ -6,7 +6,7 @@ from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -23,6 +23,7 @@ from booking_platform.contract.announcing import Announced, announced
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging.publishing import Outgoing, Publisher
 from catalog.models import Tour
+from payments.answers import GIVEN_BACK
 from payments.models import Refund
 from tests import foreign
 from tests.events import cancelled, changed, created
@@ -33,6 +34,10 @@ from tests.platform import Platform
 pytestmark = pytest.mark.servers
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+AT_STRIPE: dict[type[RefundAnnouncement], Literal["completed", "failed"]] = {
+    RefundCompleted: "completed",
+    RefundFailed: "failed",
+}
 STATUS = {
     RefundRequested: "requested",
     RefundCompleted: "completed",
@@ -244,8 +249,10 @@ def seats_in_the_tables() -> dict[int, tuple[int, ...]]:
 
 def refunds_in_the_tables() -> dict[tuple[str, str, int], tuple[str, Decimal, str | None]]:
     def status(refund: Refund) -> str:
-        if refund.settled_at:
+        if refund.settled_at and not refund.needs_review:
             return "settled"
+        if refund.status == Refund.Status.FAILED or refund.stripe_status in GIVEN_BACK:
+            return "failed"
         if refund.needs_review:
             return "needs_review"
         return {"in_progress": "requested"}.get(refund.status, refund.status)
@@ -330,5 +337,7 @@ def refund(
         seats_remaining=step,
         amount=amount,
         currency=currency,
+        status=AT_STRIPE.get(kind, "in_progress"),
+        version=at + 1,
     )
     return announced(payload, cause=f"{key} {at}", at=NOON + timedelta(minutes=at))

@@ -41,9 +41,11 @@ function apply(state, { eventId, eventType, payload }) {
     const known = state.tours[payload.tourId];
     if (!known || payload.version > known.version) state.tours[payload.tourId] = payload;
   } else if (eventType in STATUS) {
-    const { bookingId, paymentId, seatsRemaining, amount, currency = null } = payload;
+    const { bookingId, paymentId, seatsRemaining, amount, currency = null, version } = payload;
     const key = JSON.stringify([bookingId, paymentId, seatsRemaining]);
-    state.refunds[key] = { status: STATUS[eventType], amount, currency };
+    const known = state.refunds[key];
+    if (!known || version > known.version)
+      state.refunds[key] = { status: STATUS[eventType], amount, currency, version };
   }
   state.heard[eventId] = true;
 }

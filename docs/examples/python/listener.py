@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS tours (
 );
 CREATE TABLE IF NOT EXISTS refunds (
     booking_id TEXT, payment_id TEXT, seats_remaining INTEGER, status TEXT, amount TEXT, currency TEXT,
-    PRIMARY KEY (booking_id, payment_id, seats_remaining)
+    version INTEGER, PRIMARY KEY (booking_id, payment_id, seats_remaining)
 );
 """
 TOUR = """
@@ -48,8 +48,11 @@ ON CONFLICT (tour_id) DO UPDATE SET capacity = excluded.capacity, available = ex
 WHERE excluded.version > tours.version
 """
 REFUND = """
-INSERT OR REPLACE INTO refunds
-VALUES (:bookingId, :paymentId, :seatsRemaining, :status, :amount, :currency)
+INSERT INTO refunds
+VALUES (:bookingId, :paymentId, :seatsRemaining, :status, :amount, :currency, :version)
+ON CONFLICT DO UPDATE SET status = excluded.status, amount = excluded.amount,
+    currency = excluded.currency, version = excluded.version
+WHERE excluded.version > refunds.version
 """
 
 
