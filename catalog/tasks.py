@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 
-from booking_platform.contract.announcements import TourAvailabilityChanged
+from django.conf import settings
+
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled, BookingChanged, BookingCreated
 from booking_platform.messaging.registration import consumes
 from booking_platform.messaging.rules import Result
-from catalog import availability, ledger
+from catalog import ledger
 from catalog.bookings import Outcome
+
+if settings.API_ENABLED:  # each booking would cost an event more, for nobody
+    from catalog import web_shop  # noqa: F401  # registers its consumer
 
 
 @consumes(
@@ -46,15 +50,3 @@ def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result
 def booking_changed(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
     """Give changed bookings their new number of seats."""
     return ledger.apply(events, lock=lock)
-
-
-@consumes(
-    routing_key=TourAvailabilityChanged.routing_key,
-    queue="web-shop.availability-changed",
-    payload=TourAvailabilityChanged,
-    batch=200,
-    usual_outcome=availability.Outcome.SHOWN,
-)
-def availability_changed(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
-    """Keep the newest numbers of tours for web shops."""
-    return availability.apply(events)

@@ -18,6 +18,7 @@ from booking_platform.development import mail_server as mail_servers
 from booking_platform.development.mail_server import MailServer
 from booking_platform.development.stripe_sandbox import Sandbox, running
 from booking_platform.messaging.rules import CONSUMERS, Consumer
+from catalog import web_shop  # noqa: F401  # its consumer is held to the laws, too
 from catalog.models import Tour
 from notifications import smtp
 from tests import telemetry

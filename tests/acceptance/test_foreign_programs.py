@@ -230,7 +230,7 @@ class TestAListener:
 
         wait_until_equal(platform, lambda: listener.refunds, refunds_in_the_tables, "the refunds")
         assert {status for status, _, _ in listener.refunds.values()} == {
-            "completed", "needs_review",
+            "completed", "failed",
         }  # fmt: skip
 
 

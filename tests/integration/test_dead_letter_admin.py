@@ -227,13 +227,23 @@ class TestReplayAndDiscard:
         assert sent().keys() == {letter.pk for letter in letters[:3]}
 
     def test_one_that_comes_again_meanwhile_stays_open(
-        self, admin_client: Client, sent: Sent
+        self, admin_client: Client, sent: Sent, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         event = events.created(NO_TOUR, "BK-1")
         letter = parked(event)
+        discard = dead_letters.discard
+
+        def overtaken(seen: DeadLetter, **decision: Any) -> bool:
+            settle(CREATED, event)
+            return discard(seen, **decision)
+
+        monkeypatch.setattr(dead_letters, "discard", overtaken)
         for action, log_entries in (("discard", 0), ("replay", 1)):
-            with before("UPDATE", "dead_letters", lambda: settle(CREATED, event)):
+            if action == "discard":
                 response = decide(admin_client, action, letter, why="decided")
+            else:
+                with before("UPDATE", "dead_letters", lambda: settle(CREATED, event)):
+                    response = decide(admin_client, action, letter, why="decided")
             assert "it came again meanwhile" in messages(response)
             letter.refresh_from_db()
             assert letter.state == DeadLetter.State.PARKED
