@@ -7,7 +7,6 @@ no classes with names, and no ``$`` on which a line break could follow unseen.
 
 import re
 from decimal import Decimal
-from inspect import getdoc
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -16,7 +15,7 @@ import msgspec
 from booking_platform.contract.announcing import Announcement
 from booking_platform.contract.envelope import Envelope, Identifier
 from booking_platform.contract.numbers import MAX_EXPONENT, MAX_LENGTH
-from booking_platform.contract.payloads import Payload, notes
+from booking_platform.contract.payloads import Payload, Undescribed, notes
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -80,8 +79,14 @@ def event_schema(payload_type: type[Payload]) -> Schema:
 
 
 def described(payload_type: type[Payload]) -> str:
-    """Return what an event means, with the names that its fields have in JSON."""
-    text = " ".join((getdoc(payload_type) or "").split())
+    """Return what an event means, with the names that its fields have in JSON.
+
+    Raises:
+        Undescribed: its type has no docstring.
+    """
+    text = " ".join((vars(payload_type).get("__doc__") or "").split())
+    if not text:
+        raise Undescribed(f"{payload_type.__name__} has no docstring: what does it mean?")
     return re.sub(r"``(\w+)``", lambda match: f"`{_camel(match[1])}`", text)
 
 

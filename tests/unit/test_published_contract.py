@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 from booking_platform.contract import artefacts, samples, tables, texts
 from booking_platform.contract.announcing import Announcement
 from booking_platform.contract.envelope import InvalidEvent, decode
-from booking_platform.contract.events import BookingCreated
+from booking_platform.contract.events import BookingCancelled, BookingCreated
 from booking_platform.contract.payloads import Note, Payload, Undescribed
 from booking_platform.contract.schemas import event_schema
 from booking_platform.operations.management.commands.write_contract import contract
@@ -205,6 +205,36 @@ class TestASchema:
         if decodes(body, type_of(event)):
             assert validates(body, type_of(event))
 
+    @patiently
+    @given(
+        where=st.sampled_from(
+            [*IDENTIFIERS, *((CANCELLED, f"payload.{name}") for name in ("currency", "locale"))]
+        ),
+        text=st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0xFFFF), max_size=6)
+        | st.text(st.sampled_from(" \0\n\u200b\u00a0aé👩"), max_size=4),
+    )
+    def test_of_any_text_it_says_what_the_decoder_says(
+        self, where: tuple[Fields, str], text: str
+    ) -> None:
+        event, field = where
+        body = with_field(event, field, json.dumps(text))
+
+        assert validates(body, type_of(event)) is decodes(body, type_of(event))
+
+    @patiently
+    @given(
+        field=st.sampled_from(["tourId", "seatsReleased", "seatsRemaining", "revision", "amount"]),
+        number=st.integers(-(2**64), 2**64)
+        | st.sampled_from([0, 1, 10**6, 10**6 + 1, 2**63 - 1, 2**63, -1]),
+        as_text=st.booleans(),
+    )
+    def test_of_any_number_it_says_what_the_decoder_says(
+        self, field: str, number: int, as_text: bool
+    ) -> None:
+        body = with_field(CANCELLED, f"payload.{field}", f'"{number}"' if as_text else str(number))
+
+        assert validates(body, BookingCancelled) is decodes(body, BookingCancelled)
+
     def test_an_id_is_told_from_others_as_the_decoder_does_up_to_the_last_character(self) -> None:
         pattern = event_schema(BookingCreated)["properties"]["eventId"]["not"]["pattern"]
         for code in range(0x10000):
@@ -326,11 +356,20 @@ class TestAnEventOfAnotherApp:
 
     def test_a_field_that_nobody_has_described_is_named(self) -> None:
         class Mute(Payload, frozen=True):
+            """Something happened."""
+
             thing: int
 
         class Vague(Mute, frozen=True):
+            """Something happened."""
+
             notes = {"thing": Note("some thing")}
 
+        class Void(Mute, frozen=True):
+            notes = {"thing": Note("some thing", 1)}
+
+        with pytest.raises(Undescribed, match="Void has no docstring"):
+            event_schema(Void)
         with pytest.raises(Undescribed, match=r"Mute\.thing has no note"):
             event_schema(Mute)
         with pytest.raises(
