@@ -29,7 +29,7 @@ from tests.rabbitmqctl import rabbitmqctl as rabbitmqctl  # noqa: PLC0414
 from tests.rabbitmqctl import remove_virtual_hosts
 
 POSTGRES_PORT, RABBITMQ_PORT = 5432, 5672
-START_SECONDS = 60
+START_SECONDS = 180  # beside the other processes of a parallel run
 
 
 def free_port() -> int:

@@ -74,7 +74,7 @@ class TestOutage:
         assert worker.process.poll() is None
         server.start()
 
-        platform.wait_for(lambda: ask(server, count) == EVENTS, "all events are done", 120)
+        platform.wait_for(lambda: ask(server, count) == EVENTS, "all events are done", 300)
         assert ask(server, "SELECT reserved_seats FROM tours") == EVENTS
         assert ask(server, "SELECT count(*) FROM dead_letters") == 0
 
@@ -92,5 +92,5 @@ class TestOutage:
         platform.start("-c", "2", EVENT_DELIVERY_LIMIT="2")
 
         count = "SELECT count(*) FROM reservations"
-        platform.wait_for(lambda: ask(server, count) == EVENTS, "all events are done", 120)
+        platform.wait_for(lambda: ask(server, count) == EVENTS, "all events are done", 300)
         assert ask(server, "SELECT count(*) FROM dead_letters") == 0

@@ -81,7 +81,7 @@ class TestKills:
         )
         rows = Refund.objects
         paying.wait_for(
-            lambda: rows.count() == len(payments) and at_rest(), "all refunds are at rest", 120
+            lambda: rows.count() == len(payments) and at_rest(), "all refunds are at rest", 300
         )
         assert len(list(deaths.iterdir())) >= len(names)
         counts = refunds_of(stripe)
