@@ -10,6 +10,7 @@ unset. Whatever was started or created is gone afterwards.
 import atexit
 import os
 import pwd
+import secrets
 import shlex
 import shutil
 import signal
@@ -33,9 +34,12 @@ START_SECONDS = 180  # beside the other processes of a parallel run
 
 
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free, and none that Linux gives to a client before a server takes it."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def listens(port: int) -> bool:
