@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 EVENTS = 3000
+LATE = 100  # of them: they come in the outage, however quick the worker was
 OUTAGE_SECONDS = 8
 
 
@@ -64,11 +65,12 @@ class TestOutage:
     ) -> None:
         set_up(platform, server)
         worker = platform.start()
-        platform.publish(created(1, f"B{n}") for n in range(EVENTS))
+        platform.publish(created(1, f"B{n}") for n in range(EVENTS - LATE))
         count = "SELECT count(*) FROM reservations"
         platform.wait_for(lambda: ask(server, count) > 200, "some events are done")
 
         server.stop(how)
+        platform.publish(created(1, f"B{n}") for n in range(EVENTS - LATE, EVENTS))
         platform.wait_for(lambda: "waiting in place" in worker.log, "the worker notices")
         time.sleep(OUTAGE_SECONDS)
         assert worker.process.poll() is None
