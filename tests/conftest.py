@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.test import TransactionTestCase
 
 from booking_platform.development import mail_server as mail_servers
 from booking_platform.development.mail_server import MailServer
@@ -22,6 +23,7 @@ from catalog import web_shop  # noqa: F401  # its consumer is held to the laws, 
 from catalog.models import Tour
 from notifications import smtp
 from tests import telemetry
+from tests.emptying import empty_quickly
 from tests.factories import TourFactory
 from tests.pgbouncer import PgBouncer, can_start_pgbouncer
 from tests.platform import Platform
@@ -38,6 +40,23 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     name = f"test_booking_{os.environ.get('TEST_RUN', 'by_hand')}_{os.getpid()}"
     test = connection.settings_dict["TEST"]
     test["NAME"] = str(settings.VAR_DIR / name) if connection.vendor == "sqlite" else name
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """Leave the test database to ``tests.servers``, which removes all of a run at its end.
+
+    To drop one makes PostgreSQL write all that it holds, for longer than the platform's limit on a statement
+    allows where other processes go on testing.
+    """
+    return "TEST_RUN" in os.environ
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_to_empty() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TransactionTestCase, "_fixture_teardown", empty_quickly)
+        yield
 
 
 @pytest.fixture(autouse=True)

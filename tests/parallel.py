@@ -23,8 +23,9 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.rabbitmqctl import ask_broker, remove_virtual_hosts
 from tests.servers import START_SECONDS, wait_until
 
-# Most tests wait for processes most of the time.
+# About half of a run of real workers is waiting, and the other half of the suite runs beside it.
 PROCESSES_PER_CORE = 2
+MOST = 6  # a test has up to twelve connections to PostgreSQL, which has 100 by default
 
 TIME = re.compile(r"(?:\d{4}-\d{2}-\d{2}[ T])?\d{2}:\d{2}:\d{2}")
 
@@ -36,7 +37,7 @@ MEASURED = os.environ.pop("COVERAGE_PROCESS_START", None)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes ``-n auto`` means."""
     named = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", "")
-    return int(named) if named else PROCESSES_PER_CORE * (os.cpu_count() or 1)
+    return int(named) if named else min(MOST, PROCESSES_PER_CORE * (os.cpu_count() or 1))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -168,14 +168,14 @@ class Platform:
             while hasattr(channel, "confirm_select") and len(confirmed) < sent:
                 channel.connection.drain_events(timeout=patience)
 
-    def wait_for(self, condition: Any, what: str, seconds: float = 60) -> None:
+    def wait_for(self, condition: Any, what: str, seconds: float = 120) -> None:
         try:
             wait_until(condition, seconds=seconds, what=what)
         except TimeoutError as error:
             logs = "\n".join(worker.log[-3000:] for worker in self.workers)
             raise AssertionError(f"{error}\n{logs}") from None
 
-    def wait_for_processed(self, count: int, *, queue: str = "", seconds: float = 60) -> None:
+    def wait_for_processed(self, count: int, *, queue: str = "", seconds: float = 120) -> None:
         def there() -> bool:
             return processed(queue) >= count
 

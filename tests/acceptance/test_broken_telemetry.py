@@ -128,6 +128,9 @@ class TestAWorker:
         folder.touch()
         platform.publish([created(tour.pk, "A")])
         platform.wait_for_processed(1)
+        platform.wait_for(  # it counts after the commit
+            lambda: "Metrics can't be written to their file" in worker.log, "the worker notices"
+        )
         folder.unlink()
 
         def counted() -> Any:

@@ -45,7 +45,7 @@ class TestBookings:
         for worker in platform.workers:
             worker.wait_until_ready()
         platform.publish(created(tour.pk, f"B{n}") for n in range(3000))
-        platform.wait_for_processed(3000, seconds=120)
+        platform.wait_for_processed(3000, seconds=300)
         assert_adds_up(tour)
         assert tour.reserved_seats == 3000
         assert parked() == []

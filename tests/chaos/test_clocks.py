@@ -114,7 +114,7 @@ class TestLeases:
     def test_two_workers_whose_clocks_differ_call_once(
         self, calling: Platform, stripe: Sandbox
     ) -> None:
-        stripe.fail("slow_before", seconds=15.0)
+        stripe.fail("slow_before", seconds=25.0)  # in which the second starts and sweeps
         calling.start("-c", "1", "-Q", "payments", **ahead(-90))
         calling.publish(bookings(stripe, 1), key="booking.cancelled")
         calling.wait_for(lambda: posts(stripe) == 1, "the first has called")

@@ -40,7 +40,7 @@ class TestKills:
         platform.publish(bookings(tour, 5000))
         platform.wait_for_processed(300)
         worker.pool()[0].kill()
-        platform.wait_for_processed(5000, seconds=120)
+        platform.wait_for_processed(5000, seconds=300)
         assert_all_reserved(tour, 5000)
 
     def test_a_killed_worker_loses_nothing(self, platform: Platform, tour: Tour) -> None:
@@ -50,7 +50,7 @@ class TestKills:
         worker.kill()
         assert processed() < 5000
         platform.start()
-        platform.wait_for_processed(5000, seconds=120)
+        platform.wait_for_processed(5000, seconds=300)
         assert_all_reserved(tour, 5000)
 
     def test_a_poison_event_ends_as_one_dead_letter(self, platform: Platform, tour: Tour) -> None:
@@ -59,8 +59,8 @@ class TestKills:
         platform.start("-c", "2", app=FAULTY, EVENT_DELIVERY_LIMIT="2")
         poison = created(tour.pk, "poison", event_id="the poison")
         platform.publish([*bookings(tour, 100), poison, *bookings(tour, 100, "C")])
-        platform.wait_for_processed(200, seconds=120)
-        platform.wait_for(lambda: parked() == [("poison", "the poison")], "it is parked", 120)
+        platform.wait_for_processed(200, seconds=300)
+        platform.wait_for(lambda: parked() == [("poison", "the poison")], "it is parked", 300)
         assert_adds_up(tour)
         assert tour.reserved_seats == 200
 
@@ -77,7 +77,7 @@ class TestConnections:
         vhost = servers.broker_url().rsplit("/", 1)[1] or "/"
         command = [*rabbitmqctl(), "close_all_connections", "-p", vhost, "a test"]
         subprocess.run(command, check=True)
-        platform.wait_for_processed(3000, seconds=120)
+        platform.wait_for_processed(3000, seconds=300)
         assert_all_reserved(tour, 3000)
 
     @pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -112,7 +112,7 @@ class TestWarmShutdown:
                 f"{3000 - done} messages are in the queue again",
             )
         platform.start()
-        platform.wait_for_processed(3000, seconds=120)
+        platform.wait_for_processed(3000, seconds=300)
         assert_all_reserved(tour, 3000)
         assert counter(platform.environment, "duplicate_events_total") == 0
 

@@ -158,7 +158,7 @@ class TestKills:
             worker.wait_until_ready()
         bookings = ("BK-1", "BK-2")
         mailing.publish(events(*bookings) * 8, key="booking.cancelled")
-        mailing.wait_for(lambda: len(states()) == 2 and at_rest(), "all is decided", 90)
+        mailing.wait_for(lambda: len(states()) == 2 and at_rest(), "all is decided", 300)
         # The last deaths come when all is decided already.
         mailing.wait_for(lambda: len(list(deaths.iterdir())) == 2, "each worker has died once")
         assert states() == dict.fromkeys(bookings, state)

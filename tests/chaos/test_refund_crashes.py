@@ -81,7 +81,7 @@ class TestKills:
         )
         rows = Refund.objects
         paying.wait_for(
-            lambda: rows.count() == len(payments) and at_rest(), "all refunds are at rest", 120
+            lambda: rows.count() == len(payments) and at_rest(), "all refunds are at rest", 300
         )
         # The last deaths come when all is at rest already.
         paying.wait_for(
