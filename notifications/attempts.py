@@ -64,7 +64,7 @@ def _request(event: Event) -> Result:
         return recipient
     if not recipient:
         return Applied(Outcome.NO_ADDRESS)
-    mail = _insert(payload, recipient)
+    mail = _insert(event, recipient)
     if mail is not None:
         return Applied(Outcome.REQUESTED, then=partial(leases.carry_on, mail, attempt))
     if claims.told_before(event, Outcome.values):
@@ -75,8 +75,9 @@ def _request(event: Event) -> Result:
     return rules.repeated(earlier, recipient, payload)
 
 
-def _insert(payload: BookingCancelled, recipient: str) -> CancellationEmail | None:
+def _insert(event: Event, recipient: str) -> CancellationEmail | None:
     """Store the e-mail of a step, under the lease of this worker; return None if it has one already."""
+    payload: BookingCancelled = event.payload
     letter = compose(payload)
     seats_remaining = payload.seats_remaining or 0
     now = clock.now()
@@ -96,6 +97,7 @@ def _insert(payload: BookingCancelled, recipient: str) -> CancellationEmail | No
         "created_at": now,
         "wanted_at": now,
         "updated_at": now,
+        "trace": event.traceparent,
     }
     inserted = insert_missing(CancellationEmail, [columns], key="id")
     return CancellationEmail(pk=inserted.pop(), **columns) if inserted else None

@@ -31,7 +31,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 
 from booking_platform.contract.announcing import Announced
-from booking_platform.messaging import clock, outages, outbox
+from booking_platform.contract.trace_context import PARENT_LENGTH
+from booking_platform.messaging import clock, outages, outbox, tracing
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
 
@@ -65,6 +66,13 @@ class Leased(models.Model):
         blank=True, default="", db_default="", help_text="Why the last attempt did not finish it."
     )
     updated_at = models.DateTimeField(auto_now=True, db_default=Now())
+    trace = models.CharField(
+        max_length=PARENT_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="W3C traceparent of the event that asked for it.",
+    )
     settled_at = models.DateTimeField(null=True, blank=True)
     settled_by = models.CharField(max_length=150, blank=True, default="", db_default="")
     settlement = models.TextField(
@@ -119,7 +127,7 @@ class Leased(models.Model):
         with transaction.atomic():
             decided = at_rest(as_read).update(**columns) == 1
             if decided:
-                outbox.store(_announced(self, columns))
+                outbox.store(_announced(self, columns), trace=self.trace)
         return decided
 
 
@@ -169,7 +177,9 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
     name = row._meta.db_table
     seconds_left(row)  # counts from here on
     try:
-        conclusion = attempt(row)
+        with tracing.attempt(row._meta.label, row.trace, row.attempts) as told:
+            conclusion = attempt(row)
+            told.conclude(again=conclusion.again)
         try:
             outages.wait_out(partial(_finish, row, conclusion), what=name)
         except Error as error:
@@ -267,7 +277,7 @@ def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> 
             held = rows.filter(pk=row.pk, lease_token=row.lease_token)
             stored = held.update(**columns)
             if stored:
-                outbox.store(_announced(row, columns))
+                outbox.store(_announced(row, columns), trace=row.trace)
         if stored:
             safely(conclusion.tell)
             concluded += 1
@@ -300,7 +310,7 @@ def _finish(row: Leased, conclusion: Conclusion) -> None:
         return
     with transaction.atomic(durable=True):
         write(row, **ended)
-        outbox.store(announced)
+        outbox.store(announced, trace=row.trace)
 
 
 def _announced(row: Leased, columns: Mapping[str, Any]) -> Sequence[Announced]:
