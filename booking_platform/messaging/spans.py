@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import structlog
@@ -114,7 +113,8 @@ class Group(Span):
         trace = delivery.trace or _text(self._span)
         if len(self._events) < MOST_EVENTS:
             event_id, event_type = identify(delivery.body)
-            attributes: dict[str, Any] = self._attributes | {
+            attributes: dict[str, Any] = {
+                **self._attributes,
                 "messaging.message.id": redacted_text(event_id),
                 "messaging.message.body.size": delivery.size or len(delivery.body),
                 "booking_platform.event_type": redacted_text(event_type),
@@ -131,7 +131,7 @@ class Sending(Span):
     """Messages that are published in one go, linked to the traces that they belong to."""
 
     def __init__(self, messages: Sequence[Outgoing]) -> None:
-        attributes = {
+        attributes: dict[str, Any] = {
             "messaging.system": "rabbitmq",
             "messaging.operation.name": "send",
             "messaging.operation.type": "send",
@@ -182,12 +182,12 @@ class _Exporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 def flush() -> None:
     """Send off the spans of this process; give up after seconds. Later ones are not sent."""
-    if not _provider.cache_info().currsize:
+    if _here.provider is None:
         return
     sending = threading.Thread(target=_shut_down, name="last-spans", daemon=True)
     sending.start()
@@ -195,29 +195,47 @@ def flush() -> None:
 
 
 def _shut_down() -> None:
-    _provider().shutdown()  # type: ignore[no-untyped-call]
+    if _here.provider is not None:
+        _here.provider.shutdown()
 
 
-@cache
-def _provider() -> TracerProvider:
-    service = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
-    provider = TracerProvider(
-        resource=Resource.create({"service.name": service}), shutdown_on_exit=False
-    )
-    provider.add_span_processor(BatchSpanProcessor(_Exporter()))
-    atexit.register(flush)  # processes of a pool end without it: booking_platform/celery.py
-    return provider
+class _Process:
+    """What makes the spans of this process, made when the first one is."""
+
+    def __init__(self) -> None:
+        self.provider: TracerProvider | None = None
+        self._tracer: otel.Tracer | None = None
+        self._lock = threading.Lock()  # a group and the relay's thread may begin together
+
+    def tracer(self) -> otel.Tracer:
+        with self._lock:
+            if self._tracer is None:
+                self.provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+                self.provider.add_span_processor(BatchSpanProcessor(_Exporter()))
+                self._tracer = self.provider.get_tracer("booking_platform")
+                # Processes of a pool end without it: booking_platform/celery.py.
+                atexit.register(flush)
+            return self._tracer
 
 
-@cache
-def _tracer() -> otel.Tracer:
-    return _provider().get_tracer("booking_platform")
+_here = _Process()
 
 
 def _begin_anew() -> None:
-    """Forget the provider of the process that this one was forked from."""
-    _tracer.cache_clear()
-    _provider.cache_clear()
+    """Forget what belongs to the process that this one was forked from."""
+    global _here  # noqa: PLW0603
+    _here = _Process()
+
+
+def _tracer() -> otel.Tracer:
+    return _here.tracer()
+
+
+def _resource() -> Resource:
+    named = Resource.create()
+    if str(named.attributes["service.name"]).startswith("unknown_service"):
+        named = named.merge(Resource({"service.name": SERVICE}))
+    return named
 
 
 os.register_at_fork(after_in_child=_begin_anew)
