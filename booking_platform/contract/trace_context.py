@@ -16,7 +16,7 @@ from booking_platform.contract import cloud_events
 
 PARENT, STATE = "traceparent", "tracestate"  # of headers, and of the attributes of a CloudEvent
 PARENT_LENGTH = 55  # characters of version 00
-LONGEST_STATE = 512  # characters that are passed on, as 3.3.1.5 asks for at least
+LONGEST_STATE = 512  # characters that are passed on, which "tracestate Limits" asks for at least
 
 _PARENT = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<ids>[0-9a-f]{32}-[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
@@ -93,7 +93,7 @@ def as_headers(trace: str) -> dict[str, str]:
 
 
 def _parent(value: object) -> str:
-    """Return a traceparent of version 00, in which those of later versions are passed on (3.2.4)."""
+    """Return a traceparent of version 00, in which those of later versions are passed on ("Versioning of traceparent")."""
     if not isinstance(value, str) or len(value) < PARENT_LENGTH:
         return ""
     found = _PARENT.fullmatch(value, 0, PARENT_LENGTH)

@@ -16,6 +16,7 @@ from django.conf import settings
 from booking_platform.logs import Once
 from booking_platform.messaging.groups import Delivery, traced
 from booking_platform.messaging.publishing import Outgoing
+from booking_platform.messaging.telling import safely
 
 if TYPE_CHECKING:
     from booking_platform.messaging import spans
@@ -44,7 +45,7 @@ class Told(Generic[S]):
 
     def __enter__(self) -> Self:
         if (span := self._span) is not None:
-            _safely(span.begin)
+            _tried(span.begin)
         return self
 
     def __exit__(
@@ -54,7 +55,7 @@ class Told(Generic[S]):
         traceback: TracebackType | None,
     ) -> None:
         if (span := self._span) is not None:
-            _safely(lambda: span.end(error))
+            safely(span.end, error)
 
 
 class ToldGroup(Told["spans.Group"]):
@@ -67,7 +68,7 @@ class ToldGroup(Told["spans.Group"]):
     def settle(self, events: Callable[[], Iterable[Settled]]) -> None:
         """Tell what became of some of the events, which is asked for only where it is told."""
         if (span := self._span) is not None:
-            _safely(lambda: span.settle(events()))
+            safely(lambda: span.settle(events()))
 
 
 class ToldAttempt(Told["spans.Attempt"]):
@@ -76,7 +77,7 @@ class ToldAttempt(Told["spans.Attempt"]):
     def conclude(self, *, again: bool) -> None:
         """Tell whether there is to be another."""
         if (span := self._span) is not None:
-            _safely(lambda: span.conclude(again=again))
+            safely(lambda: span.conclude(again=again))
 
 
 def group(queue: str, routing_key: str, deliveries: Sequence[Delivery]) -> ToldGroup:
@@ -106,7 +107,7 @@ def flush() -> None:
     """Send off the spans of this process, if it has made any; give up after seconds."""
     made = sys.modules.get("booking_platform.messaging.spans")
     if made is not None:
-        _safely(made.flush)
+        safely(made.flush)
 
 
 def _made(make: Callable[..., T]) -> T | None:
@@ -117,10 +118,11 @@ def _made(make: Callable[..., T]) -> T | None:
 
         return make(spans)
 
-    return _safely(of_spans)
+    return _tried(of_spans)
 
 
-def _safely(tell: Callable[[], T]) -> T | None:
+def _tried(tell: Callable[[], T]) -> T | None:
+    """Return what a function returns, none for an error; the worker's time limit may still end the work."""
     try:
         return tell()
     except SoftTimeLimitExceeded:

@@ -130,8 +130,23 @@ class TestSpans:
         for number in range(1, 151):
             assert announced_in(f"00-{number:032x}-")
 
+    def test_what_threads_have_told_is_sent_at_the_end_too(
+        self, platform: Platform, collector: Collector, tour: Tour
+    ) -> None:
+        platform.environment |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_BSP_SCHEDULE_DELAY": LATER,
+            "OTEL_SERVICE_NAME": "tours",
+        }
+        worker = platform.start("-P", "threads", "-c", "2", "-Q", "catalog")
+        platform.publish([created(tour.pk, "B")], headers=headers(1))
+        platform.wait_for_processed(1)
+        assert worker.stop() == 0
+        [event] = children(collector, 1)
+        assert event.service == "tours"
+
     def test_what_is_parked_is_told_as_failed(
-        self, platform: Platform, collector: Collector, transactional_db: None
+        self, platform: Platform, collector: Collector
     ) -> None:
         worker = platform.start(
             "-c", "1", "-Q", "catalog", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url
@@ -170,6 +185,24 @@ class TestACollectorThatDoesNotAnswer:
         assert worker.log.count("Spans can't be sent to the collector") <= 2  # once a process
         assert "Traceback" not in worker.log
 
+    def test_nor_does_it_matter_what_opentelemetry_refuses(
+        self, platform: Platform, collector: Collector, tour: Tour
+    ) -> None:
+        platform.environment |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_BSP_MAX_QUEUE_SIZE": "-1",
+        }
+        worker = platform.start("-c", "1", "-Q", "catalog")
+        for number in range(1, 4):
+            platform.publish([created(tour.pk, f"B{number}")], headers=headers(number))
+            platform.wait_for_processed(number)
+        assert worker.stop() == 0
+        assert_adds_up(tour)
+        assert tour.reserved_seats == 3
+        assert worker.log.count("Spans can't be made") == 1
+        for number in range(1, 4):
+            assert announced_in(f"00-{number:032x}-{number:016x}-01 shop=1")
+
 
 class TestNobodyAsks:
     @pytest.mark.parametrize(
@@ -181,11 +214,11 @@ class TestNobodyAsks:
         ],
         ids=["nothing said", "none", "disabled"],
     )
-    def test_opentelemetry_is_not_even_imported(self, asked: dict[str, str], db: None) -> None:
+    def test_opentelemetry_is_not_even_imported(self, asked: dict[str, str]) -> None:
         ended = _loaded(asked)
         assert ended.stdout.strip() == "[]", ended.stderr
 
-    def test_it_is_where_somebody_asks(self, db: None) -> None:
+    def test_it_is_where_somebody_asks(self) -> None:
         ended = _loaded({"OTEL_TRACES_EXPORTER": "otlp"})
         assert "'opentelemetry'" in ended.stdout, ended.stderr
 
