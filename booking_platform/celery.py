@@ -88,6 +88,13 @@ def _relay_by_itself(**_: Any) -> None:
     RELAY.enable()
 
 
+@signals.worker_process_shutdown.connect  # a pool process ends without what other processes do at exit
+def _flush_spans(**_: Any) -> None:
+    from booking_platform.messaging import tracing
+
+    tracing.flush()
+
+
 @signals.import_modules.connect(sender=app)
 def _derive_beat(**_: Any) -> None:
     """Derive beat's entries from what the apps have registered: Django is set up by now."""

@@ -134,6 +134,31 @@ def sender(name: str, default: str) -> str:
     return value
 
 
+def spans() -> bool:
+    """Return whether spans are asked for, by the variables that OpenTelemetry has for it.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+
+    Raises:
+        ImproperlyConfigured: they are to be exported in a way that the platform has not.
+    """
+    exporter = text("OTEL_TRACES_EXPORTER").lower()
+    endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    asked = bool(exporter) or any(map(text, endpoints))
+    if not asked or exporter == "none" or text("OTEL_SDK_DISABLED").lower() == "true":
+        return False
+    choice("OTEL_TRACES_EXPORTER", ("otlp", "none"), "otlp")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        choice(name, ("http/protobuf",), "http/protobuf")
+    for name in endpoints:
+        if text(name) and not text(name).lower().startswith(("http://", "https://")):
+            raise ImproperlyConfigured(
+                f"{name} has no http:// or https:// at its beginning: set it to a URL such as "
+                "http://localhost:4318."
+            )
+    return True
+
+
 def writable_folder(name: str, folder: Path) -> None:
     """Check that files can be written in a folder, which is made if it is not there.
 

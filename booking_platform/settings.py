@@ -262,6 +262,10 @@ EMAIL_FROM = env.sender("EMAIL_FROM", "" if PRODUCTION else "noreply@example.com
 EMAIL_UNCERTAIN = env.choice("EMAIL_UNCERTAIN", ("ask", "resend"), "ask")
 EMAIL_RETENTION = env.days("EMAIL_RETENTION_DAYS", 90, minimum=1)
 
+# --- Spans -----------------------------------------------------------------------------------
+
+SPANS = env.spans()  # the rest of OTEL_* is OpenTelemetry's own to read
+
 # --- Logs ------------------------------------------------------------------------------------
 
 LOGGING_CONFIG = "booking_platform.logs.configure"

@@ -98,6 +98,7 @@ def _insert(event: Event, recipient: str) -> CancellationEmail | None:
         "created_at": now,
         "wanted_at": now,
         "updated_at": now,
+        "trace": event.traceparent,
     }
     inserted = insert_missing(CancellationEmail, [columns], key="id")
     return CancellationEmail(pk=inserted.pop(), **columns) if inserted else None

@@ -141,6 +141,7 @@ def _insert(event: Event, step: Step, wanted: Wish, *, further: bool) -> Applied
         "request_payload": {},
         "status": Refund.Status.IN_PROGRESS,
         "cancelled_at": event.occurred_at,
+        "trace": event.traceparent,
         "created_at": now,
         "updated_at": now,
     }

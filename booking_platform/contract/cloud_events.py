@@ -88,16 +88,21 @@ def _problems(event: _CloudEvent, event_type: str) -> Iterator[str]:
         yield "data: expected the payload, as a JSON object"
 
 
+def prefix(headers: Mapping[str, Any]) -> str | None:
+    """Return how the names of the headers begin that are attributes; none: this is no binary mode."""
+    return next((_VERSIONS[name] for name in _VERSIONS if name in headers), None)
+
+
 def structured(headers: Mapping[str, Any], body: bytes) -> bytes:
     """Return a CloudEvent in binary mode as one in structured mode, and any other body as it is.
 
     Nothing here raises, whatever the headers hold. A body that has an envelope of its own needs no
     header; where a header is no text, nested or long, the body alone decides.
     """
-    prefix = next((_VERSIONS[name] for name in _VERSIONS if name in headers), None)
-    if prefix is None or b'"specversion"' in body or all(name in body for name in _OURS):
+    begin = prefix(headers)
+    if begin is None or b'"specversion"' in body or all(name in body for name in _OURS):
         return body
-    given = {name: headers[prefix + name] for name in ATTRIBUTES if prefix + name in headers}
+    given = {name: headers[begin + name] for name in ATTRIBUTES if begin + name in headers}
     texts = {name: _text(value) for name, value in given.items()}
     if not all(texts.values()):
         return body

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from booking_platform.contract import cloud_events, numbers, texts
+from booking_platform.contract import cloud_events, numbers, texts, trace_context
 from booking_platform.contract.fingerprints import fingerprint, plain, raw_fingerprint
 from booking_platform.contract.identity import identify
 from booking_platform.contract.mending import mend
@@ -46,10 +46,16 @@ class Event(NamedTuple):
     occurred_at: datetime
     payload: Any  # an instance of the payload type that the consumer takes
     fingerprint: str
+    trace: str = ""  # of trace_context.py: what this event causes names it too
 
     @property
     def aggregate_id(self) -> str:
         return str(self.payload.aggregate_id)
+
+    @property
+    def traceparent(self) -> str:
+        """Return the part of its trace that a row can hold."""
+        return trace_context.parent(self.trace)
 
 
 class Envelope(msgspec.Struct, frozen=True, rename="camel"):

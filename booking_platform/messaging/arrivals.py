@@ -70,7 +70,7 @@ def read(consumer: Consumer, delivery: Delivery, now: datetime) -> Arrival | Par
         return refuse(TOO_LARGE, _too_large(delivery))
     try:
         event = decode(delivery.body, consumer.payload, uses=consumer.uses, now=now)
-        return Arrival(delivery, event)
+        return Arrival(delivery, event._replace(trace=delivery.trace) if delivery.trace else event)
     except MalformedEvent as error:
         return refuse(MALFORMED, str(error))
     except InvalidEvent as error:

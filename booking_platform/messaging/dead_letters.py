@@ -11,6 +11,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, transaction
 
+from booking_platform.contract import trace_context
 from booking_platform.contract.announcing import Announced, EventDiscarded, EventParked, announced
 from booking_platform.contract.envelope import (
     Event,
@@ -91,12 +92,12 @@ def park(parkings: Sequence[Parking]) -> list[Outgoing]:
     by_identity = {parking.identity(): parking for parking in parkings}
     sql = (
         "INSERT INTO dead_letters (queue, event_id, fingerprint, event_type, body, size, reason, detail,"
-        " attempts, state, parked_at, last_parked_at, resolved_by, resolution)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'parked', %s, %s, '', '')"
+        " attempts, state, parked_at, last_parked_at, resolved_by, resolution, trace)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'parked', %s, %s, '', '', %s)"
         " ON CONFLICT (queue, event_id, fingerprint) WHERE state = 'parked'"
         " DO UPDATE SET attempts = dead_letters.attempts + excluded.attempts,"
         " last_parked_at = excluded.last_parked_at, reason = excluded.reason,"
-        " detail = excluded.detail"
+        " detail = excluded.detail, trace = excluded.trace"
     )
     rows = [
         (
@@ -108,6 +109,7 @@ def park(parkings: Sequence[Parking]) -> list[Outgoing]:
             counts[identity],
             now,
             now,
+            trace_context.parent(parking.delivery.trace),
         )
         for identity, parking in sorted(by_identity.items())
     ]
@@ -141,7 +143,8 @@ def _announced(parkings: Mapping[Identity, Parking], moment: datetime) -> list[O
             detail=redacted_text(parking.refused.detail) if not reason.ours else None,
         )
         cause = f"{queue}\0{event_id}\0{fingerprint}\0{closed[queue, event_id, fingerprint]}"
-        outgoing.append(Outgoing(*announced(payload, cause=cause, at=moment)))
+        trace = parking.delivery.trace
+        outgoing.append(Outgoing(*announced(payload, cause=cause, at=moment), trace))
     return outgoing
 
 
@@ -243,7 +246,7 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     Suspect.objects.filter(queue=dead_letter.queue, fingerprint=Delivery(body).fingerprint).delete()
     token = uuid4().hex
     DeadLetter.objects.filter(pk=dead_letter.pk).update(replay_token=token)
-    send(body, headers={REPLAY_HEADER: token})
+    send(body, headers={REPLAY_HEADER: token} | trace_context.as_headers(dead_letter.trace))
     closed = dead_letter.resolve(DeadLetter.State.REPLAYED, by=by, why=why)
     log.info(
         "Dead letter replayed",
@@ -287,7 +290,7 @@ def discard(dead_letter: DeadLetter, *, by: str, why: str) -> bool:
     with transaction.atomic():
         closed = dead_letter.resolve(DeadLetter.State.DISCARDED, by=by, why=why)
         if closed:
-            outbox.store([_discarded(dead_letter)])
+            outbox.store([_discarded(dead_letter)], trace=dead_letter.trace)
     if closed:
         log.info(
             "Dead letter discarded",

@@ -15,7 +15,7 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.message import Message
 
-from booking_platform.contract import cloud_events
+from booking_platform.contract import cloud_events, trace_context
 
 REPLAY_HEADER = "x-replay-of"
 LONGEST_FACT = 255  # letters of what a header says
@@ -37,6 +37,7 @@ class Delivery(NamedTuple):
     replay_of: str = ""  # the token of the dead letter that this claims to be the replay of
     died_in: str = ""  # the queue that gave it up last, as the broker or a producer says
     died_of: str = ""
+    trace: str = ""  # of trace_context.py: valid, and so bounded
 
     @property
     def fingerprint(self) -> str:
@@ -66,7 +67,14 @@ class Delivery(NamedTuple):
             replay_of=_fact(headers.get(REPLAY_HEADER)),
             died_in=_fact(death.get("queue")),
             died_of=_fact(death.get("reason")),
+            trace=trace_context.of_headers(headers),
         )
+
+
+def traced(delivery: Delivery) -> Delivery:
+    """Return a delivery with the trace that its body names, where its headers have named none."""
+    trace = delivery.trace or trace_context.of_body(delivery.body)
+    return delivery if trace == delivery.trace else delivery._replace(trace=trace)
 
 
 def is_group(events: object) -> bool:

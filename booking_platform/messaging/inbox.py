@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 
 from booking_platform.contract.envelope import Event
-from booking_platform.messaging import clock, dead_letters, metrics, outages, outbox
+from booking_platform.messaging import clock, dead_letters, metrics, outages, outbox, tracing
 from booking_platform.messaging.arrivals import BUG, Arrival, Group, admit, read, worded
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.claims import Known, claim, record
@@ -35,8 +35,9 @@ from booking_platform.messaging.rules import (
     Refused,
     reason,
 )
-from booking_platform.messaging.suspects import Trial, portions
+from booking_platform.messaging.suspects import Portion, Trial, portions
 from booking_platform.messaging.telling import safely
+from booking_platform.messaging.tracing import Settled, ToldGroup
 
 log = structlog.get_logger(__name__)
 
@@ -45,13 +46,14 @@ CONFLICT = reason(
     "an id used before with other content",
     "The producer must publish it under an event id of its own. Discard this one then.",
 )
-DUPLICATE = "duplicate"
+DUPLICATE, PARKED = "duplicate", "parked"
 
 
 class Committed(NamedTuple):
     """What one transaction made of a group."""
 
     applied: list[Applied]
+    events: list[Event]  # that were applied, one for each of ``applied``
     duplicates: list[tuple[Event, Known]]
     parkings: list[Parking]
     repeats: list[Arrival]  # of events of this very group: the next transaction sees duplicates
@@ -65,19 +67,26 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
             effect, and the broker delivers the group again.
     """
     now = outages.wait_out(clock.now, consumer=consumer.queue, events=len(deliveries))
-    for portion in portions(consumer.queue, deliveries):
-        if portion.poison:
-            # Its marks stay, until it is replayed: it may come back with a neighbour that dies.
-            group: Group = [Parking(consumer.queue, portion.deliveries[0], None, _poison())]
-        else:
-            group = [read(consumer, delivery, now) for delivery in portion.deliveries]
-        while group:
-            repeats: list[Arrival] = []
-            trial = None if portion.poison else portion.trial
-            for committed in _commits(consumer, group, trial):
-                _finish(consumer, committed, full=len(deliveries) == consumer.batch > 1)
-                repeats += committed.repeats
-            group = repeats
+    with tracing.group(consumer.queue, consumer.routing_key, deliveries) as told:
+        full = len(deliveries) == consumer.batch > 1
+        for portion in portions(consumer.queue, told.deliveries):
+            for committed in _commits_of(consumer, portion, now):
+                _finish(consumer, committed, told, full=full)
+
+
+def _commits_of(consumer: Consumer, portion: Portion, now: datetime) -> Iterator[Committed]:
+    """Commit what is to be begun together; repeats of an event in it come after the event."""
+    if portion.poison:
+        # Its marks stay, until it is replayed: it may come back with a neighbour that dies.
+        group: Group = [Parking(consumer.queue, portion.deliveries[0], None, _poison())]
+    else:
+        group = [read(consumer, delivery, now) for delivery in portion.deliveries]
+    while group:
+        repeats: list[Arrival] = []
+        for committed in _commits(consumer, group, None if portion.poison else portion.trial):
+            yield committed
+            repeats += committed.repeats
+        group = repeats
 
 
 def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
@@ -86,17 +95,21 @@ def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
     Raises:
         EventRefused: without ``park``, it can't be applied. It has no effect then.
     """
-    group = [read(consumer, delivery, clock.now())]
-    commits = _commits(consumer, group) if park else [_commit(consumer, group, strict=True)]
-    [committed] = commits
-    _finish(consumer, committed)
+    with tracing.group(consumer.queue, consumer.routing_key, [delivery]) as told:
+        group = [read(consumer, each, clock.now()) for each in told.deliveries]
+        commits = _commits(consumer, group) if park else [_commit(consumer, group, strict=True)]
+        [committed] = commits
+        _finish(consumer, committed, told)
     if committed.applied:
         return str(committed.applied[0].outcome)
     return DUPLICATE if committed.duplicates else None
 
 
-def _finish(consumer: Consumer, committed: Committed, *, full: bool = False) -> None:
+def _finish(
+    consumer: Consumer, committed: Committed, told: ToldGroup, *, full: bool = False
+) -> None:
     """Do what follows a commit. A group that was as large as may be says that more is waiting."""
+    told.settle(partial(_settled, committed))
     RELAY.nudge(busy=full)
     if _follow(consumer, committed.applied):
         RELAY.nudge()
@@ -166,7 +179,7 @@ def _apply(
         if trial is not None:
             trial.end()
         arrivals, parkings = admit(consumer, group, now)
-        committed = Committed([], [], parkings, [])
+        committed = Committed([], [], [], parkings, [])
         fresh = _claim_fresh(consumer, arrivals, now, committed)
         events = [arrival.event for arrival in fresh]
         results = consumer.rule(events, lock=lock) if events else ()
@@ -178,8 +191,10 @@ def _apply(
                 outcomes[arrival.event.event_id] = ""
             else:
                 committed.applied.append(result)
+                committed.events.append(arrival.event)
                 outcomes[arrival.event.event_id] = result.outcome
-                outgoing += (Outgoing(*announced) for announced in result.announces)
+                trace = arrival.event.trace
+                outgoing += (Outgoing(*announced, trace) for announced in result.announces)
         if strict and committed.parkings:
             raise EventRefused(committed.parkings[0].refused)
         record(consumer, outcomes)
@@ -220,6 +235,15 @@ def _follow(consumer: Consumer, applied: Iterable[Applied]) -> bool:
         except Exception:
             log.exception("What was to follow a commit failed", consumer=consumer.queue)
     return bool(follows)
+
+
+def _settled(committed: Committed) -> Iterator[Settled]:
+    for event, applied in zip(committed.events, committed.applied, strict=True):
+        yield Settled(event.trace, str(applied.outcome))
+    for event, _ in committed.duplicates:
+        yield Settled(event.trace, DUPLICATE)
+    for parking in committed.parkings:
+        yield Settled(parking.delivery.trace, PARKED, parking.refused.reason.code)
 
 
 def _tell(consumer: Consumer, committed: Committed) -> None:

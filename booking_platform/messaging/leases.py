@@ -31,7 +31,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 
 from booking_platform.contract.announcing import Announced
-from booking_platform.messaging import clock, outages, outbox
+from booking_platform.contract.trace_context import PARENT_LENGTH
+from booking_platform.messaging import clock, outages, outbox, tracing
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
 
@@ -67,6 +68,13 @@ class Leased(models.Model):
         blank=True, default="", db_default="", help_text="Why the last attempt did not finish it."
     )
     updated_at = models.DateTimeField(auto_now=True, db_default=Now())
+    trace = models.CharField(
+        max_length=PARENT_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="W3C traceparent of the event that asked for it.",
+    )
     settled_at = models.DateTimeField(null=True, blank=True)
     settled_by = models.CharField(max_length=150, blank=True, default="", db_default="")
     settlement = models.TextField(
@@ -172,7 +180,9 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
     name = row._meta.db_table
     seconds_left(row)  # counts from here on
     try:
-        conclusion = attempt(row)
+        with tracing.attempt(row._meta.label, row.trace, row.attempts) as told:
+            conclusion = attempt(row)
+            told.conclude(again=conclusion.again)
         try:
             outages.wait_out(partial(_finish, row, conclusion), what=name)
         except Error as error:
@@ -262,7 +272,7 @@ def store(rows: models.QuerySet[R], columns: Mapping[str, Any]) -> bool:
             columns["announced"] = row.announced + len(announced)
         if not rows.filter(pk=row.pk).update(**columns):
             return False
-        outbox.store(announced)
+        outbox.store(announced, trace=row.trace)
     return True
 
 

@@ -3,6 +3,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
+from booking_platform.contract.trace_context import PARENT_LENGTH
 from booking_platform.messaging import clock
 from booking_platform.messaging.rules import (
     LONGEST_OUTCOME,
@@ -85,6 +86,13 @@ class DeadLetter(models.Model):
         default="",
         db_default="",
         help_text="What the replay carries, so that nobody else can claim to be one.",
+    )
+    trace = models.CharField(
+        max_length=PARENT_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="W3C traceparent with which it came; a replay has it too.",
     )
     forgotten_at = models.DateTimeField(
         null=True, blank=True, help_text="When its body and detail were removed."

@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 
 from booking_platform.contract.announcing import Announced
-from booking_platform.messaging import clock, metrics
+from booking_platform.messaging import clock, metrics, tracing
 from booking_platform.messaging.models import OutboxRow
 from booking_platform.messaging.publishing import Outgoing, Publisher
 from booking_platform.messaging.retention import BATCH, part_of_cleanup
@@ -81,7 +81,8 @@ def relay(publisher: Publisher) -> int | None:
         messages = [message for row in waiting for message in _read(row.messages)]
         if not messages:
             return 0
-        confirmed = publisher.publish(messages)
+        with tracing.sending(messages):
+            confirmed = publisher.publish(messages)
         _mark(waiting, confirmed)
     metrics.ANNOUNCEMENTS.inc(confirmed)
     if confirmed < len(messages):

@@ -6,7 +6,7 @@ once, and their confirms are read together: a quorum queue confirms hundreds as 
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from struct import pack
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from amqp import Message as AmqpMessage
 from django.conf import settings
 from kombu import Connection, Producer
 
+from booking_platform.contract import trace_context
 from booking_platform.messaging import broker
 from booking_platform.messaging.broker import BROKER_SECONDS, PERSISTENT, UNREACHABLE
 
@@ -21,13 +22,15 @@ from booking_platform.messaging.broker import BROKER_SECONDS, PERSISTENT, UNREAC
 _METHOD, _HEADER, _BODY, _BASIC, _PUBLISH, _END = 1, 2, 3, 60, 40, b"\xce"
 _FRAME_OVERHEAD = 8  # bytes
 
+_PLACE = "\0" * trace_context.PARENT_LENGTH  # no trace can hold it
+
 
 class Outgoing(NamedTuple):
     """A message to be published to the exchange of the events."""
 
     routing_key: str
     body: bytes
-    trace: str = ""  # W3C traceparent of what it came about by; empty: none is known
+    trace: str = ""  # of contract/trace_context.py, of what caused it; empty: none is known
 
 
 class Publisher:
@@ -88,7 +91,7 @@ class Publisher:
                     producer,
                     message.body,
                     routing_key=message.routing_key,
-                    headers=_headers(message.trace),
+                    headers=trace_context.as_headers(message.trace),
                 )
             return len(messages)
         channel, amqp = self._channel, self._channel.connection
@@ -137,7 +140,7 @@ def _frames(channel: int, frame_max: int, messages: Sequence[Outgoing]) -> bytes
     most = frame_max - _FRAME_OVERHEAD
     for message in messages:
         body = message.body
-        properties = _properties(message.trace) if message.trace else _plain_properties()
+        properties = _properties(message.trace)
         frames += (
             _method_frame(channel, settings.EVENTS_EXCHANGE, message.routing_key),
             _frame(_HEADER, channel, pack(">HHQ", _BASIC, 0, len(body)) + properties),
@@ -160,20 +163,21 @@ def _frame(kind: int, channel: int, content: bytes) -> bytes:
     return pack(">BHI", kind, channel, len(content)) + content + _END
 
 
-@cache
-def _plain_properties() -> bytes:
-    return _properties("")
-
-
 def _properties(trace: str) -> bytes:
+    """Return the properties of a message. They are made once for all that differ by their parent only."""
+    parent, state = trace_context.parent(trace), trace_context.state(trace)
+    if len(parent) != trace_context.PARENT_LENGTH:  # none; its place has exactly as many bytes
+        return _made_properties("")
+    made = _made_properties(f"{_PLACE} {state}" if state else _PLACE)
+    return made.replace(_PLACE.encode(), parent.encode("ascii", "replace"))
+
+
+@lru_cache(maxsize=128)
+def _made_properties(trace: str) -> bytes:
     message = AmqpMessage(
         content_type="application/json",
         content_encoding="utf-8",
         delivery_mode=PERSISTENT,
-        application_headers=_headers(trace),
+        application_headers=trace_context.as_headers(trace),
     )
     return bytes(message._serialize_properties())  # type: ignore[attr-defined]  # no public name
-
-
-def _headers(trace: str) -> dict[str, Any]:
-    return {"traceparent": trace} if trace else {}

@@ -9,7 +9,15 @@ from celery import shared_task
 from django.db import transaction
 
 from booking_platform.contract.announcing import ANNOUNCEMENTS
-from booking_platform.messaging import broker, clock, dead_letters, outages, outbox, retention
+from booking_platform.messaging import (
+    broker,
+    clock,
+    dead_letters,
+    outages,
+    outbox,
+    retention,
+    tracing,
+)
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask, is_group
 from booking_platform.messaging.relaying import RELAY, relay_now
@@ -50,16 +58,17 @@ def _record(queue: str, parked: Callable[[Delivery, datetime], Parking], deliver
     if not is_group(deliveries):
         raise TypeError("This task takes what a worker found in its queue, and nothing by hand.")
     now = outages.wait_out(clock.now, what="dead letters", events=len(deliveries))
-    for portion in portions(queue, deliveries):
-        read = partial(dead_letters.unread, queue) if portion.poison else parked
-        parkings = [read(delivery, now) for delivery in portion.deliveries]
-        trial = None if portion.poison else portion.trial
-        park = partial(_park, parkings, trial)
-        if trial is not None:
-            park = partial(trial.attempt, park)
-        outages.wait_out(park, what="dead letters", events=len(parkings))
-        RELAY.nudge()
-        safely(dead_letters.tell, parkings)
+    with tracing.group(queue, "", deliveries) as told:
+        for portion in portions(queue, told.deliveries):
+            read = partial(dead_letters.unread, queue) if portion.poison else parked
+            parkings = [read(delivery, now) for delivery in portion.deliveries]
+            trial = None if portion.poison else portion.trial
+            park = partial(_park, parkings, trial)
+            if trial is not None:
+                park = partial(trial.attempt, park)
+            outages.wait_out(park, what="dead letters", events=len(parkings))
+            RELAY.nudge()
+            safely(dead_letters.tell, parkings)
 
 
 def _park(parkings: Sequence[Parking], trial: Trial | None) -> None:

@@ -136,7 +136,7 @@ class DeadLetterAdmin(DecisionsAdmin):
             "first_parked",
             "last_parked",
         )
-        event = ("queue", "kind", "event", "namesakes", "body_as_text")
+        event = ("queue", "kind", "event", "namesakes", "trace", "body_as_text")
         resolution = ("resolved", "resolved_by", "resolution")
         sections = [(None, {"fields": parking}), ("Event", {"fields": event})]
         if obj is not None and obj.state != DeadLetter.State.PARKED:

@@ -90,7 +90,7 @@ class TestRefunds:
     def test_a_worker_of_the_version_before_stores_what_it_knows(self, migrate: Migrate) -> None:
         """It names none of the new columns, and relies on that a booking has one row of its own."""
         old = migrate(("payments", "0002_refund"))
-        migrate(("payments", "0004_announcements"))
+        migrate(("payments", "0005_trace"))
         columns = {
             "booking_id": "BK-1", "payment_id": "pi_1", "amount_minor": 100, "currency": "eur",
             "idempotency_key": "key", "request_payload": {}, "status": "in_progress",
@@ -100,7 +100,7 @@ class TestRefunds:
         assert not insert_missing(old.get_model("payments", "Refund"), [columns], key="id")
         row = Refund.objects.get()
         assert (row.seats_remaining, row.step_named, row.review_code) == (0, False, "")
-        assert (row.announced, row.event_id) == (0, "")
+        assert (row.announced, row.event_id, row.trace) == (0, "", "")
         nothing = {"booking_id": "BK-2", "event_id": "e", "created_at": timezone.now()}
         model = old.get_model("payments", "NothingToRefund")
         assert insert_missing(model, [nothing], key="booking_id")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -556,3 +557,52 @@ class TestTheRetention:
         done = python("manage.py", "check", RETENTION_DAYS="8")
 
         assert done.returncode == 0, done.stderr
+
+
+class TestSpans:
+    @pytest.fixture(autouse=True)
+    def _nothing_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in os.environ if name.startswith("OTEL_")]:
+            monkeypatch.delenv(name)
+
+    @pytest.mark.parametrize(
+        ("given", "asked"),
+        [
+            ({}, False),
+            ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+            ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
+            ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector/v1/traces"}, True),
+            ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, False),
+            ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, False),
+            ({"OTEL_SDK_DISABLED": "True", "OTEL_TRACES_EXPORTER": "otlp"}, False),
+            ({"OTEL_SDK_DISABLED": "false", "OTEL_TRACES_EXPORTER": "otlp"}, True),
+            ({"OTEL_SERVICE_NAME": "tours"}, False),
+            ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False),
+        ],
+    )
+    def test_they_are_made_where_they_are_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], asked: bool
+    ) -> None:
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+
+        assert env.spans() is asked
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_TRACES_EXPORTER", "otlp,console"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ],
+    )
+    def test_what_the_platform_has_not_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        monkeypatch.setenv(name, value)
+
+        with pytest.raises(ImproperlyConfigured, match=name):
+            env.spans()
