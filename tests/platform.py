@@ -71,11 +71,7 @@ class Platform:
         self.folder = folder
         self.workers: list[Worker] = []
         self._broker_url: str | None = None  # the one under test
-        self.environment = {
-            "DATABASE_URL": self._database_url(),
-            "OUTAGE_MAX_SECONDS": "0.5",
-            "API_ENABLED": "true",  # so that there is a consumer for web shops
-        }
+        self.environment = {"DATABASE_URL": self._database_url(), "OUTAGE_MAX_SECONDS": "0.5"}
 
     @staticmethod
     def _database_url() -> str:

@@ -42,7 +42,7 @@ class TestAWebShop:
         self, platform: Platform, web: Web
     ) -> None:
         tours = [TourFactory.create(capacity=20) for _ in range(3)]
-        platform.start("-c", "2", "-Q", "catalog")
+        platform.start("-c", "2", "-Q", "catalog", API_ENABLED="true")
         address = web(API_ENABLED="true", API_CORS_ORIGINS=SHOP["Origin"]) + "/api/tours/"
 
         def announce(version: int, free: int) -> None:
@@ -74,7 +74,7 @@ class TestAWebShop:
     def test_it_sees_what_bookings_leave(self, platform: Platform, web: Web) -> None:
         """From the booking through the outbox and the read model to the page of the shop."""
         tours = [TourFactory.create(capacity=100) for _ in range(3)]
-        platform.start("-c", "2")
+        platform.start("-c", "2", API_ENABLED="1")
         address = web(API_ENABLED="1") + "/api/tours/"
         platform.publish(created(tours[n % 2].pk, f"B{n}") for n in range(300))
         platform.wait_for_processed(300, queue="tour-catalog.booking-created")
