@@ -68,22 +68,26 @@ def lives(draw: st.DrawFn, name: str) -> Told:
     """Draw a life: a creation, then cancellations of parts and changes, and perhaps the end of it."""
     seats = draw(st.integers(1, 8))
     events = [created(name, seats)]
-    at, unnamed = NOW, False
+    at, unnamed, seems_over = NOW, False, False
+    least = seats
     steps = draw(st.lists(st.sampled_from(["part", "change", "unnamed"]), max_size=4))
     left: set[int] = set()
     for revision, step in enumerate(steps, 1):
         at += timedelta(minutes=1)
         fewer = draw(st.integers(1, seats))
-        if step == "change":
+        if step == "change" and not seems_over:
             seats = draw(st.integers(1, 8))
+            least = min(least, seats)
             events.append(changed(name, seats, revision, at=at))
         elif step == "part" and seats - fewer not in left:
             told = {"revision": revision} if draw(st.booleans()) else {}
             seats -= fewer
+            least = min(least, seats)
             left.add(seats)
             events.append(cancelled(name, fewer, seats_remaining=seats, at=at, **told))
         elif step == "unnamed" and not unnamed:
-            unnamed = True
+            # Where a change before it comes late, a change after it is parked meanwhile.
+            unnamed, seems_over = True, fewer >= least
             seats -= fewer
             events.append(cancelled(name, fewer, at=at))
         if not seats:
