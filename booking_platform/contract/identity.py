@@ -41,7 +41,16 @@ def identify(body: bytes) -> tuple[str, str]:
     return _storable(event_id, LONGEST_ID), _storable(event_type, LONGEST_TYPE)
 
 
-def _outermost(body: bytes) -> tuple[dict[str, str], bool]:
+def texts(body: bytes, names: frozenset[str]) -> dict[str, str]:
+    """Return the texts that have these names in the outermost object, the last of each; else none.
+
+    What has one of the names and is no text is there as an empty one.
+    """
+    found, whole = _outermost(body, names)
+    return found if whole else {}
+
+
+def _outermost(body: bytes, names: frozenset[str] = _NAMES) -> tuple[dict[str, str], bool]:
     """Return the texts of the outermost object by name, and whether the body is that object."""
     found: dict[str, str] = {}
     depth, name, value_at = 0, "", -1
@@ -55,9 +64,9 @@ def _outermost(body: bytes) -> tuple[dict[str, str], bool]:
                 return found, not before.strip()
         elif depth == 1 and token["colon"]:
             name, value_at = _decoded(token["text"]), token.end()
-            if name in _NAMES:
+            if name in names:
                 found[name] = ""
-        elif depth == 1 and token["end"] and token.start() == value_at and name in _NAMES:
+        elif depth == 1 and token["end"] and token.start() == value_at and name in names:
             found[name] = _decoded(token["text"])
     return found, False
 

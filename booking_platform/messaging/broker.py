@@ -164,6 +164,9 @@ def declare(connection: Connection) -> None:
         _declare_or_find(connection, partial(_declare_queue, queue), queue.exchange, queue)
     if connection.transport.driver_type == "amqp":
         _declare_or_find(connection, _declare_net, *_net())
+        # To bind is to write to the one and read from the other: who may not declare may do that.
+        with suppress(AccessRefused), open_channel(connection) as channel:
+            _bind_net(channel)
 
 
 def _declare_queue(queue: Queue, channel: Any) -> None:
@@ -212,6 +215,10 @@ def _declare_net(channel: Any) -> None:
     known, check = (exchange(channel) for exchange in _net())
     known.declare()
     check.declare()
+
+
+def _bind_net(channel: Any) -> None:
+    known, check = (exchange(channel) for exchange in _net())
     for routing_key in known_keys():
         known.bind_to(check, routing_key)
     check.bind_to(events_exchange(), "#")

@@ -1,7 +1,7 @@
 """Events that could not be applied: parked for a person, who replays or discards them."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from uuid import uuid4
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, transaction
+from django.db.models import Count
 
 from booking_platform.contract import trace_context
 from booking_platform.contract.announcing import Announced, EventDiscarded, EventParked, announced
@@ -124,12 +125,7 @@ def _announced(parkings: Mapping[Identity, Parking], moment: datetime) -> list[O
     Their causes tell the times apart at which a message was parked anew, after its dead letter was
     closed; that it came again while it was open is no news.
     """
-    ids = {identity[1] for identity in parkings}
-    closed = Counter(
-        DeadLetter.objects.filter(event_id__in=ids)
-        .exclude(state=DeadLetter.State.PARKED)
-        .values_list("queue", "event_id", "fingerprint")
-    )
+    closed = _closed(parkings)
     outgoing = []
     for (queue, event_id, fingerprint, event_type), parking in sorted(parkings.items()):
         if event_type == EventParked.__name__:  # nobody is told that nobody could be told
@@ -138,14 +134,30 @@ def _announced(parkings: Mapping[Identity, Parking], moment: datetime) -> list[O
         payload = EventParked(
             queue=queue,
             caused_by=event_id or None,
-            event_type=event_type or None,
+            event_type=redacted_text(event_type) or None,
             reason=reason.code,
             detail=redacted_text(parking.refused.detail) if not reason.ours else None,
         )
-        cause = f"{queue}\0{event_id}\0{fingerprint}\0{closed[queue, event_id, fingerprint]}"
+        times = closed.get((queue, event_id, fingerprint), 0)
+        # With another reason it is another announcement: the same id never comes with other content.
+        cause = "\0".join(
+            (queue, event_id, fingerprint, str(times), reason.code, payload.detail or "")
+        )
         trace = parking.delivery.trace
         outgoing.append(Outgoing(*announced(payload, cause=cause, at=moment), trace))
     return outgoing
+
+
+def _closed(parkings: Iterable[Identity]) -> dict[tuple[str, str, str], int]:
+    """Return how often each was closed. Others of the same event id, or of none, are not read."""
+    events, fingerprints = {each[1] for each in parkings}, {each[2] for each in parkings}
+    found = (
+        DeadLetter.objects.filter(event_id__in=events, fingerprint__in=fingerprints)
+        .exclude(state=DeadLetter.State.PARKED)
+        .values_list("queue", "event_id", "fingerprint")
+        .annotate(times=Count("pk"))
+    )
+    return {(queue, event_id, fingerprint): n for queue, event_id, fingerprint, n in found}
 
 
 def tell(parkings: Sequence[Parking]) -> None:

@@ -83,9 +83,13 @@ def relay(publisher: Publisher) -> int | None:
             return 0
         with tracing.sending(messages):
             confirmed = publisher.publish(messages)
-        _mark(waiting, confirmed)
+        marked = _mark(waiting, confirmed)
     metrics.ANNOUNCEMENTS.inc(confirmed)
-    if confirmed < len(messages):
+    if publisher.late:
+        publisher.close()  # what it may still answer is published again
+        if not marked:
+            raise TimeoutError("the broker confirms too slowly: not one row within a go")
+    elif confirmed < len(messages):
         refused = messages[confirmed]
         raise BrokerRefused(
             f"the broker refused an announcement under {refused.routing_key!r}: a queue bound to it "
@@ -138,12 +142,12 @@ def _read(text: str) -> list[Outgoing]:
     return [Outgoing(key, bytes(body), trace) for key, body, trace in _reader.decode(text)]
 
 
-def _mark(waiting: Sequence[OutboxRow], confirmed: int) -> None:
-    """Mark the rows of which all messages are among so many."""
+def _mark(waiting: Sequence[OutboxRow], confirmed: int) -> int:
+    """Mark the rows of which all messages are among so many; return how many."""
     published = []
     for row in waiting:
         confirmed -= row.announcements
         if confirmed < 0:
             break
         published.append(row.pk)
-    OutboxRow.objects.filter(pk__in=published).update(published_at=clock.now())
+    return OutboxRow.objects.filter(pk__in=published).update(published_at=clock.now())

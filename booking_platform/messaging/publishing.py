@@ -4,6 +4,7 @@ Kombu publishes one message at a time and waits for its confirm. Here the frames
 once, and their confirms are read together: a quorum queue confirms hundreds as fast as one.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -21,6 +22,8 @@ from booking_platform.messaging.broker import BROKER_SECONDS, PERSISTENT, UNREAC
 # AMQP 0-9-1: types of frames, the class basic, its method publish, and how a frame ends.
 _METHOD, _HEADER, _BODY, _BASIC, _PUBLISH, _END = 1, 2, 3, 60, 40, b"\xce"
 _FRAME_OVERHEAD = 8  # bytes
+
+GO_SECONDS = 10  # for the answers to one go: the transaction around it may be idle for 30 s
 
 _PLACE = "\0" * trace_context.PARENT_LENGTH  # no trace can hold it
 
@@ -41,13 +44,15 @@ class Publisher:
         self._channel: Any = None
         self._fresh = False
         self._next = 1  # the number of the next message on the channel
+        self.late = False  # whether some of the last go were not answered in time
 
     def publish(self, messages: Sequence[Outgoing]) -> int:
         """Publish messages in their order; return how many of them, from the first on, are confirmed.
 
         They are written at once: they must fit into what the broker reads in a moment. One that the
         broker has refused, as a queue that is full makes it do, ends the count, though later ones may
-        have gone out. Nobody need listen: a message that no queue takes is confirmed.
+        have gone out. Nobody need listen: a message that no queue takes is confirmed. One that is not
+        answered in time ends the count, too; then ``late`` is set.
 
         Raises:
             UNREACHABLE: the broker is away, or does not answer; any of the messages may have gone out.
@@ -98,8 +103,15 @@ class Publisher:
         confirms = _Confirms(channel, self._next, len(messages))
         self._next += len(messages)
         amqp.transport.write(_frames(channel.channel_id, amqp.frame_max, messages))
-        while confirms.waiting:
-            amqp.drain_events(timeout=BROKER_SECONDS)
+        end = time.monotonic() + GO_SECONDS
+        while confirms.waiting and time.monotonic() < end:
+            try:
+                amqp.drain_events(timeout=BROKER_SECONDS)
+            except TimeoutError:
+                if not confirms.in_order:
+                    raise
+                break  # what was confirmed counts, or a slow broker would be sent the same for ever
+        self.late = bool(confirms.waiting)
         return confirms.in_order
 
 
@@ -116,8 +128,8 @@ class _Confirms:
 
     @property
     def in_order(self) -> int:
-        """Return how many were confirmed before the first that was refused; all must be answered."""
-        return min(self._refused, default=self._end) - self._first
+        """Return how many were confirmed before the first that was refused, or is not answered."""
+        return min(self._refused | self.waiting, default=self._end) - self._first
 
     def _acked(self, tag: int, multiple: bool) -> None:
         self._answered(tag, multiple)

@@ -88,10 +88,15 @@ class Relay:
         if busy:
             self._busy_until = time.monotonic() + 1
         self._wanted.set()
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             # No process waits for it at its end: what is not published then, another relay takes.
-            self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads: what is committed stays so, and waits
+                log.warning("Announcements wait in the outbox: no thread", why=str(error))
+                return False
+            self._thread = thread
         return True
 
     def _run(self) -> None:
