@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import Error
+from django.db import Error, transaction
 from django.http import HttpRequest, HttpResponse
 from django_prometheus.middleware import PrometheusAfterMiddleware, PrometheusBeforeMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -150,7 +150,8 @@ class Waiting:
     """What waits in the outbox, as the database has it when it is asked."""
 
     def collect(self) -> Iterable[Metric]:
-        announcements, seconds = outbox.backlog()
+        with transaction.atomic():  # which bounds its statements
+            announcements, seconds = outbox.backlog()
         yield GaugeMetricFamily(
             "outbox_announcements_waiting", "Announcements not published yet.", announcements
         )

@@ -32,6 +32,13 @@ def payloads() -> list[dict[str, Any]]:
     return [event["payload"] for event in announced()]
 
 
+def words() -> str:
+    """Return what is told in words: all but the ids, in which any letters may follow each other."""
+    ids = ("causedBy", "refundId", "paymentId")
+    told = [{name: each[name] for name in each if name not in ids} for each in payloads()]
+    return json.dumps(told, default=str)
+
+
 class Listener:
     """Keeps what was said last of each thing, and hears each event once.
 

@@ -74,6 +74,7 @@ def relay(publisher: Publisher) -> int | None:
         BrokerRefused: what comes before the refused message is marked, the rest waits.
         UNREACHABLE: the broker is away; all of it waits.
     """
+    publisher.open()  # a broker that is away holds up no transaction
     with transaction.atomic(durable=True):
         if not alone("outbox"):
             return None

@@ -59,7 +59,7 @@ class Publisher:
         """
         while True:
             try:
-                self._open()
+                self.open()
                 return self._publish(messages)
             except UNREACHABLE:
                 kept = not self._fresh
@@ -77,7 +77,12 @@ class Publisher:
             with suppress(*UNREACHABLE):
                 connection.collect(socket_timeout=0.2)
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Connect, unless it is connected.
+
+        Raises:
+            UNREACHABLE: the broker is away, or does not answer.
+        """
         self._fresh = self._connection is None
         if self._connection is not None:
             return

@@ -9,6 +9,7 @@ from celery import shared_task
 from django.db import transaction
 
 from booking_platform.contract.announcing import ANNOUNCEMENTS
+from booking_platform.contract.envelope import identify
 from booking_platform.messaging import (
     broker,
     clock,
@@ -48,10 +49,16 @@ def record_dead_letters(deliveries: Any) -> None:
 def record_unroutable(deliveries: Any) -> None:
     """Record what no queue takes, but for announcements: nobody need listen to them."""
     if is_group(deliveries):  # where the broker's user could not bind their keys, they come here
-        deliveries = [each for each in deliveries if each.routing_key not in ANNOUNCEMENTS]
+        deliveries = [each for each in deliveries if not _announces(each)]
         if not deliveries:
             return
     _record(broker.unroutable_queue().name, dead_letters.unroutable, deliveries)
+
+
+def _announces(delivery: Delivery) -> bool:
+    """Return whether a message is an announcement; any other event under its key is recorded."""
+    announcement = ANNOUNCEMENTS.get(delivery.routing_key)
+    return announcement is not None and identify(delivery.body)[1] == announcement.__name__
 
 
 def _record(queue: str, parked: Callable[[Delivery, datetime], Parking], deliveries: Any) -> None:

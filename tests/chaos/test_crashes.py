@@ -170,10 +170,13 @@ class TestRemoteControl:
         platform.publish([created(tour.pk, "slow")])
         started: Path = platform.folder / "slow-started"
         platform.wait_for(started.exists, "the group runs")
-        inspect = current_app.control.inspect(timeout=2)
-        [[running]] = [tasks for tasks in (inspect.active() or {}).values() if tasks]
-        assert "slow" not in str(running["args"])
-        current_app.control.revoke(running["id"], terminate=True, signal=signal.SIGKILL.name)
+        with platform.connection() as connection:  # a kept one may have been closed by another test
+            inspect = current_app.control.inspect(timeout=2, connection=connection)
+            [[running]] = [tasks for tasks in (inspect.active() or {}).values() if tasks]
+            assert "slow" not in str(running["args"])
+            current_app.control.revoke(
+                running["id"], terminate=True, signal=signal.SIGKILL.name, connection=connection
+            )
         gate.unlink()
         platform.wait_for_processed(1)
         assert_all_reserved(tour, 1)

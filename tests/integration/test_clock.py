@@ -16,6 +16,7 @@ from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.messaging.tasks import record_dead_letters
+from catalog.models import Tour
 from payments.models import Refund
 from tests.events import body, created, deliveries
 from tests.factories import RefundFactory, TourFactory
@@ -173,7 +174,7 @@ class TestAnOutage:
     """A new pool process, and a database that is away when the first events come."""
 
     @pytest.fixture(autouse=True)
-    def _away_at_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _away_at_first(self, tour: Tour, monkeypatch: pytest.MonkeyPatch) -> None:
         measure, outages = clock._measure, [1, 2]
 
         def at_first_away() -> Any:
@@ -184,8 +185,7 @@ class TestAnOutage:
 
         monkeypatch.setattr(clock, "_measure", at_first_away)
 
-    def test_it_parks_nothing(self) -> None:
-        tour = TourFactory.create()
+    def test_it_parks_nothing(self, tour: Tour) -> None:
         inbox.process(CONSUMERS[CREATED], deliveries(created(tour.pk, "B")))
         assert (parked(), tour.reservations.count()) == ([], 1)
 

@@ -239,10 +239,20 @@ class TestUnroutable:
 
     def test_an_announcement_is_none(self) -> None:
         """Where the broker's user may not bind their keys, those that nobody takes come here."""
-        record_unroutable([Delivery(b"{}", routing_key=key) for key in ANNOUNCEMENTS])
+        record_unroutable(
+            [
+                Delivery(
+                    b'{"eventId": "e", "eventType": "%b"}' % each.__name__.encode(), routing_key=key
+                )
+                for key, each in ANNOUNCEMENTS.items()
+            ]
+        )
         assert not DeadLetter.objects.exists()
-        record_unroutable([Delivery(b"{}", routing_key=key) for key in ("seats.reserved", "seats")])
-        assert DeadLetter.objects.count() == 1
+
+    @pytest.mark.parametrize("key", ["seats.reserved", "seats"])
+    def test_an_event_under_the_key_of_an_announcement_is_one(self, key: str) -> None:
+        letter = self.record(body(created(1, "B", event_id="lost")), key)
+        assert (letter.event_id, letter.event_type) == ("lost", "BookingCreated")
 
     def test_it_is_one_letter_whatever_its_formatting(self) -> None:
         event = created(1, "B", event_id="lost")

@@ -60,6 +60,9 @@ class Recorder(Publisher):
         self.took: list[bytes] = []
         self._takes = takes
 
+    def open(self) -> None:
+        """Connect to nobody."""
+
     def publish(self, messages: Sequence[Outgoing]) -> int:
         taken = messages[: self._takes]
         self.took += [message.body for message in taken]
@@ -67,7 +70,7 @@ class Recorder(Publisher):
 
 
 class Away(Publisher):
-    def publish(self, messages: Sequence[Outgoing]) -> int:
+    def open(self) -> None:
         raise BrokerAway("it is away")
 
 
