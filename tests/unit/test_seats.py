@@ -490,7 +490,7 @@ class TestAnEventThatFitsNothing:
         [answer, *numbers] = ledger.take(make("BK-1", 1, tour=5))
 
         assert answer == Refused(UNKNOWN_TOUR, "payload.tourId is 5: there is no such tour")
-        assert numbers == [None, None]
+        assert numbers == [None, None, None]
         assert (ledger.tours, ledger.bookings) == ({TOUR: tour()}, {})
 
     @pytest.mark.parametrize("make", MAKERS)
