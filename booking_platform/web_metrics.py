@@ -18,6 +18,8 @@ from prometheus_client.registry import Collector
 
 from booking_platform.messaging import outbox
 from booking_platform.messaging.telling import safely
+from booking_platform.operations.audits import FIGURES
+from booking_platform.operations.models import AuditRun
 
 log = structlog.get_logger(__name__)
 
@@ -159,12 +161,47 @@ class Waiting:
         )
 
 
+class Figures(Collector):
+    """What the audits count for information, as the database has it when it is asked."""
+
+    def collect(self) -> Iterable[Metric]:
+        for figures in FIGURES:
+            for figure in figures():
+                yield GaugeMetricFamily(figure.name, f"How many {figure.words}.", figure.value)
+
+
+class Audited(Collector):
+    """What the last audit came to; nothing before the first one."""
+
+    def collect(self) -> Iterable[Metric]:
+        run = AuditRun.newest()
+        if run is None:
+            return
+        found = GaugeMetricFamily(
+            "audit_findings", "What broke a promise, at the last audit.", labels=["audit"]
+        )
+        incomplete = GaugeMetricFamily(
+            "audit_incomplete", "Whether it could not look at all there is.", labels=["audit"]
+        )
+        for name, result in run.results.items():
+            found.add_metric([name], result["found"])
+            incomplete.add_metric([name], bool(result["incomplete"]))
+        yield from (found, incomplete)
+        yield GaugeMetricFamily(
+            "audit_finished_timestamp_seconds",
+            "When the last audit ended.",
+            run.finished_at.timestamp(),
+        )
+
+
 def _backlog() -> bytes:
-    """Return the metrics of the outbox; nothing while the database is away."""
+    """Return the metrics of the outbox and of the audits; nothing while the database is away."""
     registry = CollectorRegistry()
     try:
         registry.register(Waiting())
+        registry.register(Figures())
+        registry.register(Audited())
         return generate_latest(registry)
     except Error as error:
-        log.warning("What waits in the outbox can't be counted now", error=repr(error))
+        log.warning("What waits in the database can't be counted now", error=repr(error))
         return b""
