@@ -55,6 +55,7 @@ INSTALLED_APPS = [
 if not PRODUCTION:
     INSTALLED_APPS.append("booking_platform.development")
 MIDDLEWARE = [
+    "booking_platform.operations.health.Health",
     "booking_platform.operations.scraping.Metrics",
     "booking_platform.web_metrics.Before",
     "django.middleware.security.SecurityMiddleware",
@@ -203,6 +204,9 @@ RELAY_SECONDS = env.seconds("RELAY_SECONDS", 5.0, minimum=0.1)
 
 # What waits for longer is late, says the audit: announcements, events, attempts that are due.
 AUDIT_LATE = timedelta(seconds=env.seconds("AUDIT_LATE_SECONDS", 900.0, minimum=1.0))
+
+# How often each task queue is asked whether a worker serves it: `/ready` tells.
+HEARTBEAT_SECONDS = env.seconds("HEARTBEAT_SECONDS", 15.0, minimum=0.1)
 
 # --- Stripe ----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from booking_platform.messaging import outbox
+from booking_platform.messaging import heartbeats, outbox
 from booking_platform.messaging.telling import safely
 from booking_platform.operations.audits import FIGURES
 from booking_platform.operations.models import AuditRun
@@ -194,13 +194,28 @@ class Audited(Collector):
         )
 
 
+class Served(Collector):
+    """When each task queue was last served by a worker, as the database has it when it is asked."""
+
+    def collect(self) -> Iterable[Metric]:
+        served = GaugeMetricFamily(
+            "task_queue_served_timestamp_seconds",
+            "When a worker last answered beat on this queue; 0: never.",
+            labels=["queue"],
+        )
+        for queue, seen in heartbeats.last_seen().items():
+            served.add_metric([queue], seen.timestamp() if seen else 0)
+        yield served
+
+
 def _backlog() -> bytes:
-    """Return the metrics of the outbox and of the audits; nothing while the database is away."""
+    """Return the metrics of the outbox, the audits and the workers; nothing while the database is away."""
     registry = CollectorRegistry()
     try:
         registry.register(Waiting())
         registry.register(Figures())
         registry.register(Audited())
+        registry.register(Served())
         return generate_latest(registry)
     except Error as error:
         log.warning("What waits in the database can't be counted now", error=repr(error))

@@ -9,7 +9,15 @@ from celery import shared_task
 from django.db import transaction
 
 from booking_platform.contract.announcing import ANNOUNCEMENTS
-from booking_platform.messaging import broker, clock, dead_letters, outages, outbox, retention
+from booking_platform.messaging import (
+    broker,
+    clock,
+    dead_letters,
+    heartbeats,
+    outages,
+    outbox,
+    retention,
+)
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery, GroupTask, is_group
 from booking_platform.messaging.relaying import RELAY, relay_now
@@ -28,6 +36,12 @@ def relay() -> None:
     """Publish what waits in the outbox."""
     if not RELAY.nudge():
         relay_now()
+
+
+@shared_task(name=heartbeats.TASK, bind=True)
+def heartbeat(self: Any, queue: str) -> None:
+    """Store that this worker serves a queue."""
+    heartbeats.store(queue, str(self.request.hostname))
 
 
 @shared_task(name="messaging.record_dead_letters", base=GroupTask)
