@@ -167,7 +167,7 @@ class Figures(Collector):
     def collect(self) -> Iterable[Metric]:
         for figures in FIGURES:
             for figure in figures():
-                yield GaugeMetricFamily(figure.name, f"How many {figure.words}.", figure.value)
+                yield GaugeMetricFamily(figure.name, f"{figure.words.capitalize()}.", figure.value)
 
 
 class Audited(Collector):

@@ -148,7 +148,11 @@ def open_dead_letters() -> Iterator[Figure]:
     """Yield what waits for a person: not a broken promise, since it is where a person sees it."""
     count, oldest = dead_letters_open()
     yield Figure("dead_letters_open", count, "dead letters wait for a person")
-    yield Figure("dead_letters_oldest_open_seconds", oldest, "seconds is the age of the oldest")
+    yield Figure(
+        "dead_letters_oldest_open_seconds",
+        oldest,
+        "seconds since the oldest open dead letter was parked",
+    )
 
 
 @informs
