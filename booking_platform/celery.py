@@ -98,9 +98,13 @@ def _flush_spans(**_: Any) -> None:
 @signals.import_modules.connect(sender=app)
 def _derive_beat(**_: Any) -> None:
     """Derive beat's entries from what the apps have registered: Django is set up by now."""
-    from booking_platform.messaging import relaying, sweeps
+    from booking_platform.messaging import heartbeats, relaying, sweeps
 
-    entries = {"relay": relaying.beat_entry(), **sweeps.beat_entries()}
+    entries = {
+        "relay": relaying.beat_entry(),
+        **sweeps.beat_entries(),
+        **heartbeats.beat_entries(),
+    }
     app.conf.beat_schedule = app.conf.beat_schedule | entries
 
 

@@ -55,6 +55,7 @@ INSTALLED_APPS = [
 if not PRODUCTION:
     INSTALLED_APPS.append("booking_platform.development")
 MIDDLEWARE = [
+    "booking_platform.operations.health.Health",
     "booking_platform.operations.scraping.Metrics",
     "booking_platform.web_metrics.Before",
     "django.middleware.security.SecurityMiddleware",
@@ -178,6 +179,7 @@ CELERY_TIMEZONE = TIME_ZONE
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "cleanup": {"task": "messaging.cleanup", "schedule": crontab(hour="2", minute="0")},
+    "audit": {"task": "operations.audit", "schedule": crontab(hour="3", minute="0")},
 }
 
 # --- Events ----------------------------------------------------------------------------------
@@ -212,6 +214,14 @@ SWEEP_SECONDS = env.seconds("SWEEP_SECONDS", 60.0, minimum=0.1)
 
 # How often beat has announcements published that wait, where no worker's commit did so.
 RELAY_SECONDS = env.seconds("RELAY_SECONDS", 5.0, minimum=0.1)
+
+# --- Operations ------------------------------------------------------------------------------
+
+# What waits for longer is late, says the audit: announcements, events, attempts that are due.
+AUDIT_LATE = timedelta(seconds=env.seconds("AUDIT_LATE_SECONDS", 900.0, minimum=1.0))
+
+# How often each task queue is asked whether a worker serves it: `/ready` tells.
+HEARTBEAT_SECONDS = env.seconds("HEARTBEAT_SECONDS", 15.0, minimum=0.1)
 
 # --- Stripe ----------------------------------------------------------------------------------
 

@@ -16,8 +16,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from booking_platform.messaging import outbox
+from booking_platform.messaging import heartbeats, outbox
 from booking_platform.messaging.telling import safely
+from booking_platform.operations.audits import FIGURES
+from booking_platform.operations.models import AuditRun
 
 log = structlog.get_logger(__name__)
 
@@ -160,12 +162,62 @@ class Waiting:
         )
 
 
+class Figures(Collector):
+    """What the audits count for information, as the database has it when it is asked."""
+
+    def collect(self) -> Iterable[Metric]:
+        for figures in FIGURES:
+            for figure in figures():
+                yield GaugeMetricFamily(figure.name, f"{figure.words.capitalize()}.", figure.value)
+
+
+class Audited(Collector):
+    """What the last audit came to; nothing before the first one."""
+
+    def collect(self) -> Iterable[Metric]:
+        run = AuditRun.newest()
+        if run is None:
+            return
+        found = GaugeMetricFamily(
+            "audit_findings", "What broke a promise, at the last audit.", labels=["audit"]
+        )
+        incomplete = GaugeMetricFamily(
+            "audit_incomplete", "Whether it could not look at all there is.", labels=["audit"]
+        )
+        for name, result in run.results.items():
+            found.add_metric([name], result["found"])
+            incomplete.add_metric([name], bool(result["incomplete"]))
+        yield from (found, incomplete)
+        yield GaugeMetricFamily(
+            "audit_finished_timestamp_seconds",
+            "When the last audit ended.",
+            run.finished_at.timestamp(),
+        )
+
+
+class Served(Collector):
+    """When each task queue was last served by a worker, as the database has it when it is asked."""
+
+    def collect(self) -> Iterable[Metric]:
+        served = GaugeMetricFamily(
+            "task_queue_served_timestamp_seconds",
+            "When a worker last answered beat on this queue; 0: never.",
+            labels=["queue"],
+        )
+        for queue, seen in heartbeats.last_seen().items():
+            served.add_metric([queue], seen.timestamp() if seen else 0)
+        yield served
+
+
 def _backlog() -> bytes:
-    """Return the metrics of the outbox; nothing while the database is away."""
+    """Return the metrics of the outbox, the audits and the workers; nothing while the database is away."""
     registry = CollectorRegistry()
     try:
         registry.register(Waiting())
+        registry.register(Figures())
+        registry.register(Audited())
+        registry.register(Served())
         return generate_latest(registry)
     except Error as error:
-        log.warning("What waits in the outbox can't be counted now", error=repr(error))
+        log.warning("What waits in the database can't be counted now", error=repr(error))
         return b""

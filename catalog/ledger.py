@@ -5,11 +5,13 @@ from functools import partial
 from typing import Any
 
 import structlog
+from django.db import transaction
+from django.db.models import Sum
 
 from booking_platform.contract.announcing import Announced
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled, BookingChanged
-from booking_platform.messaging import clock
+from booking_platform.messaging import clock, outbox
 from booking_platform.messaging.rows import EXPECTED, compare_and_set, insert_missing, read
 from booking_platform.messaging.rules import Applied, LostRace, Refused, Result
 from catalog import announcing, life
@@ -44,6 +46,22 @@ def apply(events: Sequence[Event], *, lock: bool) -> list[Result]:
         _result(event, decision, announces)
         for event, decision, announces in zip(events, decided.decisions, announced, strict=True)
     ]
+
+
+def recount(tour_id: int) -> tuple[Seats, Seats] | None:
+    """Set a tour's reserved seats to what its reservations hold; return its numbers before and after.
+
+    None is returned where there is no such tour. Only who has written past the platform makes it needed.
+    """
+    with transaction.atomic(durable=True):
+        before = _read_tours({tour_id}, lock=True).get(tour_id)
+        if before is None:
+            return None
+        held = Reservation.objects.filter(tour=tour_id, state=Reservation.State.RESERVED)
+        after = before._replace(reserved=held.aggregate(held=Sum("seats"))["held"] or 0)
+        _write_tours([(before, after)])
+        outbox.store([announcing.of_tour(after, before.version + 1, clock.now())])
+    return before, after
 
 
 def _read_tours(tour_ids: set[int], *, lock: bool) -> dict[int, Seats]:

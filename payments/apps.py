@@ -5,4 +5,4 @@ class PaymentsConfig(AppConfig):
     name = "payments"
 
     def ready(self) -> None:
-        from payments import checks  # noqa: F401  (registers the system check)
+        from payments import audits, checks  # noqa: F401  (they join the audits and the checks)

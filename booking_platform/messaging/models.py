@@ -197,3 +197,20 @@ class Suspect(models.Model):
 
     def __str__(self) -> str:
         return f"a message of {self.queue}, begun at {self.begun_at}"
+
+
+class Heartbeat(models.Model):
+    """When a worker last did what beat asks each task queue for: beat, broker, worker, database work."""
+
+    queue = models.CharField(max_length=LONGEST_QUEUE, help_text="Celery's queue that it serves.")
+    worker = models.CharField(max_length=255)
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "heartbeats"
+        constraints = (
+            models.UniqueConstraint(fields=("queue", "worker"), name="heartbeats_once_per_worker"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.worker} served {self.queue} at {self.seen_at}"

@@ -7,13 +7,15 @@ database on a thousand values.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 from django.db import connection, models
 
 Row = Mapping[str, Any]  # columns and their values; all rows of a call have the same columns
+
+M = TypeVar("M", bound=models.Model)
 
 EXPECTED = "expected"  # the name, in a row of ``compare_and_set``, of what the guard must still be
 
@@ -112,6 +114,29 @@ def in_pages(rows: "models.QuerySet[Any, tuple[Any, ...]]", size: int) -> Iterat
     while page:
         yield from page
         page = list(ordered.filter(pk__gt=page[-1][0], pk__lte=newest)[:size])
+
+
+def in_spans(rows: "models.QuerySet[M]", size: int) -> "Iterator[models.QuerySet[M]]":
+    """Yield the rows that are there now as one query for each ``size`` of them, in the order of their keys.
+
+    Each query has bounds of the key, so that what a caller filters or joins in it costs no more, however
+    few rows are found. Nothing stays open in between.
+    """
+    keys = rows.order_by("pk").values_list("pk", flat=True)
+    newest = rows.aggregate(newest=models.Max("pk"))["newest"]
+    last = None
+    while newest is not None and last != newest:
+        rest = (
+            keys.filter(pk__lte=newest)
+            if last is None
+            else keys.filter(pk__lte=newest, pk__gt=last)
+        )
+        end = rest[size - 1 : size].first() or rest.last()
+        if end is None:  # deleted meanwhile
+            return
+        after = rows.filter(pk__lte=end)
+        yield after if last is None else after.filter(pk__gt=last)
+        last = end
 
 
 def stored(value: Any) -> Any:

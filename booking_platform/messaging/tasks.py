@@ -14,6 +14,7 @@ from booking_platform.messaging import (
     broker,
     clock,
     dead_letters,
+    heartbeats,
     outages,
     outbox,
     retention,
@@ -37,6 +38,12 @@ def relay() -> None:
     """Publish what waits in the outbox."""
     if not RELAY.nudge():
         relay_now()
+
+
+@shared_task(name=heartbeats.TASK, bind=True)
+def heartbeat(self: Any, queue: str) -> None:
+    """Store that this worker serves a queue."""
+    heartbeats.store(queue, str(self.request.hostname))
 
 
 @shared_task(name="messaging.record_dead_letters", base=GroupTask)

@@ -5,4 +5,5 @@ class OperationsConfig(AppConfig):
     name = "booking_platform.operations"
 
     def ready(self) -> None:
-        from booking_platform.operations import logins  # noqa: F401  (a part of the cleanup)
+        # They join the cleanup and the audits, in every process.
+        from booking_platform.operations import auditing, kernel_audits, logins  # noqa: F401

@@ -26,7 +26,7 @@ class Metrics:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path_info != PLACE:
             return self._get_response(request)
-        if not (_has_token(request) or _is_near(request)):
+        if not may_look(request):
             return HttpResponse(
                 "These metrics are closed to you: send METRICS_TOKEN as a bearer token, or have your "
                 "address added to METRICS_ALLOWED.\n",
@@ -36,6 +36,11 @@ class Metrics:
         found = resolve(PLACE)
         answer: HttpResponse = found.func(request, *found.args, **found.kwargs)
         return answer
+
+
+def may_look(request: HttpRequest) -> bool:
+    """Return whether a request may see how the platform is."""
+    return _has_token(request) or _is_near(request)
 
 
 def _has_token(request: HttpRequest) -> bool:

@@ -1,0 +1,51 @@
+"""The promises of notifications: each e-mail that was asked for is there, and goes on."""
+
+from collections.abc import Iterator
+
+from booking_platform.messaging.rows import in_pages
+from booking_platform.operations.audits import Figure, Finding, audits, informs, without_record
+from booking_platform.operations.records import exact
+from notifications.models import CancellationEmail
+from notifications.rules import Outcome
+
+QUEUE = "notification.booking-cancelled"
+PAGE = 500  # findings a statement
+
+State = CancellationEmail.State
+
+
+@audits("emails", "Each e-mail that a cancellation asked for is stored.")
+def stored() -> Iterator[Finding]:
+    """Yield the bookings that lack an e-mail. Events that named no address say so by their outcome."""
+    return without_record(QUEUE, Outcome.REQUESTED, CancellationEmail.objects.all(), "e-mail")
+
+
+@audits("emails-go-on", "Each e-mail is sent, will be attempted, or waits for a person.")
+def going_on() -> Iterator[Finding]:
+    """Yield the e-mails of which nothing happens any more, and that nobody is asked about."""
+    rows = CancellationEmail.objects.filter(
+        state__in=(State.PENDING, State.SENDING),
+        lease_until__isnull=True,
+        next_attempt_at__isnull=True,
+    )
+    for pk, booking, state in in_pages(rows.values_list("pk", "booking_id", "state"), PAGE):
+        mending = "Open it in the admin, and choose to have it sent again."
+        if state == State.SENDING:
+            mending = (
+                "Find out who has written to the database past the platform. Ask the customer whether "
+                "it came, and tell what is missing in another way."
+            )
+        yield Finding(
+            f"notifications.cancellationemail {pk}",
+            f"E-mail {pk} of booking {exact(booking)} is {state}, and no worker will take it up.",
+            mending,
+        )
+
+
+@informs
+def waiting() -> Iterator[Figure]:
+    """Yield the e-mails that wait for a person."""
+    waits = CancellationEmail.objects.filter(
+        state__in=(State.FAILED, State.UNCERTAIN), settled_at__isnull=True
+    )
+    yield Figure("emails_waiting_for_person", waits.count(), "e-mails wait for a person")
