@@ -22,7 +22,7 @@ from booking_platform.messaging.publishing import Publisher
 log = structlog.get_logger(__name__)
 
 OTHERS_PAUSE = 0.05  # seconds between looks while another relay is at work
-SHARE = 0.1  # of its time that the thread may use while the work beside it leaves no pause
+SHARE = 0.05  # of its time that the thread may use while the work beside it leaves no pause
 LONGEST_LAG = 10.0  # seconds for which it then stays behind, at most
 PAUSES = Backoff(1.0, 10.0)  # seconds after the broker or the database did not answer
 
