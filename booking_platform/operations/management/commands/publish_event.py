@@ -117,6 +117,7 @@ class Command(BaseCommand):
                 else:
                     others += 1
                     self.stdout.write(f"  ({heard.routing_key:<23} {heard})")
+                self.stdout.flush()  # whoever reads it from a pipe or a file sees it as it comes
         self.stdout.write(f"{ours} about what was published here, {others} about other things.")
 
     def _publish(self, bodies: list[bytes], options: dict[str, Any]) -> None:
