@@ -12,7 +12,7 @@ from django.db import connection
 from django.utils import timezone
 from structlog.stdlib import ProcessorFormatter
 
-from booking_platform.messaging import inbox, leases
+from booking_platform.messaging import clock, inbox, leases
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 from notifications import attempts, smtp, tasks
@@ -46,7 +46,7 @@ def elsewhere(do: Callable[..., None] = cancel, *given: Any) -> threading.Thread
 def sweep() -> None:
     """Do what a sweep has the workers do, once."""
     leases.conclude_lost(CancellationEmail, attempts.lost)
-    due = leases.due(CancellationEmail.objects.all(), timezone.now())
+    due = leases.due(CancellationEmail.objects.all(), clock.now())
     for pk in list(due.values_list("pk", flat=True)):
         tasks.attempt(pk)
 

@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from booking_platform.development.stripe_sandbox import Sandbox
-from booking_platform.messaging import leases
+from booking_platform.messaging import clock, leases
 from payments import stripe_gateway, tasks
 from payments.answers import StripeRefund
 from payments.models import Refund
@@ -71,5 +71,5 @@ def all_columns() -> list[dict[str, Any]]:
 
 
 def sweep() -> None:
-    for pk in list(leases.due(Refund.objects.all(), timezone.now()).values_list("pk", flat=True)):
+    for pk in list(leases.due(Refund.objects.all(), clock.now()).values_list("pk", flat=True)):
         tasks.attempt(pk)

@@ -10,7 +10,7 @@ from django.db import connection
 from django.utils import timezone
 
 from booking_platform.development.stripe_sandbox import Sandbox
-from booking_platform.messaging import inbox, leases
+from booking_platform.messaging import clock, inbox, leases
 from booking_platform.messaging.rules import CONSUMERS
 from payments import stripe_gateway, tasks
 from payments.models import Refund
@@ -34,7 +34,7 @@ def cancel(
 def sweep_until_quiet(limit: int = 30) -> None:
     """Attempt what is due, as the sweep would, until nothing is."""
     for _ in range(limit):
-        due = leases.due(Refund.objects.all(), timezone.now())
+        due = leases.due(Refund.objects.all(), clock.now())
         pks = list(due.values_list("pk", flat=True))
         if not pks:
             return
@@ -58,7 +58,7 @@ def by_hand(stripe: Sandbox, payment: str, key: str = "by hand") -> None:
 
 
 def due() -> list[int]:
-    rows = leases.due(Refund.objects.all(), timezone.now())
+    rows = leases.due(Refund.objects.all(), clock.now())
     return list(rows.values_list("pk", flat=True))
 
 

@@ -38,8 +38,13 @@ class TestARun:
         )
         process = subprocess.Popen([sys.executable, "-c", run], start_new_session=True)
         wait_until(inside.exists, seconds=30, what="it runs")
-        started = psutil.Process(process.pid).children(recursive=True)
-        assert [each.name() for each in started].count("sleep") == 2, started
+        parent = psutil.Process(process.pid)
+
+        def sleeping() -> int:
+            return [each.name() for each in parent.children(recursive=True)].count("sleep")
+
+        wait_until(lambda: sleeping() == 2, seconds=30, what="both processes are there")
+        started = parent.children(recursive=True)
 
         process.send_signal(how)
         _, alive = psutil.wait_procs([process, *started], timeout=30)
