@@ -16,12 +16,14 @@ class Proxy:
         self._frozen: set[int] = set()
         self._sockets: list[socket.socket] = []
         self._count = 0
+        self._closed = False
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._closed = True
         for each in (self._listener, *self._sockets):
             each.close()
 
@@ -35,8 +37,17 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(self._server)
-            self._sockets += [client, server]
+            self._sockets.append(client)
+            try:
+                server = socket.create_connection(self._server)
+            except OSError:
+                client.close()
+                continue
+            self._sockets.append(server)
+            if self._closed:  # meanwhile
+                client.close()
+                server.close()
+                return
             for ends in ((client, server), (server, client)):
                 arguments = (self._count, *ends)
                 threading.Thread(target=self._forward, args=arguments, daemon=True).start()

@@ -44,14 +44,14 @@ class TestKills:
         assert_all_reserved(tour, 5000)
 
     def test_a_killed_worker_loses_nothing(self, platform: Platform, tour: Tour) -> None:
+        platform.publish(bookings(tour, 10_000))  # before it starts: it must not be done too soon
         worker = platform.start()
-        platform.publish(bookings(tour, 5000))
-        platform.wait_for_processed(300)
+        platform.wait_for_processed(1)
         worker.kill()
-        assert processed() < 5000
+        assert processed() < 10_000
         platform.start()
-        platform.wait_for_processed(5000, seconds=300)
-        assert_all_reserved(tour, 5000)
+        platform.wait_for_processed(10_000, seconds=300)
+        assert_all_reserved(tour, 10_000)
 
     def test_a_poison_event_ends_as_one_dead_letter(self, platform: Platform, tour: Tour) -> None:
         platform.delete_queues()
