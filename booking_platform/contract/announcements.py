@@ -8,21 +8,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from booking_platform.contract.announcing import Announcement
+from booking_platform.contract.announcing import Announcement, Reason
 from booking_platform.contract.events import Currency, Revision, SeatsLeft, TourId
 from booking_platform.contract.payloads import Identifier, Note
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1, description="a JSON integer, 0 or more")]
 Balance = Annotated[
     int, Meta(ge=-(2**63), le=2**63 - 1, description="a JSON integer, also below 0")
-]
-Why = Annotated[
-    str,
-    Meta(
-        max_length=30,
-        description="a word of the list in docs/events.md",
-        examples=["not_enough_seats"],
-    ),
 ]
 Version = Annotated[
     int,
@@ -61,7 +53,7 @@ class SeatsAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=T
     tour_id: TourId
     seats: Number
     seats_held: Number
-    reason: Why | None = None
+    reason: Reason | None = None
     caused_by: Identifier
 
     @property
@@ -185,7 +177,7 @@ class RefundAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=
     currency: Currency | None = None
     refund_id: Identifier | None = None
     status: RefundStatus
-    reason: Why | None = None
+    reason: Reason | None = None
     version: Version
     caused_by: Identifier | None = None
 
@@ -269,7 +261,7 @@ class EmailAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=T
     booking_id: Identifier
     seats_remaining: SeatsLeft
     revision: Revision | None = None
-    reason: Why | None = None
+    reason: Reason | None = None
     version: Version
     caused_by: Identifier | None = None
 

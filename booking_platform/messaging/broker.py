@@ -206,7 +206,7 @@ def _net() -> tuple[Exchange, Exchange]:
     name = settings.EVENTS_EXCHANGE
     arguments = {"alternate-exchange": unroutable_queue().exchange.name}
     return (
-        Exchange(f"{name}.known", type="fanout", durable=True),  # of no queue: its events have one
+        Exchange(f"{name}.known", type="fanout", durable=True),  # needs no queue
         Exchange(f"{name}.check", type="topic", durable=True, arguments=arguments),
     )
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import structlog
@@ -132,9 +132,7 @@ def _announced(parkings: Mapping[Identity, Parking], moment: datetime) -> list[O
             continue
         reason = parking.refused.reason
         payload = EventParked(
-            queue=queue,
-            caused_by=event_id or None,
-            event_type=redacted_text(event_type) or None,
+            **_named(queue, event_id, event_type),
             reason=reason.code,
             detail=redacted_text(parking.refused.detail) if not reason.ours else None,
         )
@@ -146,6 +144,15 @@ def _announced(parkings: Mapping[Identity, Parking], moment: datetime) -> list[O
         trace = parking.delivery.trace
         outgoing.append(Outgoing(*announced(payload, cause=cause, at=moment), trace))
     return outgoing
+
+
+def _named(queue: str, event_id: str, event_type: str) -> dict[str, Any]:
+    """Return what announcements call an event by; whoever published it may have written an address."""
+    return {
+        "queue": redacted_text(queue),
+        "caused_by": event_id or None,
+        "event_type": redacted_text(event_type) or None,
+    }
 
 
 def _closed(parkings: Iterable[Identity]) -> dict[tuple[str, str, str], int]:
@@ -314,10 +321,6 @@ def discard(dead_letter: DeadLetter, *, by: str, why: str) -> bool:
 
 
 def _discarded(dead_letter: DeadLetter) -> Announced:
-    payload = EventDiscarded(
-        queue=dead_letter.queue,
-        caused_by=dead_letter.event_id or None,
-        event_type=dead_letter.event_type or None,
-        reason=dead_letter.reason,
-    )
+    named = _named(dead_letter.queue, dead_letter.event_id, dead_letter.event_type)
+    payload = EventDiscarded(**named, reason=dead_letter.reason)
     return announced(payload, cause=str(dead_letter.pk), at=clock.now())

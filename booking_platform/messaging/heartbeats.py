@@ -15,9 +15,7 @@ from booking_platform.messaging.models import Heartbeat
 from booking_platform.messaging.retention import part_of_cleanup
 
 TASK = "messaging.heartbeat"
-MISSED = (
-    8  # so many in a row, and a queue counts as not served: its workers may be busy for a while
-)
+MISSED = 8  # in a row: then a queue counts as not served; its workers may be busy for a while
 KEPT = timedelta(days=1)
 
 

@@ -42,7 +42,7 @@ class Publisher:
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._channel: Any = None
-        self._fresh = False
+        self._fresh = True  # nothing was published over it yet
         self._next = 1  # the number of the next message on the channel
         self.late = False  # whether some of the last go were not answered in time
 
@@ -60,7 +60,7 @@ class Publisher:
         while True:
             try:
                 self.open()
-                return self._publish(messages)
+                confirmed = self._publish(messages)
             except UNREACHABLE:
                 kept = not self._fresh
                 self.close()
@@ -69,6 +69,9 @@ class Publisher:
             except BaseException:
                 self.close()
                 raise
+            else:
+                self._fresh = False
+                return confirmed
 
     def close(self) -> None:
         """Close the connection; the next publish opens another."""
@@ -83,9 +86,9 @@ class Publisher:
         Raises:
             UNREACHABLE: the broker is away, or does not answer.
         """
-        self._fresh = self._connection is None
         if self._connection is not None:
             return
+        self._fresh = True
         self._connection = connection = broker.connection_to_publish()
         broker.connect(connection)
         if connection.transport.driver_type == "amqp":

@@ -79,7 +79,7 @@ class Relay:
         self._enabled = True
 
     def nudge(self, *, busy: bool = False) -> bool:
-        """Have published what waits; return false where this process does not relay by itself.
+        """Wake the thread, which publishes what waits; return false where this process has none.
 
         ``busy`` says that there is more work than can be done.
         """

@@ -92,12 +92,12 @@ def group(queue: str, routing_key: str, deliveries: Sequence[Delivery]) -> ToldG
 
 
 def sending(messages: Sequence[Outgoing]) -> "Told[spans.Sending]":
-    """Tell of messages that are published in one go."""
+    """Return the block in which messages are published in one go, told of where spans are made."""
     return Told(_made(lambda of: of.Sending(messages)) if settings.SPANS else None)
 
 
 def attempt(what: str, trace: str, number: int) -> ToldAttempt:
-    """Tell of an attempt at a call to the world outside, for an event of this trace."""
+    """Return the block of an attempt at a call to the world outside, for an event of this trace."""
     return ToldAttempt(
         _made(lambda of: of.Attempt(what, trace, number)) if settings.SPANS else None
     )

@@ -17,8 +17,8 @@ from catalog.models import Tour, TourAvailability
 from tests.events import availability, created, deliveries
 from tests.factories import TourFactory
 from tests.integration.test_booking_lives import QUEUES, groups, life
-from tests.integration.test_inbox import at_once
 from tests.platform import parked
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

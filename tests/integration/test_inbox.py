@@ -1,7 +1,7 @@
 """The laws of a consumer, held against every consumer that is registered."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -21,6 +21,7 @@ from tests.events import body, cancelled, created, deliveries
 from tests.factories import TourFactory
 from tests.platform import assert_adds_up, parked
 from tests.subjects import SUBJECTS, Subject
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,28 +36,6 @@ def tour() -> Tour:
 
 def settle(consumer: Consumer, *events: dict[str, Any] | bytes) -> None:
     inbox.process(consumer, deliveries(*events))
-
-
-def at_once(*calls: Callable[[], object]) -> None:
-    """Run calls in threads that start together; raise what any of them raised."""
-    barrier, errors = threading.Barrier(len(calls)), []
-
-    def run(call: Callable[[], object]) -> None:
-        try:
-            barrier.wait()
-            call()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def test_every_consumer_is_held_to_the_laws() -> None:

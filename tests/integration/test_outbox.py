@@ -1,7 +1,7 @@
 """The outbox: what is stored with a fact is published after it, in order, and marked once confirmed."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -15,15 +15,18 @@ from booking_platform.contract.announcements import TourAvailabilityChanged
 from booking_platform.contract.announcing import Announced, announced
 from booking_platform.development.listener import Listener, listening
 from booking_platform.messaging import broker, clock, dead_letters, inbox, outbox, relaying
+from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, OutboxRow
 from booking_platform.messaging.outbox import BrokerRefused
 from booking_platform.messaging.publishing import Outgoing, Publisher
 from booking_platform.messaging.rules import CONSUMERS, Refused
+from booking_platform.messaging.tasks import record_dead_letters
 from catalog.models import Tour
 from catalog.tasks import booking_cancelled, booking_created
 from tests.events import cancelled, created, deliveries
 from tests.factories import TourFactory
 from tests.platform import parked
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -152,7 +155,7 @@ class TestRelaying:
         assert len([body for each in recorders for body in each.took]) == 300
         assert waiting() == []
 
-    @pytest.mark.skipif("connection.vendor == 'sqlite'", reason="SQLite has one writer")
+    @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer")
     def test_one_leaves_the_work_to_another_that_is_at_it(self) -> None:
         store(1)
         entered, leave = threading.Event(), threading.Event()
@@ -271,6 +274,15 @@ class TestParked:
         assert len(heard.of("EventParked")) == 4
         assert "example.com" not in str(heard.heard)
 
+    def test_what_a_producer_writes_elsewhere_is_no_address_either(self, heard: Listener) -> None:
+        """The name of a type, and that of a queue, which a header claims to have died in."""
+        body = b'{"eventId": "e", "eventType": "someone@example.com"}'
+        record_dead_letters([Delivery(body, died_in="someone@example.com", died_of="rejected")])
+        dead_letters.discard(DeadLetter.objects.get(), by="me", why="not ours")
+        relaying.relay_now()
+        assert (len(heard.of("EventParked")), len(heard.of("EventDiscarded"))) == (1, 1)
+        assert "example.com" not in str(heard.heard)
+
     def test_a_bug_of_ours_is_not_told_in_detail(
         self, heard: Listener, tour: Tour, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -314,24 +326,3 @@ class TestCancelledBeforeCreated:
             0,
             "cancelled_before",
         )
-
-
-def at_once(*calls: Callable[[], object]) -> None:
-    """Run calls in threads; raise what any of them raised."""
-    errors: list[BaseException] = []
-
-    def run(call: Callable[[], object]) -> None:
-        try:
-            call()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 from django.utils import timezone
 
-from booking_platform.messaging import dead_letters, outbox, relaying
+from booking_platform.messaging import broker, dead_letters, outbox, relaying
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.groups import Delivery
@@ -16,6 +16,7 @@ from booking_platform.messaging.models import DeadLetter, OutboxRow
 from booking_platform.messaging.publishing import Publisher
 from booking_platform.messaging.rules import INVALID, Refused
 from tests.integration.test_outbox import store, waiting
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CREATED = "tour-catalog.booking-created"
@@ -88,6 +89,37 @@ class TestABrokerThatConfirmsSlowly:
         assert waiting() == [1]
 
 
+class TestAConnection:
+    @pytest.fixture
+    def opened(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+        """Let connections be opened to nobody, and return those that were."""
+        opened: list[object] = []
+        monkeypatch.setattr(broker, "connection_to_publish", Mock)
+        monkeypatch.setattr(broker, "connect", opened.append)
+        return opened
+
+    def test_that_was_just_opened_is_not_tried_twice(
+        self, opened: list[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A broker that does not answer would be sent the same once more, for nothing."""
+        store(1)
+        monkeypatch.setattr(Publisher, "_publish", Mock(side_effect=TimeoutError))
+        with pytest.raises(TimeoutError):
+            outbox.relay(Publisher())
+        assert len(opened) == 1
+
+    def test_that_was_kept_is_opened_anew(
+        self, opened: list[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publisher = Publisher()
+        answers = Mock(side_effect=[1, TimeoutError, 1])
+        monkeypatch.setattr(Publisher, "_publish", answers)
+        for number in (1, 2):
+            store(number)
+            assert outbox.relay(publisher) == 1
+        assert (len(opened), waiting()) == (2, [])
+
+
 class TestAThread:
     def test_that_can_not_start_ends_no_work_and_is_tried_again(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(relaying, "drain", lambda *_: 0)
@@ -119,5 +151,4 @@ class TestAThread:
         relay = relaying.Relay()
         relay.enable()
         relay.nudge()
-        time.sleep(0.5)
-        assert len(calls) == 2
+        wait_until(lambda: len(calls) == 2, seconds=30, what="it goes on")

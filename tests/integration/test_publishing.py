@@ -125,6 +125,5 @@ def test_one_that_is_silent_is_given_up(channel: Any, monkeypatch: pytest.Monkey
 def test_an_error_of_the_channel_is_raised(publisher: Publisher, settings: Any) -> None:
     publisher.open()
     settings.EVENTS_EXCHANGE = "of nobody"
-    publisher._fresh = True
     with pytest.raises(AMQPError, match="of nobody"):
         publisher._publish([Outgoing("seats.reserved", b"{}")])
