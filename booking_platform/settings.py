@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from booking_platform import confidential, databases, servers
 from booking_platform import environment as env
+from booking_platform.appearance import UNFOLD  # noqa: F401  (a setting)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PRODUCTION = env.production()
@@ -37,6 +38,8 @@ ALLOWED_HOSTS = servers.allowed_hosts("localhost,127.0.0.1,[::1]")
 DEFAULT_EXCEPTION_REPORTER = "booking_platform.error_reports.Reporter"
 
 INSTALLED_APPS = [
+    "booking_platform.operations",  # its templates before the theme's, and those before the admin's
+    "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -47,7 +50,6 @@ INSTALLED_APPS = [
     "django_prometheus",
     "axes",
     "booking_platform.messaging",
-    "booking_platform.operations",
     "catalog",
     "payments",
     "notifications",

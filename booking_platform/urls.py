@@ -6,7 +6,6 @@ from django.views.generic import RedirectView
 from booking_platform import web_metrics
 from payments import webhooks
 
-admin.site.site_header = admin.site.site_title = "Booking platform"
 admin.site.index_title = "Operations"
 
 refunds_moved = RedirectView.as_view(url="/admin/payments/refund/%(rest)s", query_string=True)

@@ -12,11 +12,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.operations.records import (
     BOOKING_RECORDS,
     LISTED,
+    AnyModelAdmin,
     ColumnFilter,
     RecordsOfFact,
     exact,
@@ -30,10 +32,8 @@ from catalog.life import in_order, load
 from catalog.models import Reservation, Tour
 
 if TYPE_CHECKING:
-    TourModelAdmin = admin.ModelAdmin[Tour]
     TourModelForm = forms.ModelForm[Tour]
 else:
-    TourModelAdmin = admin.ModelAdmin
     TourModelForm = forms.ModelForm
 
 BOOKING_RECORDS[Reservation] = "booking_id"
@@ -49,7 +49,9 @@ class TourForm(TourModelForm):
     """Stores only what this person changed: a page left open for an hour must not undo what
     a colleague has changed since."""
 
-    price = forms.DecimalField(min_value=0, max_digits=10, decimal_places=2)
+    price = forms.DecimalField(
+        min_value=0, max_digits=10, decimal_places=2, widget=UnfoldAdminDecimalFieldWidget
+    )
 
     class Meta:
         labels = {"unledgered_seats": "Outside the ledger"}
@@ -86,7 +88,7 @@ class SeatsFilter(admin.SimpleListFilter):
 
 
 @admin.register(Tour)
-class TourAdmin(TourModelAdmin):
+class TourAdmin(AnyModelAdmin):
     created = moment("created_at", "created at")
     updated = moment("updated_at", "updated at")
 

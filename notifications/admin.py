@@ -71,7 +71,6 @@ class CancellationEmailAdmin(LeasedAdmin):
     sent = moment("sent_at", "accepted by the mail server")
     forgotten = moment("forgotten_at", "address and text forgotten")
 
-    change_list_template = "admin/notifications/cancellationemail/change_list.html"
     change_form_template = "admin/notifications/cancellationemail/change_form.html"
     list_display = (
         "booking",

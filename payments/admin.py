@@ -90,7 +90,6 @@ class RefundAdmin(LeasedAdmin):
     who_approved = foreign("approved_by", "by")
     why_approved = foreign("approval", "why")
 
-    change_list_template = "admin/payments/refund/change_list.html"
     list_display = (
         "booking",
         "step",

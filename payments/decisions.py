@@ -2,6 +2,7 @@
 
 from django import forms
 from django.conf import settings
+from unfold.widgets import UnfoldBooleanWidget
 
 from booking_platform.operations.decisions import Decision
 from booking_platform.operations.leased import SeenForm, settling
@@ -52,7 +53,8 @@ REISSUE = Decision(
 
 class ReissueForm(SeenForm):
     looked = forms.BooleanField(
-        label="I have seen in Stripe's dashboard that this payment has no refund for this booking"
+        widget=UnfoldBooleanWidget,
+        label="I have seen in Stripe's dashboard that this payment has no refund for this booking",
     )
     field_order = ("looked", "why")
 

@@ -12,8 +12,9 @@ from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
-from booking_platform.operations.records import LISTED, AnyModelAdmin, RecordsOfFact, visible
+from booking_platform.operations.records import LISTED, AnyModelAdmin, RecordsOfFact, exact, visible
 
 MOST_AT_ONCE = 500  # records a request: it has to end, and a form may have 1,000 fields
 
@@ -36,6 +37,11 @@ class Decision:
     def label(self) -> str:
         return " ".join(self.title.format("").split())
 
+    @property
+    def hint(self) -> str:
+        """What the button says when it is pointed at: what the confirmation would, where there is none."""
+        return "" if self.asks else self.explanation
+
 
 class ReasonForm(forms.Form):
     """Asks why."""
@@ -43,7 +49,7 @@ class ReasonForm(forms.Form):
     why = forms.CharField(
         label="Reason",
         max_length=1000,
-        widget=forms.Textarea(attrs={"rows": 3, "cols": 80, "autofocus": True}),
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3, "autofocus": True}),
         help_text="Kept in the history of each, for whoever asks later.",
     )
 
@@ -232,7 +238,9 @@ class DecisionsAdmin(RecordsOfFact):
 
     @admin.display(description=getattr(AnyModelAdmin.action_checkbox, "short_description", None))
     def action_checkbox(self, obj: Any) -> SafeString:
-        return SafeString(visible(super().action_checkbox(obj)))  # it names the record
+        name = {"class": "action-select", "aria-label": f"Select {exact(obj)}"}
+        checkbox = UnfoldBooleanWidget(name, lambda _value: False)
+        return SafeString(checkbox.render(ACTION_CHECKBOX_NAME, str(obj.pk)))
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

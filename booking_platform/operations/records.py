@@ -27,7 +27,7 @@ from booking_platform.messaging.models import ProcessedEvent
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Any]
 else:
-    AnyModelAdmin = admin.ModelAdmin
+    from unfold.admin import ModelAdmin as AnyModelAdmin
 
 # Each app adds its own: a registered model, and its field of the booking id.
 BOOKING_RECORDS: dict[type[models.Model], str] = {}
@@ -148,7 +148,6 @@ identifier = partial(foreign, shown=exact)
 class RecordsOfFact(AnyModelAdmin):
     """What the workers stored: people can read it, and nobody can change it."""
 
-    change_list_template: ClassVar[Any] = "admin/operations/change_list.html"
     change_form_template: ClassVar[Any] = "admin/operations/change_form.html"
     actions: Any = None
     # Each of these counts or groups the whole table to decorate a page.

@@ -69,6 +69,12 @@ def text(response: Any) -> str:
     return html.unescape(response.content.decode())
 
 
+def cells(shown: str, column: str) -> list[str]:
+    """Return what a list shows in a column, row by row."""
+    cell = rf'<t[dh] class="[^"]*\bfield-{column}\b[^"]*"[^>]*>(.*?)</t[dh]>'
+    return [found.strip() for found in re.findall(cell, shown, re.DOTALL)]
+
+
 def messages(response: Any) -> str:
     return "\n".join(str(message) for message in response.context["messages"])
 

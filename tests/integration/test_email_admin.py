@@ -19,6 +19,7 @@ from tests.integration.admin_pages import (
     LATER,
     PAST,
     SOON,
+    cells,
     choose,
     columns_of,
     confirm,
@@ -90,10 +91,10 @@ class TestTheList:
         failed(recipient="ann@example.com", locale="pt-br", attempts=7)
         settled(), forgotten()
         shown = admin_client.get(listing(CancellationEmail)).content.decode()
-        assert '<td class="field-addressee">ann@example.com</td>' in shown
-        assert '<td class="field-addressee">forgotten</td>' in shown
-        assert '<td class="field-language">pt-br</td>' in shown
-        assert '<td class="field-attempts">7</td>' in shown
+        assert "ann@example.com" in cells(shown, "addressee")
+        assert "forgotten" in cells(shown, "addressee")
+        assert "pt-br" in cells(shown, "language")
+        assert "7" in cells(shown, "attempts")
         assert shown.count('<strong class="mark needs-review">needs review</strong>') == 2
         assert shown.count('<strong class="mark settled">settled</strong>') == 1
 
@@ -103,10 +104,9 @@ class TestTheList:
     )
     def test_it_shows_the_step(self, admin_client: Client, remaining: int, step: str) -> None:
         row = uncertain(seats_remaining=remaining, step_named=True)
-        assert f'<td class="field-step">{step}</td>' in text(
-            admin_client.get(listing(CancellationEmail))
-        )
-        assert re.search(rf"Step:.*?{step}<", text(admin_client.get(page(row))), re.DOTALL)
+        shown = text(admin_client.get(listing(CancellationEmail)))
+        assert step in cells(shown, "step")
+        assert re.search(rf"Step\b.*?{step}<", text(admin_client.get(page(row))), re.DOTALL)
         assert step in text(choose(admin_client, "resend", row))
 
     @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ class TestTheList:
     def test_it_cuts_long_texts(self, admin_client: Client) -> None:
         failed(booking_id="B" * 255, recipient="r" * 242 + "@example.com", last_error="why " * 99)
         shown = text(admin_client.get(listing(CancellationEmail)))
-        cells = "".join(re.findall(r'class="field-.*?</t[dh]>', shown))
-        assert "B" * 59 + "…" in cells
-        assert "r" * 39 + "…" in cells
-        assert "why " * 40 not in cells
+        listed_cells = "".join(cells(shown, r"\w+"))
+        assert "B" * 59 + "…" in listed_cells
+        assert "r" * 39 + "…" in listed_cells
+        assert "why " * 40 not in listed_cells
 
 
 NO_ANSWER = {"state": "uncertain", "last_error": "no answer"}
@@ -189,7 +189,7 @@ class TestWhatIsNext:
     def test_it_is_true_for(self, admin_client: Client, columns: dict[str, Any], said: str) -> None:
         row = pending(**columns)
         shown = text(admin_client.get(listing(CancellationEmail)))
-        assert f'<td class="field-next_briefly">{said}</td>' in shown
+        assert said in cells(shown, "next_briefly")
         assert f"<strong>{said}</strong>" in text(admin_client.get(page(row)))
 
 
@@ -205,7 +205,7 @@ class TestThePage:
 
     def test_it_says_when_address_and_text_were_forgotten(self, admin_client: Client) -> None:
         shown = text(admin_client.get(page(forgotten(forgotten_at=PAST))))
-        assert re.search(rf"Address and text forgotten:.*?{moment(PAST)}", shown, re.DOTALL)
+        assert re.search(rf"Address and text forgotten.*?{moment(PAST)}", shown, re.DOTALL)
         assert "<iframe" not in shown
         assert "forgotten" not in text(admin_client.get(page(uncertain())))
 

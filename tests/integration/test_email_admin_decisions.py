@@ -266,7 +266,7 @@ class TestPermissions:
             given = {"confirmed": "yes", "seen": as_seen(row)} | WHY
             assert choose(client, action, row, **given).status_code == 403
         assert columns_of(row) == was
-        buttons = fields(text(client.get(page(row))), 'class="resolutions"')
+        buttons = fields(text(client.get(page(row))), 'class="resolutions ')
         asked = client.post(listing(CancellationEmail), buttons | {"action": "resend"})
         confirm(client, asked, **WHY)
         assert CancellationEmail.objects.get().state == "pending"

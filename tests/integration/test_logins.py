@@ -47,7 +47,7 @@ def test_after_five_not_even_the_right_one_is_taken(client: Client) -> None:
     said = page.content.decode()
     for what in (
         "Too many failed logins",
-        "<strong>ann</strong>",
+        ">ann</strong>",
         "Wait 15 minutes",
         "axes_reset_username",
     ):

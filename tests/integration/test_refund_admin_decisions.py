@@ -420,7 +420,7 @@ class TestPermissions:
         for action in ACTIONS:
             assert choose(client, action, row, confirmed="yes", **LOOKED).status_code == 403
         assert columns_of(row) == was
-        buttons = fields(text(client.get(page(row))), 'class="resolutions"')
+        buttons = fields(text(client.get(page(row))), 'class="resolutions ')
         asked = client.post(listing(Refund), buttons | {"action": "settle"})
         confirm(client, asked, why="a person decided")
         assert Refund.objects.get().settlement == "a person decided"
