@@ -30,6 +30,13 @@ UNFOLD: dict[str, Any] = {
     "SITE_HEADER": TITLE,
     "SITE_SYMBOL": "luggage",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda _request: static("operations/favicon.svg"),
+        }
+    ],
     "SHOW_BACK_BUTTON": True,
     "STYLES": [lambda _request: static("operations/admin.css")],
     # Blue: its 600 under white and on white, and its 400 on the dark theme, keep a contrast over 4.5.
