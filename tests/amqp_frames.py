@@ -66,7 +66,7 @@ class FrameWriter:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
-        self._socket = socket.create_connection((parts.hostname, parts.port or 5672), timeout=20)
+        self._socket = socket.create_connection((parts.hostname, parts.port or 5672), timeout=60)
         self._input = self._socket.makefile("rb")
         self._published = 0
         self._socket.sendall(b"AMQP\x00\x00\x09\x01")

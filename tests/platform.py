@@ -18,7 +18,7 @@ from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 from catalog.models import Reservation, Tour
 from tests.events import body
-from tests.servers import wait_until
+from tests.servers import PATIENCE, wait_until
 from tests.sessions import database_url
 
 SMALL_PIPE = 4096  # bytes
@@ -140,7 +140,7 @@ class Platform:
         *,
         key: str = "booking.created",
         headers: dict[str, Any] | None = None,
-        patience: float = 10,
+        patience: float = PATIENCE,
     ) -> None:
         """Publish as a foreign producer: plain bytes, no content type, no Celery headers.
 
@@ -164,14 +164,14 @@ class Platform:
             while hasattr(channel, "confirm_select") and len(confirmed) < sent:
                 channel.connection.drain_events(timeout=patience)
 
-    def wait_for(self, condition: Any, what: str, seconds: float = 120) -> None:
+    def wait_for(self, condition: Any, what: str, seconds: float = PATIENCE) -> None:
         try:
             wait_until(condition, seconds=seconds, what=what)
         except TimeoutError as error:
             logs = "\n".join(worker.log[-3000:] for worker in self.workers)
             raise AssertionError(f"{error}\n{logs}") from None
 
-    def wait_for_processed(self, count: int, *, queue: str = "", seconds: float = 120) -> None:
+    def wait_for_processed(self, count: int, *, queue: str = "", seconds: float = PATIENCE) -> None:
         def there() -> bool:
             return processed(queue) >= count
 

@@ -17,7 +17,7 @@ def ask_broker(*arguments: str, given: str = "") -> str | None:
         return None
     command = [*rabbitmqctl(), *arguments]
     done = subprocess.run(
-        command, check=False, capture_output=True, timeout=60, input=given, text=True
+        command, check=False, capture_output=True, timeout=180, input=given, text=True
     )
     return None if done.returncode else done.stdout
 

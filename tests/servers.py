@@ -31,6 +31,7 @@ from tests.rabbitmqctl import remove_virtual_hosts
 
 POSTGRES_PORT, RABBITMQ_PORT = 5432, 5672
 START_SECONDS = 180  # beside the other processes of a parallel run
+PATIENCE = 120  # seconds for what is expected: a loaded machine is slow, and not wrong
 
 
 def free_port() -> int:
@@ -48,7 +49,7 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = PATIENCE, what: str) -> None:
     """Wait for a condition, with a deadline.
 
     Raises:

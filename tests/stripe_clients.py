@@ -28,6 +28,5 @@ def in_flight(sandbox: Sandbox, fault: str) -> None:
     """Wait until a request is held up by a fault."""
     wait_until(
         lambda: [each for each in sandbox.requests if each.fault == fault and not each.answered],
-        seconds=10,
         what=f"a request with {fault}",
     )

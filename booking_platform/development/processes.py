@@ -12,8 +12,8 @@ from pathlib import Path
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
-START_SECONDS = 60
-STOP_SECONDS = 60
+START_SECONDS = 120  # on a machine that has much else to do
+STOP_SECONDS = 120
 
 
 class ProcessFailed(Exception):

@@ -146,7 +146,7 @@ class Reader:
         program = str(self.folder / "partner.py")
         partner = PythonProcess(program, log_file=self.partner_log)
         self.processes.enter_context(running(partner))
-        wait_until(lambda: listens(int(self.port)), seconds=10, what="the partner answers")
+        wait_until(lambda: listens(int(self.port)), what="the partner answers")
 
     def ask(self, expression: str) -> str:
         return self.run("manage.py", "shell", "-v", "0", "-c", f"print({expression})").strip()

@@ -8,6 +8,7 @@ import pytest
 from catalog.models import Tour
 from tests.events import created
 from tests.platform import Platform, Worker, assert_adds_up
+from tests.servers import PATIENCE
 
 FAULTY = "tests.faulty"
 
@@ -48,5 +49,5 @@ class TestAutoscale:
 
     def test_threads_can_not_and_the_worker_says_so(self, platform: Platform) -> None:
         worker = platform.start("-P", "threads", "--autoscale", "4,1", wait=False)
-        assert worker.process.wait(60) == os.EX_CONFIG
+        assert worker.process.wait(PATIENCE) == os.EX_CONFIG
         assert "leave --autoscale out" in worker.log

@@ -15,6 +15,7 @@ from notifications.models import CancellationEmail
 from payments.models import Refund
 from tests.events import cancelled, created
 from tests.platform import Platform, assert_adds_up, counter, parked
+from tests.servers import PATIENCE
 from tests.telemetry import fill, small_disk
 
 WORKER = ("worker", "-c", "2", "--max-tasks-per-child", "1")
@@ -151,7 +152,7 @@ class TestAWorker:
         (tmp_path / "file").touch()
         folder = str(tmp_path / name)
         worker = platform.start("-c", "1", wait=False, PROMETHEUS_MULTIPROC_DIR=folder)
-        assert worker.process.wait(60) == 1
+        assert worker.process.wait(PATIENCE) == 1
         assert f"ImproperlyConfigured: PROMETHEUS_MULTIPROC_DIR is {folder!r}" in worker.log
 
 

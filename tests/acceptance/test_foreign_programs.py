@@ -88,7 +88,7 @@ def consumers(platform: Platform, queue: str) -> int:
 
 def wait_until_equal(platform: Platform, actual: Any, expected: Any, what: str) -> None:
     try:
-        platform.wait_for(lambda: actual() == expected(), what, 60)
+        platform.wait_for(lambda: actual() == expected(), what)
     except AssertionError:
         assert actual() == expected()  # shows in what they differ
 

@@ -31,7 +31,7 @@ def web(platform: Platform, tmp_path: Path) -> Iterator[Web]:
             environment = platform.environment | variables
             process = PythonProcess(*command, log_file=tmp_path / "web.log", env=environment)
             stack.enter_context(running(process))
-            wait_until(lambda: listens(port), seconds=60, what=f"a web process: {process.log}")
+            wait_until(lambda: listens(port), what=f"a web process: {process.log}")
             return f"http://127.0.0.1:{port}"
 
         yield start
@@ -54,19 +54,19 @@ class TestAWebShop:
             platform.wait_for(lambda: newest.count() == len(tours), f"version {version}")
 
         announce(10, 5)
-        first = requests.get(address, headers=SHOP, timeout=10)
+        first = requests.get(address, headers=SHOP, timeout=60)
         assert [tour["available"] for tour in first.json()["tours"]] == [5, 5, 5]
         assert first.headers["Access-Control-Allow-Origin"] == SHOP["Origin"]
         tag = {"If-None-Match": first.headers["ETag"]}
-        again = requests.get(address, headers=tag, timeout=10)
+        again = requests.get(address, headers=tag, timeout=60)
         assert (again.status_code, again.content) == (304, b"")
 
         announce(12, 0)
-        changed = requests.get(address, headers=tag, timeout=10)
+        changed = requests.get(address, headers=tag, timeout=60)
         assert changed.status_code == 200
         assert [tour["version"] for tour in changed.json()["tours"]] == [12, 12, 12]
-        assert requests.get(f"{address}?seats=1", timeout=10).json()["tours"] == []
-        head = requests.head(address, timeout=10)
+        assert requests.get(f"{address}?seats=1", timeout=60).json()["tours"] == []
+        head = requests.head(address, timeout=60)
         assert (head.headers["ETag"], head.content) == (changed.headers["ETag"], b"")
         assert "Set-Cookie" not in changed.headers
         assert parked() == []
@@ -80,7 +80,7 @@ class TestAWebShop:
         platform.wait_for_processed(300, queue="tour-catalog.booking-created")
 
         def free() -> list[int]:
-            answer = requests.get(address, timeout=10)
+            answer = requests.get(address, timeout=60)
             return [tour["available"] for tour in answer.json()["tours"]]
 
         platform.wait_for(lambda: free() == [0, 0, 100], "the shop shows what is free")
@@ -97,7 +97,7 @@ class TestAWebShop:
         tour = TourFactory.create()
         address = web(API_CORS_ORIGINS=SHOP["Origin"])
         for path in ("/api/", "/api/tours/", f"/api/tours/{tour.pk}/", "/api/openapi.json"):
-            answer = requests.get(address + path, headers=SHOP, timeout=10)
+            answer = requests.get(address + path, headers=SHOP, timeout=60)
             assert answer.status_code == 404
             assert "Access-Control-Allow-Origin" not in answer.headers
-        assert requests.get(address + "/admin/login/", timeout=10).status_code == 200
+        assert requests.get(address + "/admin/login/", timeout=60).status_code == 200

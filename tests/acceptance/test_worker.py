@@ -17,7 +17,7 @@ from catalog.tasks import booking_created
 from tests.events import body, cancelled, created
 from tests.factories import TourFactory
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
-from tests.servers import control_broker
+from tests.servers import PATIENCE, control_broker
 
 CREATED = "tour-catalog.booking-created"
 CANCELLED = "tour-catalog.booking-cancelled"
@@ -242,7 +242,7 @@ class TestTopology:
             declare(channel)
         try:
             worker = platform.start("-c", "1", wait=False)
-            assert worker.process.wait(60) == os.EX_CONFIG
+            assert worker.process.wait(PATIENCE) == os.EX_CONFIG
             assert named in worker.log
             assert "docs/upgrading.md" in worker.log
         finally:
@@ -270,7 +270,7 @@ class TestTopology:
         self, platform: Platform, tour: Tour
     ) -> None:
         workers = [platform.start("--concurrency", "2") for _ in range(2)]
-        replies: Any = current_app.control.ping(timeout=5)
+        replies: Any = current_app.control.ping(timeout=PATIENCE, limit=2)
         platform.publish(created(tour.pk, f"B{n}") for n in range(500))
         platform.wait_for_processed(500)
         assert len(replies) == 2
@@ -302,7 +302,7 @@ class TestTopology:
     def test_or_is_told_what_is_missing(self, platform: Platform, restricted: str) -> None:
         platform.delete_queue(CREATED)
         worker = platform.start("-c", "1", wait=False, RABBITMQ_URL=restricted)
-        assert worker.process.wait(60) == os.EX_CONFIG
+        assert worker.process.wait(PATIENCE) == os.EX_CONFIG
         assert f"Queue {CREATED!r} is missing" in worker.log
 
 

@@ -119,8 +119,8 @@ class TestAWorker:
     ) -> None:
         platform.publish([created(tour.pk, f"B-{n}") for n in range(3000)])
         platform.start("-c", "2")
-        platform.wait_for_processed(3000, seconds=120)
-        platform.wait_for(nothing_waits, "nothing waits", 120)
+        platform.wait_for_processed(3000)
+        platform.wait_for(nothing_waits, "nothing waits")
         listener.hear()
         assert len(listener.of("SeatsReserved")) == 3000
         assert len(listener.of("TourAvailabilityChanged")) <= 300
@@ -148,8 +148,8 @@ class TestKills:
         platform.start_beat(RELAY_SECONDS="0.5")
         events = lives(tours, 300)
         publish(platform, events)
-        platform.wait_for_processed(len(events), seconds=120)
-        platform.wait_for(nothing_waits, "nothing waits", 60)
+        platform.wait_for_processed(len(events))
+        platform.wait_for(nothing_waits, "nothing waits")
         assert list(deaths.iterdir()), "nobody died"
         assert_heard_as_it_is(listener.once(), tours)
 
@@ -159,15 +159,15 @@ class TestKills:
         publish(platform, events)
         platform.start("-c", "2")
         for n in range(1, 6):
-            platform.wait_for_processed(n * len(events) // 8, seconds=120)
+            platform.wait_for_processed(n * len(events) // 8)
             if n % 2:
                 platform.workers[-1].pool()[0].kill()
             else:
                 platform.workers[-1].kill()
                 platform.start("-c", "2")
-        platform.wait_for_processed(len(events), seconds=120)
+        platform.wait_for_processed(len(events))
         platform.start_beat(RELAY_SECONDS="0.5")
-        platform.wait_for(nothing_waits, "nothing waits", 60)
+        platform.wait_for(nothing_waits, "nothing waits")
         assert_heard_as_it_is(listener.once(), tours)
 
 
@@ -186,14 +186,14 @@ class TestABrokerThatTakesNothing:
         try:
             platform.start("-c", "2")
             platform.publish([created(tour.pk, f"B-{n}") for n in range(1000)])
-            platform.wait_for_processed(1000, seconds=60)
+            platform.wait_for_processed(1000)
             platform.publish([created(tour.pk, f"C-{n}") for n in range(1000)])
-            platform.wait_for_processed(2000, seconds=60)
+            platform.wait_for_processed(2000)
             assert outbox.waits()
             with listening(platform.connection) as listener:
                 platform.delete_queue("full")
                 platform.start_beat(RELAY_SECONDS="0.5")
-                platform.wait_for(nothing_waits, "nothing waits", 90)
+                platform.wait_for(nothing_waits, "nothing waits")
                 # What was published before there was a listener is not heard.
                 assert 1000 < len(listener.of("SeatsReserved")) <= 2000
         finally:
@@ -221,8 +221,8 @@ class TestABrokerThatTakesNothing:
                 assert outbox.waits()
                 server.control("start_app")
                 server.control("await_startup")
-                platform.wait_for_processed(len(events), seconds=120)
-                platform.wait_for(nothing_waits, "nothing waits", 120)
+                platform.wait_for_processed(len(events))
+                platform.wait_for(nothing_waits, "nothing waits")
                 assert_heard_as_it_is(listener.once(), tours)
         finally:
             for worker in platform.workers:

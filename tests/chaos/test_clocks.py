@@ -23,6 +23,7 @@ pytestmark = pytest.mark.servers
 SHIFTED = str(Path(__file__).resolve().parent.parent / "shifted_clock")
 ROOT = str(Path(__file__).resolve().parent.parent.parent)
 DAYS, MINUTES = 24 * 3600, 60
+LONG = 120  # seconds: a wait that no test sits out
 QUICK = {"RETRY_BASE_SECONDS": "0.2", "RETRY_MAX_SECONDS": "0.5", "SWEEP_SECONDS": "0.5"}
 
 
@@ -114,7 +115,7 @@ class TestLeases:
     def test_two_workers_whose_clocks_differ_call_once(
         self, calling: Platform, stripe: Sandbox
     ) -> None:
-        stripe.fail("slow_before", seconds=25.0)  # in which the second starts and sweeps
+        stripe.fail("slow_before", seconds=LONG)
         calling.start("-c", "1", "-Q", "payments", **ahead(-90))
         calling.publish(bookings(stripe, 1), key="booking.cancelled")
         calling.wait_for(lambda: posts(stripe) == 1, "the first has called")
@@ -130,6 +131,7 @@ class TestLeases:
         calling.wait_for(rows.filter(pk=other.pk).exists, "the second has swept")
         first = Refund.objects.exclude(pk=other.pk).get()
         assert first.status == "in_progress"
+        stripe.release()
         calling.wait_for(rows.filter(pk=first.pk).exists, "the first is done")
         first.refresh_from_db()
         assert (posts(stripe), first.attempts) == (2, 1)

@@ -15,13 +15,18 @@ from catalog.models import Reservation, Tour
 from tests.events import created
 from tests.platform import Platform, assert_adds_up, counter, parked, processed
 from tests.proxies import Proxy
-from tests.servers import rabbitmqctl
+from tests.servers import PATIENCE, rabbitmqctl
 
 FAULTY = "tests.faulty"
 
 
 def bookings(tour: Tour, count: int, prefix: str = "B") -> list[dict[str, Any]]:
     return [created(tour.pk, f"{prefix}-{n}") for n in range(count)]
+
+
+def one_worker(connection: Any) -> Any:
+    """Return what asks the one worker that there is, however long it takes to answer."""
+    return current_app.control.inspect(timeout=PATIENCE, limit=1, connection=connection)
 
 
 def assert_all_reserved(tour: Tour, count: int) -> None:
@@ -93,7 +98,7 @@ class TestConnections:
             platform.wait_for_processed(10)
             proxy.freeze()
             platform.publish(bookings(tour, 10, "B"))
-            platform.wait_for_processed(20, seconds=45)
+            platform.wait_for_processed(20, seconds=90)  # a half-open one lasts 176
         assert_all_reserved(tour, 20)
 
 
@@ -124,7 +129,7 @@ class TestWarmShutdown:
         process.suspend()
         platform.publish(bookings(tour, 1))
         with platform.connection() as connection:  # others have closed those of the pool
-            inspect = current_app.control.inspect(timeout=2, connection=connection)
+            inspect = one_worker(connection)
             platform.wait_for(
                 lambda: any((inspect.reserved() or {}).values()), "the pool has the group"
             )
@@ -138,7 +143,7 @@ class TestWarmShutdown:
                 "the worker takes no more",
             )
         process.resume()
-        assert worker.process.wait(60) == 0
+        assert worker.process.wait(PATIENCE) == 0
         assert processed() == 1
         next_worker = platform.start("-c", "1")
         platform.publish(bookings(tour, 1, "C"))
@@ -171,7 +176,7 @@ class TestRemoteControl:
         started: Path = platform.folder / "slow-started"
         platform.wait_for(started.exists, "the group runs")
         with platform.connection() as connection:  # a kept one may have been closed by another test
-            inspect = current_app.control.inspect(timeout=2, connection=connection)
+            inspect = one_worker(connection)
             [[running]] = [tasks for tasks in (inspect.active() or {}).values() if tasks]
             assert "slow" not in str(running["args"])
             current_app.control.revoke(

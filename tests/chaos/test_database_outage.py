@@ -35,7 +35,7 @@ def server() -> Iterator[PostgreSQL]:
 
 
 def ask(server: PostgreSQL, question: str) -> int:
-    with psycopg.connect(server.url(), connect_timeout=5) as connection:
+    with psycopg.connect(server.url(), connect_timeout=60) as connection:
         row = connection.execute(question).fetchone()
         assert row is not None
         return int(row[0])

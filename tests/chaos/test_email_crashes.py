@@ -17,11 +17,13 @@ from booking_platform.development.mail_server import (
     MailServer,
 )
 from notifications.models import CancellationEmail
+from tests.emails import expire_lease
 from tests.events import cancelled
 from tests.platform import Platform, parked, processed
+from tests.servers import PATIENCE
 
 QUICK = {
-    "LEASE_SECONDS": "3",
+    "LEASE_SECONDS": "6",  # a worker that is only slow must not lose it
     "RETRY_BASE_SECONDS": "0.2",
     "RETRY_MAX_SECONDS": "0.5",
     "SWEEP_SECONDS": "0.5",
@@ -94,6 +96,7 @@ class TestKills:
         mailing.publish(events("BK-1"), key="booking.cancelled")
         mailing.wait_for(lambda: step in mail_server.seen, f"{step} waits for its answer")
         worker.kill()
+        expire_lease()
         assert states() == {"BK-1": "pending"}
         mail_server.mend()
         mail_server.release()
@@ -110,6 +113,7 @@ class TestKills:
         mailing.publish(events("BK-1"), key="booking.cancelled")
         mailing.wait_for(lambda: MESSAGE in mail_server.seen, "it is handed over")
         worker.kill()
+        expire_lease()
         assert states() == {"BK-1": "sending"}
         mailing.start("-c", "1", "-Q", "notifications")
         mailing.publish(events("BK-1", "BK-2"), key="booking.cancelled")
@@ -128,6 +132,7 @@ class TestKills:
         mailing.publish(events("BK-1"), key="booking.cancelled")
         mailing.wait_for(lambda: MESSAGE in mail_server.seen, "it is handed over")
         worker.kill()
+        expire_lease()
         mailing.start("-c", "1", "-Q", "notifications")
         mailing.wait_for(at_rest, "it is told again")
         assert states() == {"BK-1": "sent"}
@@ -209,6 +214,6 @@ class TestStart:
         }
         refused = production | {missing: ""}
         worker = platform.start("-c", "1", "-Q", "notifications", wait=False, **refused)
-        assert worker.process.wait(60) == os.EX_CONFIG
+        assert worker.process.wait(PATIENCE) == os.EX_CONFIG
         assert f"{missing} is not set" in worker.log
         assert "--queues" in worker.log

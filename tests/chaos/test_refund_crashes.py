@@ -1,7 +1,6 @@
 """Refunds whose workers are killed at every point, while Stripe fails in every way."""
 
 import os
-import signal
 from secrets import token_urlsafe
 from typing import Any
 
@@ -12,8 +11,9 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import leases
 from payments.models import Refund
 from tests.events import cancelled
-from tests.integration.refunds import FAULTS
+from tests.integration.refunds import FAULTS, expire_lease
 from tests.platform import Platform, parked
+from tests.servers import PATIENCE
 
 QUICK = {
     "LEASE_SECONDS": "3",
@@ -25,6 +25,9 @@ POINTS = (
     "after the intent", "before it is marked sent", "after it is marked sent", "before the call",
     "after the call", "before the look", "after the result",
 )  # fmt: skip
+
+
+LONG = 120  # seconds: a wait that no test sits out
 
 
 @pytest.fixture
@@ -100,18 +103,21 @@ class TestKills:
     def test_a_frozen_process_that_wakes_changes_nothing(
         self, paying: Platform, stripe: Sandbox
     ) -> None:
+        paying.environment["LEASE_SECONDS"] = str(LONG)
         payment = stripe.payment(amount=15_000, currency="eur")
-        stripe.fail("slow_after", seconds=1.0)
+        stripe.fail("slow_after", seconds=LONG)
         frozen = paying.start("-c", "1", "-Q", "payments")
         [process] = frozen.pool()
         paying.publish(events({"BK-1": payment}), key="booking.cancelled")
         paying.wait_for(lambda: len(stripe.refunds) == 1, "Stripe has executed")
-        process.send_signal(signal.SIGSTOP)
+        process.suspend()
+        stripe.release()
+        expire_lease()
         paying.start("-c", "1", "-Q", "payments")
         paying.wait_for(at_rest, "another worker has completed it")
         row = Refund.objects.get()
         assert row.status == "completed"
-        process.send_signal(signal.SIGCONT)
+        process.resume()
         paying.wait_for(lambda: "Lease lost" in frozen.log, "the first notices")
         after = Refund.objects.get()
         assert (after.lease_token, after.status) == (row.lease_token, "completed")
@@ -120,12 +126,15 @@ class TestKills:
     def test_a_worker_that_dies_with_stripes_answer_unwritten(
         self, paying: Platform, stripe: Sandbox
     ) -> None:
+        paying.environment["LEASE_SECONDS"] = str(LONG)
         payment = stripe.payment(amount=15_000, currency="eur")
-        stripe.fail("slow_after", seconds=5.0)
+        stripe.fail("slow_after", seconds=LONG)
         worker = paying.start("-c", "1", "-Q", "payments")
         paying.publish(events({"BK-1": payment}), key="booking.cancelled")
         paying.wait_for(lambda: len(stripe.refunds) == 1, "Stripe has executed")
         worker.kill()
+        stripe.release()
+        expire_lease()
         assert Refund.objects.get().status == "in_progress"
         paying.start("-c", "1", "-Q", "payments")
         paying.wait_for(at_rest, "the sweep has found it")
@@ -163,7 +172,7 @@ class TestStart:
             "STRIPE_API_BASE": "",
         }
         worker = platform.start("-c", "1", "-Q", "payments", wait=False, **production)
-        assert worker.process.wait(60) == os.EX_CONFIG
+        assert worker.process.wait(PATIENCE) == os.EX_CONFIG
         assert "STRIPE_SECRET_KEY is not set" in worker.log
         assert "--queues" in worker.log
         platform.start("-c", "1", "-Q", "catalog,maintenance", **production)

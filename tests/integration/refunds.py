@@ -15,6 +15,7 @@ from booking_platform.messaging.rules import CONSUMERS
 from payments import stripe_gateway, tasks
 from payments.models import Refund
 from tests.events import cancelled, deliveries
+from tests.servers import PATIENCE
 
 QUEUE = "payment-gateway.booking-cancelled"
 FAULTS = (
@@ -83,7 +84,7 @@ def in_thread(call: Callable[[], object]) -> Callable[[], None]:
     thread.start()
 
     def wait() -> None:
-        thread.join(60)
+        thread.join(PATIENCE)
         if errors:
             raise errors[0]
 

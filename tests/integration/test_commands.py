@@ -20,6 +20,7 @@ from booking_platform.operations.watching import watch
 from tests.events import body, created, deliveries
 from tests.factories import TourFactory
 from tests.platform import Platform
+from tests.servers import PATIENCE
 
 CREATED, CANCELLED = "tour-catalog.booking-created", "tour-catalog.booking-cancelled"
 CHANGED = "tour-catalog.booking-changed"
@@ -168,7 +169,7 @@ class TestWatching:
             platform.wait_for(lambda: "seats.reserved " in process.log, "the outcome is shown")
             platform.wait_for(lambda: "(tour.availability" in process.log, "and the tour's numbers")
             process.process.send_signal(SIGINT)
-            assert process.process.wait(60) == 0
+            assert process.process.wait(PATIENCE) == 0
         finally:
             process.kill()
         assert re.search(

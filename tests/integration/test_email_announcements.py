@@ -101,7 +101,7 @@ class TestLostWorkers:
     def test_a_late_answer_is_told_after_the_doubt(self, mail_server: MailServer) -> None:
         mail_server.fail(MESSAGE, HOLD)
         late = elsewhere()
-        wait_until(lambda: MESSAGE in mail_server.seen, seconds=10, what="it is handed over")
+        wait_until(lambda: MESSAGE in mail_server.seen, what="it is handed over")
         expire_lease()
         sweep()
         assert kinds() == [UNCERTAIN]
@@ -113,7 +113,7 @@ class TestLostWorkers:
     def test_a_late_answer_after_a_settlement_is_not_told(self, mail_server: MailServer) -> None:
         mail_server.fail(MESSAGE, HOLD)
         late = elsewhere()
-        wait_until(lambda: MESSAGE in mail_server.seen, seconds=10, what="it is handed over")
+        wait_until(lambda: MESSAGE in mail_server.seen, what="it is handed over")
         expire_lease()
         sweep()
         assert only().settle(by="ada", why="told by phone")
@@ -125,7 +125,7 @@ class TestLostWorkers:
     def test_one_that_was_overtaken_tells_nothing(self, mail_server: MailServer) -> None:
         mail_server.fail(DATA, HOLD)
         late = elsewhere()
-        wait_until(lambda: DATA in mail_server.seen, seconds=10, what="DATA is waiting")
+        wait_until(lambda: DATA in mail_server.seen, what="DATA is waiting")
         expire_lease()
         mail_server.mend()
         sweep()

@@ -50,7 +50,7 @@ class TestTheBroker:
             producer.publish("late", routing_key=made.name, expiration=0.001)
             producer.publish("in time", routing_key=made.name, expiration=600)
             over = time.monotonic() + 0.05
-            wait_until(lambda: time.monotonic() > over, seconds=10, what="the first has expired")
+            wait_until(lambda: time.monotonic() > over, what="the first has expired")
             bodies: list[Any] = []
 
             def taken() -> list[Any]:
@@ -58,7 +58,7 @@ class TestTheBroker:
                 bodies.extend([message.payload] if message else [])
                 return bodies
 
-            wait_until(taken, seconds=10, what="a message is taken")
+            wait_until(taken, what="a message is taken")
             assert bodies == ["in time"]
 
     def test_they_do_not_pile_up_where_nobody_reads(self, arguments: dict[str, str]) -> None:
@@ -69,7 +69,7 @@ class TestTheBroker:
                 producer.publish("a sweep", routing_key=made.name, expiration=0.001)
                 return next(sent) > 20 and size(made) < 5
 
-            wait_until(few, seconds=20, what="most are gone")
+            wait_until(few, what="most are gone")
 
 
 @pytest.mark.django_db(transaction=True)

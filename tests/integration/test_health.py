@@ -126,8 +126,8 @@ class TestWhatHangs:
 
         checks = {"broker": health.Probe(hangs), "database": health.Probe(lambda: "")}
         try:
-            for _ in range(3):
-                said = health.problems_of(checks, seconds=0.05)
+            for _ in range(2):
+                said = health.problems_of(checks, seconds=1.0)
                 assert said == {"broker": health.NO_ANSWER, "database": ""}
             assert len(begun) == 1
         finally:
@@ -166,7 +166,7 @@ class TestHeartbeats:
     def test_workers_and_beat_make_it_ready(self, platform: Platform) -> None:
         platform.start("-c", "1", "-Q", "catalog,payments,notifications,maintenance")
         platform.start_beat(HEARTBEAT_SECONDS="0.5")
-        platform.wait_for(lambda: ready()[0] == 200, "ready", 60)
+        platform.wait_for(lambda: ready()[0] == 200, "ready")
         workers = set(Heartbeat.objects.values_list("worker", flat=True))
         assert len(workers) == 1
         assert "@" in workers.pop()

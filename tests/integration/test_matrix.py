@@ -37,13 +37,13 @@ class TestARun:
             f"matrix.follow([*matrix.namespaces(), 'sh', '-euc', {script!r}], {{}})"
         )
         process = subprocess.Popen([sys.executable, "-c", run], start_new_session=True)
-        wait_until(inside.exists, seconds=30, what="it runs")
+        wait_until(inside.exists, what="it runs")
         parent = psutil.Process(process.pid)
 
         def sleeping() -> int:
             return [each.name() for each in parent.children(recursive=True)].count("sleep")
 
-        wait_until(lambda: sleeping() == 2, seconds=30, what="both processes are there")
+        wait_until(lambda: sleeping() == 2, what="both processes are there")
         started = parent.children(recursive=True)
 
         process.send_signal(how)

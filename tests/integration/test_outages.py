@@ -118,11 +118,10 @@ def test_an_event_waits_until_an_operator_has_mended_the_sequence(
         done = thread.submit(worker)
         wait_until(
             lambda: done.done() or "waiting in place" in caplog.text,
-            seconds=20,
             what="the event waits",
         )
         assert not done.done()
         execute(sequence_at_its_end)
-        done.result(timeout=20)
+        done.result(timeout=60)
     assert Reservation.objects.get().state == Reservation.State.RESERVED
     assert not DeadLetter.objects.exists()

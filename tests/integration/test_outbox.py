@@ -165,13 +165,13 @@ class TestRelaying:
         class Slow(Recorder):
             def publish(self, messages: Sequence[Outgoing]) -> int:
                 entered.set()
-                assert leave.wait(20)
+                assert leave.wait(60)
                 return super().publish(messages)
 
         slow = Slow()
 
         def second() -> None:
-            assert entered.wait(20)
+            assert entered.wait(60)
             assert outbox.relay(Recorder()) is None
             leave.set()
 

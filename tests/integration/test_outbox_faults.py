@@ -151,4 +151,4 @@ class TestAThread:
         relay = relaying.Relay()
         relay.enable()
         relay.nudge()
-        wait_until(lambda: len(calls) == 2, seconds=30, what="it goes on")
+        wait_until(lambda: len(calls) == 2, what="it goes on")

@@ -165,6 +165,5 @@ class TestStatementsAlone:
                 )
                 wait_until(
                     lambda: server.execute(open_ones).fetchone() == (0,),
-                    seconds=5,
                     what="no transaction is open",
                 )

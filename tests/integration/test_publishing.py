@@ -105,7 +105,7 @@ def test_one_that_is_silent_is_given_up(channel: Any, monkeypatch: pytest.Monkey
     """A half-open connection: the first try times out, the second goes over a new connection."""
     queue = bound(channel, "silent")
     url = urlsplit(servers.broker_url())
-    monkeypatch.setattr("booking_platform.messaging.publishing.BROKER_SECONDS", 0.5)
+    monkeypatch.setattr("booking_platform.messaging.publishing.BROKER_SECONDS", 2.0)
     with Proxy(url.hostname or "", url.port or 5672) as proxy:
         login = url.netloc.rpartition("@")[0]
         through = url._replace(netloc=f"{login}@127.0.0.1:{proxy.port}").geturl()

@@ -25,6 +25,8 @@ from tests.servers import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
+LONG = 60  # seconds: a wait that no test sits out
+
 
 class TestFaults:
     @pytest.mark.parametrize("times", [1, 3])
@@ -153,15 +155,15 @@ class TestFaults:
         assert stripe.refunds == []
 
     def test_a_dripping_answer_that_outlives_the_lease_refunds_once(
-        self, stripe: Sandbox, payment: str, settings: Any
+        self, stripe: Sandbox, payment: str
     ) -> None:
-        settings.LEASE_SECONDS = 0.2
-        stripe.fail("slow_before", seconds=1.0)
+        stripe.fail("slow_before", seconds=LONG)
         done = in_thread(lambda: cancel("BK-1", payment, 60))
-        wait_until(lambda: len(stripe.requests) == 2, seconds=10, what="the first call to refund")
-        wait_until(lambda: bool(due()), seconds=10, what="the lease has ended")
+        wait_until(lambda: len(stripe.requests) == 2, what="the first call to refund")
+        expire_lease()
         tasks.attempt(only().pk)  # while the first still waits: Stripe answers 409
         assert only().status == "in_progress"
+        stripe.release()
         done()
         sweep_until_quiet()
         assert len(stripe.refunds) == 1
@@ -224,8 +226,16 @@ class TestLeases:
 
     def test_only_one_of_many_takes_a_refund(self, stripe: Sandbox, payment: str) -> None:
         row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
-        stripe.fail("slow_before", seconds=0.3)
-        waits = [in_thread(lambda: tasks.attempt(row.pk)) for _ in range(8)]
+        stripe.fail("slow_before", seconds=LONG)
+        ended: list[int] = []
+
+        def attempt() -> None:
+            tasks.attempt(row.pk)
+            ended.append(1)
+
+        waits = [in_thread(attempt) for _ in range(8)]
+        wait_until(lambda: len(ended) == 7, what="all others have left it to one")
+        stripe.release()
         for wait in waits:
             wait()
         assert [one.method for one in stripe.requests] == ["GET", "POST"]
@@ -235,10 +245,11 @@ class TestLeases:
         self, stripe: Sandbox, payment: str
     ) -> None:
         row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
-        stripe.fail("slow_after", seconds=0.5)
+        stripe.fail("slow_after", seconds=LONG)
         wait = in_thread(lambda: tasks.attempt(row.pk))
-        wait_until(lambda: len(stripe.refunds) == 1, seconds=10, what="Stripe has executed")
+        wait_until(lambda: len(stripe.refunds) == 1, what="Stripe has executed")
         leases.mark_due(Refund.objects.all())
+        stripe.release()
         wait()
         assert only().status == "completed"
         assert due() == [row.pk]

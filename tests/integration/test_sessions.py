@@ -82,7 +82,6 @@ class TestTheLimits:
                     pid = [ask(ours, "SELECT pg_backend_pid()")]
                     wait_until(
                         lambda: other.execute(left, pid).fetchone() == (0,),
-                        seconds=10,
                         what="the server has ended the session",
                     )
                     ask(ours, "SELECT 1")

@@ -10,8 +10,8 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.message import Message
 
 from booking_platform.development.embedded_broker import DELIVERY_COUNT, Transport
+from tests.servers import PATIENCE
 
-PATIENCE = 20  # seconds
 FORK = multiprocessing.get_context("fork")
 
 EMBEDDED = f"{Transport.__module__}:{Transport.__name__}"

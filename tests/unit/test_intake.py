@@ -462,7 +462,7 @@ class TestWithoutAnEventLoop:
                 worker.drain()
                 return len(seen) >= len(bodies)
 
-            wait_until(arrived, seconds=20, what="every message was handed over")
+            wait_until(arrived, what="every message was handed over")
         worker.intake.stop(at_once)
         worker.intake.close(at_once)
         worker.connection.release()

@@ -52,7 +52,7 @@ class Record:
 
 
 class Account:
-    """All that the sandbox remembers. A reset takes a new account and sets ``ended`` on the old one.
+    """All that the sandbox remembers. A reset takes a new account and ends the old one.
 
     Callers hold the lock until they have copied or written out the objects that they get.
     """
@@ -68,6 +68,7 @@ class Account:
         self.requests: list[Record] = []
         self.faults: list[Fault] = []
         self.keys = Keys()
+        self._given: list[Fault] = []
         self._charges: dict[str, Payment] = {}
         self._webhooks = webhooks
 
@@ -79,6 +80,22 @@ class Account:
         if payment.id:
             self.payments[payment.id] = payment
         return payment
+
+    def fail(self, fault: Fault) -> None:
+        self.faults.append(fault)
+        self._given.append(fault)
+
+    def release(self) -> None:
+        """End the waits of all faults until now, those that no request has met included."""
+        for fault in self._given:
+            fault.over.set()
+        self._given.clear()
+
+    def end(self) -> None:
+        """Drop the requests that wait, and execute no more."""
+        self.ended.set()
+        with self.lock:
+            self.release()
 
     def find(self, identifier: str) -> Payment | None:
         """Return the payment of an intent's or a charge's id.

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -40,7 +41,7 @@ class Exchange:
     id: str = field(default_factory=lambda: f"req_{uuid4().hex[:14]}")
     api_key: str = ""
     parameters: Parameters = field(default_factory=dict)
-    fault_seconds: float = 0.0
+    fault: faults.Fault | None = None
     entry: Entry | None = None  # of the idempotency key
 
     def answer(self) -> Answer:
@@ -53,9 +54,8 @@ class Exchange:
             self.account.requests.append(self.record)
         try:
             reply = self._reply()
-            self._wait(self.account.latency)
-            if self.record.fault == "slow_after":
-                self._wait(self.fault_seconds)
+            self._wait(self.account.ended, self.account.latency)
+            self._slow_down("slow_after")
             return self._answer(reply)
         finally:
             with self.account.lock:
@@ -76,8 +76,7 @@ class Exchange:
                 self._claim_key()
             if self.entry and self.entry.reply:
                 return self.entry.reply
-            if self.record.fault == "slow_before":
-                self._wait(self.fault_seconds)
+            self._slow_down("slow_before")
             return self._execute()
         except StripeError as error:
             return self._refusal(error)
@@ -111,7 +110,7 @@ class Exchange:
         fault = faults.take(self.account.faults, method, named)
         if fault is None:
             return
-        self.record.fault, self.fault_seconds = fault.name, fault.seconds
+        self.fault, self.record.fault = fault, fault.name
         if fault.name == "drop_before":
             raise Dropped
         if fault.name in faults.BEFORE:
@@ -185,9 +184,15 @@ class Exchange:
     def _refusal(self, error: StripeError) -> Reply:
         return Reply(error.status, _json({"error": error.error}), self.id)
 
-    def _wait(self, seconds: float) -> None:
-        if seconds and self.account.ended.wait(seconds):
-            raise Dropped
+    def _slow_down(self, name: str) -> None:
+        if self.fault and self.fault.name == name:
+            self._wait(self.fault.over, self.fault.seconds)
+
+    def _wait(self, end: Event, seconds: float) -> None:
+        if seconds:
+            end.wait(seconds)
+            if self.account.ended.is_set():
+                raise Dropped
 
     def _answer(self, reply: Reply) -> Answer:
         replayed = reply.request_id != self.id

@@ -1,7 +1,8 @@
 """Faults on demand: what may go wrong between a client and Stripe, and on Stripe's side."""
 
+import threading
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from booking_platform.development.stripe_sandbox.errors import (
     SavedError,
@@ -53,6 +54,7 @@ class Fault:
     payment: str | None = None  # the id of a payment intent or of a charge
     seconds: float = 0.0
     method: str = "POST"
+    over: threading.Event = field(default_factory=threading.Event)  # it slows down nobody any more
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:

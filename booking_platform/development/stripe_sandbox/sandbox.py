@@ -168,6 +168,7 @@ class Sandbox:
 
         ``faults.py`` lists the faults. ``payment`` is the id of an intent or of a charge.
 
+        ``seconds`` are those of ``slow_…``, if no ``release`` comes first.
         ``times=0`` is until ``clear_faults`` or ``reset``. A request takes the first fault that
         fits it; a replay takes one too, but there ``error_…`` and ``slow_before`` change nothing.
 
@@ -175,7 +176,12 @@ class Sandbox:
             ValueError: there is no such fault, or a number is negative.
         """
         with self.account.lock:
-            self.account.faults.append(Fault(fault, times, payment, seconds, method))
+            self.account.fail(Fault(fault, times, payment, seconds, method))
+
+    def release(self) -> None:
+        """Let go on what ``slow_…`` holds up, as if the seconds had passed."""
+        with self.account.lock:
+            self.account.release()
 
     def clear_faults(self) -> None:
         with self.account.lock:
@@ -196,7 +202,7 @@ class Sandbox:
         """Forget everything. Requests that wait are dropped, and touch nothing that comes after."""
         former = self.account
         self._begin()
-        former.ended.set()
+        former.end()
 
     def close(self) -> None:
         self._webhooks.close()

@@ -60,7 +60,7 @@ def running(
         try:
             yield sandbox
         finally:
-            sandbox.account.ended.set()
+            sandbox.account.end()
             server.stop()
             thread.join()
 
