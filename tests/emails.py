@@ -5,11 +5,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.utils import timezone
 from structlog.stdlib import ProcessorFormatter
 
 from booking_platform.messaging import clock, inbox, leases
@@ -18,6 +16,7 @@ from booking_platform.messaging.rules import CONSUMERS
 from notifications import attempts, smtp, tasks
 from notifications.models import CancellationEmail
 from tests.events import cancelled, deliveries
+from tests.factories import past
 
 QUEUE = "notification.booking-cancelled"
 ANN = "ann.durand@example.com"
@@ -49,10 +48,6 @@ def sweep() -> None:
     due = leases.due(CancellationEmail.objects.all(), clock.now())
     for pk in list(due.values_list("pk", flat=True)):
         tasks.attempt(pk)
-
-
-def past() -> datetime:
-    return timezone.now() - timedelta(seconds=1)
 
 
 def expire_lease() -> None:

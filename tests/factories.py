@@ -1,9 +1,11 @@
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 from factory.declarations import LazyAttribute, Sequence
 from factory.django import DjangoModelFactory
 
+from booking_platform.messaging import clock
 from catalog.models import Tour
 from notifications.models import CancellationEmail
 from payments.examining import Terms, frozen
@@ -19,6 +21,11 @@ def numbered(text: str) -> Any:
 def derived(function: Callable[[Any], object]) -> Any:
     """Return the declaration of a value that is computed from the row's others."""
     return LazyAttribute(function)  # type: ignore[no-untyped-call]  # factory_boy has no types
+
+
+def past() -> datetime:
+    """Return a time that is over, also by a clock that is a little behind."""
+    return clock.now() - timedelta(seconds=1)
 
 
 class TourFactory(DjangoModelFactory[Tour]):

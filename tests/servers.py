@@ -8,6 +8,7 @@ unset. Whatever was started or created is gone afterwards.
 """
 
 import atexit
+import fcntl
 import os
 import pwd
 import secrets
@@ -206,6 +207,12 @@ def _install(package: str, binaries: str) -> bool:
         return True
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
+    with open(tempfile.gettempdir() + "/booking-platform-apt", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other processes of a parallel run want it, too
+        return bool(glob(binaries)) or _apt_get(package, binaries)
+
+
+def _apt_get(package: str, binaries: str) -> bool:
     print(f"Installing Debian's {package} …", file=sys.stderr)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update"], ["install", "-y", "--no-install-recommends", package]):

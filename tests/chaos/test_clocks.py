@@ -8,14 +8,13 @@ from celery import current_app
 
 from booking_platform.development.mail_server import RCPT, MailServer
 from booking_platform.development.stripe_sandbox import Sandbox
-from booking_platform.messaging import clock
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import SWEEPS
 from catalog.models import Tour
 from notifications.models import CancellationEmail
 from payments.models import Refund
 from tests.events import cancelled, created
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 from tests.platform import Platform, parked
 
 pytestmark = pytest.mark.servers
@@ -123,7 +122,7 @@ class TestLeases:
         other = RefundFactory.create(
             booking_id="another",
             payment_id=stripe.payment(amount=15_000, currency="eur"),
-            next_attempt_at=clock.now(),
+            next_attempt_at=past(),
         )
         for _ in range(8):  # either worker takes them in turn
             send("payments.sweep", "payments")

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import uuid4
 
 from django.core.management import CommandError, call_command
-from django.utils import timezone
 
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import clock, leases
@@ -13,7 +12,7 @@ from payments import stripe_gateway, tasks
 from payments.answers import StripeRefund
 from payments.models import Refund
 from payments.reconciliation import Kind
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 
 Status = Refund.Status
 
@@ -39,7 +38,7 @@ def refunded(stripe: Sandbox, booking: str = "BK-1", **columns: Any) -> Refund:
     """Refund a booking as workers do; then set columns, behind everybody's back."""
     payment = stripe.payment(amount=50_000, currency="eur")
     row = RefundFactory.create(
-        booking_id=booking, payment_id=payment, first_sent_at=None, next_attempt_at=timezone.now()
+        booking_id=booking, payment_id=payment, first_sent_at=None, next_attempt_at=past()
     )
     tasks.attempt(row.pk)
     change(row, **columns)

@@ -15,6 +15,7 @@ from booking_platform.messaging.rules import CONSUMERS
 from payments import stripe_gateway, tasks
 from payments.models import Refund
 from tests.events import cancelled, deliveries
+from tests.factories import past
 from tests.servers import PATIENCE
 
 QUEUE = "payment-gateway.booking-cancelled"
@@ -45,8 +46,7 @@ def sweep_until_quiet(limit: int = 30) -> None:
 
 
 def expire_lease() -> None:
-    past = timezone.now() - timedelta(seconds=1)
-    Refund.objects.exclude(lease_until=None).update(lease_until=past)
+    Refund.objects.exclude(lease_until=None).update(lease_until=past())
 
 
 def only() -> Refund:

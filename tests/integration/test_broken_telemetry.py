@@ -12,7 +12,6 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError
 from django.test import Client
-from django.utils import timezone
 
 from booking_platform.contract.envelope import Event
 from booking_platform.development.mail_server import CLOSE, MESSAGE, MailServer
@@ -27,7 +26,7 @@ from notifications.models import CancellationEmail
 from payments.models import Refund
 from tests import emails
 from tests.events import body, created, deliveries
-from tests.factories import EmailFactory, RefundFactory
+from tests.factories import EmailFactory, RefundFactory, past
 from tests.integration import refunds
 from tests.integration.test_webhooks import event as webhook
 from tests.integration.test_webhooks import signature
@@ -136,7 +135,7 @@ class TestAttempts:
 
     def test_each_mail_of_a_lost_worker_is_concluded(self) -> None:
         for _ in range(2):
-            EmailFactory.create(state="sending", attempts=1, lease_until=emails.past())
+            EmailFactory.create(state="sending", attempts=1, lease_until=past())
         emails.sweep()
         assert set(CancellationEmail.objects.values_list("state", flat=True)) == {"uncertain"}
 
@@ -205,7 +204,7 @@ class TestTelling:
         assert DeadLetter.objects.count() == 1
 
     def test_one_after_a_conclusion_is_stored_changes_nothing(self) -> None:
-        refund = RefundFactory.create(next_attempt_at=timezone.now())
+        refund = RefundFactory.create(next_attempt_at=past())
         concluded = Conclusion({"last_error": "stored", "next_attempt_at": None}, tell=_bug)
         leases.take_up(Refund.objects.all(), lambda _: concluded)
         refund.refresh_from_db()

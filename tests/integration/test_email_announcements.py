@@ -23,8 +23,8 @@ from booking_platform.messaging.models import OutboxRow, ProcessedEvent
 from notifications import announcing, attempts, retention, rules
 from notifications.models import CancellationEmail
 from tests.announcements import Listener, announced, kinds, payloads, words
-from tests.emails import ANN, cancel, elsewhere, expire_lease, only, past, sweep
-from tests.factories import EmailFactory
+from tests.emails import ANN, cancel, elsewhere, expire_lease, only, sweep
+from tests.factories import EmailFactory, past
 from tests.servers import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]

@@ -24,10 +24,9 @@ from tests.emails import (
     expire_lease,
     log_lines,
     only,
-    past,
     sweep,
 )
-from tests.factories import EmailFactory
+from tests.factories import EmailFactory, past
 from tests.servers import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -157,7 +156,7 @@ class TestLeases:
 
     @pytest.mark.parametrize("state", ["sent", "failed", "uncertain"])
     def test_only_what_is_pending_is_sent(self, mail_server: MailServer, state: str) -> None:
-        EmailFactory.create(state=state, next_attempt_at=timezone.now())
+        EmailFactory.create(state=state, next_attempt_at=past())
         sweep()
         assert (only().state, only().next_attempt_at) == (state, None)
         assert mail_server.seen == []
@@ -175,7 +174,7 @@ class TestLeases:
         mail_server: MailServer,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        EmailFactory.create(next_attempt_at=timezone.now())
+        EmailFactory.create(next_attempt_at=past())
         judge = rules.judge
 
         def overlong(*given: Any) -> Any:

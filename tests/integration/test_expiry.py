@@ -10,14 +10,13 @@ from uuid import uuid4
 import pytest
 from celery import current_app
 from django.conf import settings
-from django.utils import timezone
 from kombu import Producer, Queue
 
 from booking_platform.messaging import sweeps
 from booking_platform.messaging.rules import SWEEPS
 from payments import tasks
 from payments.models import Refund
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 from tests.platform import Platform
 from tests.servers import wait_until
 
@@ -81,7 +80,7 @@ class TestSweeps:
             assert entry["options"] == {"expiration": max(10.0, settings.SWEEP_SECONDS)}
 
     def test_an_attempt_is_asked_for_without_a_time(self, platform: Platform) -> None:
-        RefundFactory.create(next_attempt_at=timezone.now())
+        RefundFactory.create(next_attempt_at=past())
         sweeps.sweep(Refund, tasks.attempt, None)
         with platform.channel() as channel:
             message = channel.basic_get("payments", no_ack=True)

@@ -18,7 +18,7 @@ from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS, Applied, Consumer, Result
 from payments.models import NothingToRefund, Refund
 from tests.events import cancelled, deliveries
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 from tests.platform import parked
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -77,7 +77,7 @@ class TestAConclusion:
             columns = {"last_error": "stored"}
             return Conclusion(columns, tell=lambda: told.append(Refund.objects.get().last_error))
 
-        RefundFactory.create(next_attempt_at=timezone.now())
+        RefundFactory.create(next_attempt_at=past())
         leases.take_up(Refund.objects.all(), attempt)
         assert told == ["stored"]
 
@@ -88,7 +88,7 @@ class TestAConclusion:
             Refund.objects.update(lease_token="8" * 32)
             return Conclusion({"last_error": "late"}, tell=lambda: told.append("late"))
 
-        RefundFactory.create(next_attempt_at=timezone.now())
+        RefundFactory.create(next_attempt_at=past())
         leases.take_up(Refund.objects.all(), attempt)
         assert told == []
         assert Refund.objects.get().last_error == ""

@@ -31,7 +31,7 @@ from booking_platform.development.mail_server import (
 from notifications import answers, smtp
 from notifications.models import CancellationEmail
 from tests.emails import ANN, cancel, elsewhere, expire_lease, only, sweep
-from tests.factories import EmailFactory
+from tests.factories import EmailFactory, past
 from tests.servers import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -70,7 +70,7 @@ class TestMessages:
 
     @pytest.mark.parametrize("body", [".\n", ".\n.\nQUIT\n", "a\n..\n.b\n", "no end of line", "\n"])
     def test_lines_of_dots_arrive_as_they_are(self, mail_server: MailServer, body: str) -> None:
-        row = EmailFactory.create(text_body=body, next_attempt_at=timezone.now())
+        row = EmailFactory.create(text_body=body, next_attempt_at=past())
         sweep()
         [mail] = mail_server.received()
         part = mail.get_body(("plain",))
@@ -284,7 +284,7 @@ class TestAnswers:
         self, mail_server: MailServer, settings: Any
     ) -> None:
         settings.RETRY_ATTEMPTS = 2
-        EmailFactory.create(attempts=2, next_attempt_at=timezone.now())
+        EmailFactory.create(attempts=2, next_attempt_at=past())
         sweep()
         assert only().state == "failed"
         assert mail_server.seen == []

@@ -16,7 +16,7 @@ from payments.answers import StripeRefund
 from payments.keys import booking_key, idempotency_key
 from payments.models import Refund
 from payments.reconciliation import CHUNK, Difference
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 from tests.integration.comparing import (
     Status,
     all_columns,
@@ -65,7 +65,7 @@ class TestAgreement:
 
     def test_two_bookings_of_one_payment_agree(self, stripe: Sandbox) -> None:
         row = refunded(stripe)
-        second = RefundFactory.create(payment_id=row.payment_id, next_attempt_at=timezone.now())
+        second = RefundFactory.create(payment_id=row.payment_id, next_attempt_at=past())
         tasks.attempt(second.pk)
         assert run()[0] == 0
 
@@ -74,7 +74,7 @@ class TestAgreement:
             for step in (2, 0):
                 row = RefundFactory.create(
                     booking_id="BK-1", payment_id=payment, seats_remaining=step,
-                    next_attempt_at=timezone.now(),
+                    next_attempt_at=past(),
                 )  # fmt: skip
                 tasks.attempt(row.pk)
         assert len(stripe.refunds) == 4
@@ -84,7 +84,7 @@ class TestAgreement:
     def test_a_refund_of_a_charge_agrees(self, stripe: Sandbox, charge: str) -> None:
         payment = stripe.payment(amount=50_000, currency="eur")
         charge = charge or stripe.account.payments[payment].charge
-        row = RefundFactory.create(payment_id=charge, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=charge, next_attempt_at=past())
         tasks.attempt(row.pk)
         assert len(stripe.refunds) == 1
         assert run()[0] == 0
@@ -336,18 +336,18 @@ class TestUnderWay:
         assert all_columns() == before
 
     def test_it_leaves_out_what_has_not_been_sent(self, stripe: Sandbox) -> None:
-        RefundFactory.create(next_attempt_at=timezone.now())
+        RefundFactory.create(next_attempt_at=past())
         status, said = run()
         assert (status, len(said.splitlines())) == (0, 1)
 
     def test_it_asks_for_the_worker_where_nobody_takes_up_what_is_due(
         self, stripe: Sandbox
     ) -> None:
-        refunded(stripe, stripe_status="x", next_attempt_at=timezone.now() - timedelta(hours=2))
+        refunded(stripe, stripe_status="x", next_attempt_at=past() - timedelta(hours=2))
         assert "is a worker serving the queue payments" in run()[1]
 
     def test_what_is_planned_for_much_later_is_compared(self, stripe: Sandbox) -> None:
-        refunded(stripe, stripe_status="x", next_attempt_at=timezone.now() + timedelta(days=1))
+        refunded(stripe, stripe_status="x", next_attempt_at=past() + timedelta(days=1))
         assert run()[0] == 1
 
     def test_a_refund_recorded_after_the_list_is_not_missing(self, stripe: Sandbox) -> None:

@@ -22,7 +22,7 @@ from payments import announcing, attempts, reviews
 from payments.models import NothingToRefund, Refund
 from tests.announcements import Listener, announced, kinds, payloads, words
 from tests.events import cancelled, deliveries
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 from tests.integration import comparing, refund_rows
 from tests.integration.refunds import (
     FAULTS,
@@ -145,7 +145,7 @@ class TestTheAmount:
     def test_a_refund_of_the_version_before_has_one_too(
         self, stripe: Sandbox, payment: str
     ) -> None:
-        RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        RefundFactory.create(payment_id=payment, next_attempt_at=past())
         once()
         [completed] = payloads()
         assert (completed["amount"], completed["currency"]) == (Decimal("150.00"), "eur")
@@ -251,7 +251,7 @@ class TestAttempts:
         assert kinds() == [REQUESTED, COMPLETED, FAILED]
 
     def test_whoever_was_overtaken_announces_nothing(self, stripe: Sandbox, payment: str) -> None:
-        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=past())
         late = leases._take(Refund.objects.filter(pk=row.pk))
         assert late is not None
         expire_lease()

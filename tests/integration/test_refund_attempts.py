@@ -10,7 +10,7 @@ from booking_platform.messaging import leases
 from booking_platform.messaging.leases import LeaseLost
 from payments import attempts, stripe_gateway, tasks
 from payments.models import Refund
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 from tests.integration.refunds import (
     FAULTS,
     age,
@@ -147,7 +147,7 @@ class TestFaults:
         Refund.objects.update(
             request_payload=only().request_payload | {"amount": 6_001},
             needs_review=False,
-            next_attempt_at=timezone.now(),
+            next_attempt_at=past(),
         )
         sweep_until_quiet()
         assert only().needs_review
@@ -174,7 +174,7 @@ class TestLeases:
     @pytest.fixture
     def held(self, stripe: Sandbox, payment: str) -> Refund:
         """A refund whose holder froze, and whose lease has ended."""
-        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=past())
         taken = leases._take(Refund.objects.filter(pk=row.pk))
         assert taken is not None
         expire_lease()
@@ -206,7 +206,7 @@ class TestLeases:
         self, stripe: Sandbox, payment: str
     ) -> None:
         rows = Refund.objects.all()
-        RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        RefundFactory.create(payment_id=payment, next_attempt_at=past())
         assert leases._take(rows) is not None
         leases.mark_due(rows)
         assert leases._take(rows) is None
@@ -215,7 +215,7 @@ class TestLeases:
         self, stripe: Sandbox, payment: str, settings: Any
     ) -> None:
         settings.RETRY_BASE_SECONDS = settings.RETRY_MAX_SECONDS = 10**6
-        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=past())
 
         def told_meanwhile(_row: Refund) -> leases.Conclusion:
             leases.mark_due(Refund.objects.all())
@@ -225,7 +225,7 @@ class TestLeases:
         assert due() == [row.pk]
 
     def test_only_one_of_many_takes_a_refund(self, stripe: Sandbox, payment: str) -> None:
-        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=past())
         stripe.fail("slow_before", seconds=LONG)
         ended: list[int] = []
 
@@ -244,7 +244,7 @@ class TestLeases:
     def test_what_is_marked_due_during_an_attempt_is_taken_up_again(
         self, stripe: Sandbox, payment: str
     ) -> None:
-        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=past())
         stripe.fail("slow_after", seconds=LONG)
         wait = in_thread(lambda: tasks.attempt(row.pk))
         wait_until(lambda: len(stripe.refunds) == 1, what="Stripe has executed")
@@ -263,7 +263,7 @@ class TestLeases:
         settings.RETRY_ATTEMPTS = 3
         monkeypatch.setattr(stripe_gateway, "send", planted)
         monkeypatch.setattr(stripe_gateway, "look", planted)
-        RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        RefundFactory.create(payment_id=payment, next_attempt_at=past())
         sweep_until_quiet()
         assert only().needs_review
         assert "given up after 4 attempts" in only().last_error
@@ -274,7 +274,7 @@ class TestLeases:
             payment_id=payment,
             request_payload="nonsense",
             first_sent_at=timezone.now(),
-            next_attempt_at=timezone.now(),
+            next_attempt_at=past(),
         )
         tasks.attempt(only().pk)
         assert (only().status, only().needs_review) == ("in_progress", False)

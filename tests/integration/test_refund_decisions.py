@@ -11,7 +11,7 @@ from booking_platform.messaging import leases
 from payments import attempts, stripe_gateway, tasks
 from payments.keys import idempotency_key
 from payments.models import Refund
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 from tests.integration.refunds import by_hand, cancel, due, only, sweep_until_quiet
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -47,7 +47,7 @@ class TestDecisions:
         assert not refused.reissue()
 
     def test_a_decision_while_a_worker_asks_is_none(self, stripe: Sandbox, payment: str) -> None:
-        row = RefundFactory.create(payment_id=payment, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, next_attempt_at=past())
         leases._take(Refund.objects.filter(pk=row.pk))
         assert not only().try_again()
         assert not only().settle(by="ann", why="x")
@@ -122,7 +122,7 @@ class TestDecisions:
             amount_minor=6_000,
             created_at=later,
             cancelled_at=later,
-            next_attempt_at=timezone.now(),
+            next_attempt_at=past(),
         )
         sweep_until_quiet()
         row.refresh_from_db()
@@ -143,7 +143,7 @@ class TestDecisions:
         self, stripe: Sandbox, payment: str
     ) -> None:
         """Its creator died before the call, and somebody helped out by hand."""
-        row = RefundFactory.create(payment_id=payment, attempts=1, next_attempt_at=timezone.now())
+        row = RefundFactory.create(payment_id=payment, attempts=1, next_attempt_at=past())
         by_hand(stripe, payment)
         tasks.attempt(row.pk)
         assert [refund["amount"] for refund in stripe.refunds] == [100]

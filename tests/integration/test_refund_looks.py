@@ -15,7 +15,7 @@ from payments.answers import StripeRefusal
 from payments.keys import booking_key
 from payments.models import Refund
 from tests.events import cancelled, deliveries
-from tests.factories import RefundFactory
+from tests.factories import RefundFactory, past
 from tests.integration.refunds import QUEUE, by_hand, cancel, only, sweep_until_quiet
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -108,7 +108,7 @@ class TestThePayment:
         assert row.next_attempt_at is not None
         assert "still processing" in row.last_error
         stripe.change_payment(payment, status="succeeded")
-        Refund.objects.update(next_attempt_at=timezone.now())
+        Refund.objects.update(next_attempt_at=past())
         sweep_until_quiet()
         assert refunded(stripe) == [(payment, 6_000, "eur")]
         assert only().status == "completed"
@@ -298,7 +298,7 @@ class TestTheVersionBefore:
             currency="eur",
             idempotency_key=key,
             request_payload=request,
-            next_attempt_at=timezone.now(),
+            next_attempt_at=past(),
             **columns,
         )
 

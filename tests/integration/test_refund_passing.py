@@ -11,6 +11,7 @@ from booking_platform.messaging import leases
 from payments import stripe_gateway, tasks
 from payments.keys import idempotency_key
 from payments.models import Refund
+from tests.factories import past
 from tests.integration.refunds import by_hand, cancel, due, only, sweep_until_quiet
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -138,7 +139,7 @@ class TestPending:
         return only()
 
     def look(self) -> Refund:
-        Refund.objects.update(next_attempt_at=timezone.now())
+        Refund.objects.update(next_attempt_at=past())
         tasks.attempt(only().pk)
         return only()
 
