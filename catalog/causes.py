@@ -1,7 +1,8 @@
 """What has changed the seats of a tour: the events of a group, as the history of the tour keeps them."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,7 +40,15 @@ def by_tour(events: Iterable[Event], decisions: Iterable[Decision]) -> dict[int,
         if before is None or after is None:
             continue
         if after != before or decision.outcome in NO_SEATS:
-            causes.setdefault(after.tour_id, []).append(_cause(event, decision))
+            cause = Cause(
+                event.event_id,
+                event.payload.booking_id or "",
+                decision.outcome,  # type: ignore[arg-type]  # what is refused has no numbers
+                after.reserved - before.reserved,
+                after.unledgered - before.unledgered,
+                _SAID[type(event.payload)](event.payload),
+            )
+            causes.setdefault(after.tour_id, []).append(cause)
     return causes
 
 
@@ -53,29 +62,10 @@ def dump(causes: Sequence[Cause]) -> str:
     return msgspec.json.encode(causes).decode()
 
 
-def _cause(event: Event, decision: Decision) -> Cause:
-    before, after = decision.before, decision.after
-    assert before is not None
-    assert after is not None
-    return Cause(
-        event.event_id,
-        event.payload.booking_id or "",
-        str(decision.outcome),
-        after.reserved - before.reserved,
-        after.unledgered - before.unledgered,
-        _said(event),
-    )
-
-
-def _said(event: Event) -> int:
-    match event.payload:
-        case BookingCreated(seats_booked=seats):
-            return seats
-        case BookingCancelled(seats_released=seats):
-            return seats
-        case BookingChanged(seats=seats):
-            return seats
-    raise TypeError(f"{event.event_type} says nothing of seats")
-
-
 _decoder = msgspec.json.Decoder(tuple[Cause, ...])
+
+_SAID: dict[type, Callable[[Any], int]] = {
+    BookingCreated: attrgetter("seats_booked"),
+    BookingCancelled: attrgetter("seats_released"),
+    BookingChanged: attrgetter("seats"),
+}
