@@ -70,9 +70,16 @@ def _of(booking_id: str, change: SeatChange) -> Iterator[BookingChange]:
             )
 
 
-def last_changes(tour_id: int, count: int) -> list[SeatChange]:
-    """Return the last changes of a tour's seats, the newest first."""
-    return list(SeatChange.objects.filter(tour_id=tour_id).order_by("-version")[:count])
+def last_changes(
+    tour_id: int, count: int, *, before: int | None = None, only: int | None = None
+) -> list[SeatChange]:
+    """Return the last changes of a tour's seats, newest first: all, those before a version, or one alone."""
+    changes = SeatChange.objects.filter(tour_id=tour_id).order_by("-version")
+    if only is not None:
+        changes = changes.filter(version=only)
+    elif before is not None:
+        changes = changes.filter(version__lt=before)
+    return list(changes[:count])
 
 
 def points(tour_id: int) -> list[SeatChange]:
