@@ -6,7 +6,7 @@ it, so that it keeps its size on a narrow screen.
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import ceil, log10
 from typing import NamedTuple
 
@@ -85,11 +85,11 @@ def words(seats: Seats) -> str:
 
 def plot(history: Sequence[Moment], until: datetime) -> Plot:
     """Return the plot of a tour's seats: each number holds from its time until the next one's."""
-    first = history[0].since
-    until = max(until, history[-1].since)
+    # A time before the one before it is of a clock that was set back.
+    times = list(accumulate([*(each.since for each in history), until], max))
+    first, until = times[0], times[-1]
     top, step = _scale(max(max(each.seats.capacity, each.seats.sold) for each in history))
     span = (until - first).total_seconds() or 1.0
-    times = [each.since for each in history] + [until]
     xs = [round(SIZE * (time - first).total_seconds() / span) for time in times]
 
     def line(height: Height) -> list[tuple[int, int]]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 else:
     TourModelForm = forms.ModelForm
 
+NUMBERS = ("available_seats", "reserved_seats", "unledgered_seats", "overbooked")  # the workers'
 QUOTED = 60  # characters of a value that a sentence names
 
 OVERBOOKED = Greatest(
@@ -143,10 +144,7 @@ class TourAdmin(AnyModelAdmin):
     search_help_text = "A part of the name, or the whole id"
     readonly_fields = (
         "id",
-        "available_seats",
-        "reserved_seats",
-        "unledgered_seats",
-        "overbooked",
+        *NUMBERS,
         "optimistic_lock_version",
         "created",
         "updated",
@@ -156,12 +154,10 @@ class TourAdmin(AnyModelAdmin):
         tour = (None, {"fields": Tour.STAFF_FIELDS})
         if obj is None:
             return (tour,)
-        numbers = ("available_seats", "reserved_seats", "unledgered_seats", "overbooked")
         record = ("id", "optimistic_lock_version", "created", "updated")
         return (
             ("Tour", tour[1]),
-            ("Numbers, kept by the workers", {"fields": numbers}),
-            ("Record", {"fields": record}),
+            ("Record", {"fields": (*NUMBERS, *record), "classes": ("collapse",)}),
         )
 
     class Media:

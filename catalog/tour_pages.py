@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db.models import Model
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from booking_platform.messaging import clock
 from booking_platform.messaging.models import ProcessedEvent
@@ -17,6 +18,10 @@ from catalog.causes import NO_SEATS, Cause
 from catalog.models import Reservation, SeatChange, Tour
 
 MENTIONED = 5  # events of one change, where others are listed too
+LONGEST, BRIEF = (
+    255,
+    13,
+)  # characters of an id: of a booking, and of an event, which its page shows whole
 MOST_DIGITS = 18  # of a version: it fits the column
 BEFORE, ONLY = "seats_before", "seat_change"  # of the query: from which version on, or which alone
 
@@ -110,12 +115,13 @@ class _Links:
             _linked(booking, cause.booking_id) if cause.booking_id else "A booking without an id",
             cause.outcome.replace("_", " "),
             _seats(cause),
-            _linked(event, cause.event_id),
+            _linked(event, cause.event_id, chars=BRIEF),
         )
 
 
-def _linked(record: Model | None, identifier: str) -> str:
-    return link(record, exact(identifier)) if record else exact(identifier)
+def _linked(record: Model | None, identifier: str, *, chars: int = LONGEST) -> str:
+    text = Truncator(exact(identifier)).chars(chars)
+    return link(record, text) if record else text
 
 
 def _seats(cause: Cause) -> str:

@@ -311,14 +311,14 @@ class TestChangesOfABooking:
         assert history.changes_of("A") == []
 
 
-def old_changes(tour: Tour, count: int, *, days: float, every: timedelta) -> None:
+def old_changes(tour: Tour, count: int, *, days: float, every: timedelta, first: int = 1) -> None:
     """Store changes of a tour, the newest so many days ago; they change its reserved seats by turns."""
     start = clock.now() - timedelta(days=days) - count * every
     SeatChange.objects.bulk_create(
         [
             SeatChange(
                 tour_id=tour.pk,
-                version=number + 1,
+                version=number + first,
                 changed_at=start + number * every,
                 capacity=tour.capacity,
                 reserved=number % 10,
