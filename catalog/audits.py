@@ -1,14 +1,14 @@
-"""The promise of the catalog: a tour's numbers are those of its ledger."""
+"""The promises of the catalog: a tour's numbers are those of its ledger, and of its history."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum, Value
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 
 from booking_platform.messaging.rows import in_spans
 from booking_platform.operations.audits import Finding, audits
-from catalog.models import Reservation, Tour, seats_left
+from catalog.models import Reservation, SeatChange, Tour, seats_left
 
 TOURS = 100  # a statement, which reads all their reservations
 
@@ -54,3 +54,33 @@ def _finding(tour: Tour, held: int) -> Finding:
         "Find out who has written to the database past the platform. Then run "
         f"`python manage.py recount_seats {tour.pk}`, which counts the reservations anew.",
     )
+
+
+@audits(
+    "seat-history",
+    "The last change in the history of each tour's seats left the numbers that it has.",
+)
+def seat_history() -> Iterator[Finding]:
+    """Yield the tours that have other numbers than their newest change left.
+
+    A tour whose seats have not changed since its history is kept has none, and is no finding.
+    """
+    changes = SeatChange.objects.filter(tour_id=OuterRef("pk"))
+    as_it_is = changes.filter(
+        version=OuterRef("newest"),
+        capacity=OuterRef("capacity"),
+        reserved=OuterRef("reserved_seats"),
+        unledgered=OuterRef("unledgered_seats"),
+    )
+    newest = Subquery(changes.order_by("-version").values("version")[:1])
+    for span in in_spans(Tour.objects.all(), TOURS):
+        known = span.order_by("pk").annotate(newest=newest).filter(newest__isnull=False)
+        for tour in known.filter(~Exists(as_it_is)):
+            yield Finding(
+                f"tour {tour.pk}",
+                f"Tour {tour.pk} has other seats than the last change in its history left "
+                f"(version {tour.newest}): {tour.explain_seats()}.",
+                "Find out who has written to the database past the platform; during an upgrade a worker of "
+                f"an older version may have. Then run `python manage.py recount_seats {tour.pk}`, which "
+                "announces the numbers, too.",
+            )

@@ -14,10 +14,10 @@ from booking_platform.contract.events import BookingCancelled, BookingChanged
 from booking_platform.messaging import clock, outbox
 from booking_platform.messaging.rows import EXPECTED, compare_and_set, insert_missing, read
 from booking_platform.messaging.rules import Applied, LostRace, Refused, Result
-from catalog import announcing, life
+from catalog import announcing, causes, life
 from catalog.bookings import Booking, Decision, Outcome, Seats
 from catalog.life import Kind, Step
-from catalog.models import Reservation, Tour
+from catalog.models import Reservation, SeatChange, Tour
 from catalog.seats import Decided, decide
 
 log = structlog.get_logger(__name__)
@@ -41,6 +41,7 @@ def apply(events: Sequence[Event], *, lock: bool) -> list[Result]:
     touched = {decision.after.tour_id for decision in decided.decisions if decision.after}
     _write_tours([(tours[tour_id], decided.tours[tour_id]) for tour_id in sorted(touched)])
     _write_bookings(bookings, decided.bookings)
+    _write_history(events, tours, decided)
     announced = _announced(events, tours, decided)
     return [
         _result(event, decision, announces)
@@ -60,8 +61,14 @@ def recount(tour_id: int) -> tuple[Seats, Seats] | None:
         held = Reservation.objects.filter(tour=tour_id, state=Reservation.State.RESERVED)
         after = before._replace(reserved=held.aggregate(held=Sum("seats"))["held"] or 0)
         _write_tours([(before, after)])
-        outbox.store([announcing.of_tour(after, before.version + 1, clock.now())])
+        after = after._replace(version=before.version + 1)
+        outbox.store([announcing.of_tour(after, after.version, clock.now())])
+        SeatChange.record(after, by="recount_seats", what=_counted_anew(before, after))
     return before, after
+
+
+def _counted_anew(before: Seats, after: Seats) -> str:
+    return f"counted anew: {before.reserved} were reserved, now {after.reserved} are"
 
 
 def _read_tours(tour_ids: set[int], *, lock: bool) -> dict[int, Seats]:
@@ -126,6 +133,29 @@ def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking])
     for booking in changed:
         if booking.booking_id not in written:
             raise LostRace("reservation", booking_id=booking.booking_id, tour_id=booking.tour_id)
+
+
+def _write_history(events: Sequence[Event], tours: Mapping[int, Seats], decided: Decided) -> None:
+    """Store what the events changed, in one statement: a row for each tour.
+
+    A row whose version is there already is left out: then somebody has set the version back, and no
+    booking is to suffer from that.
+    """
+    now = clock.now()
+    caused = causes.by_tour(events, decided.decisions)
+    rows = [
+        {
+            "tour_id": tour_id,
+            "version": tours[tour_id].version + 1,
+            "changed_at": now,
+            "capacity": tours[tour_id].capacity,
+            "reserved": decided.tours[tour_id].reserved,
+            "unledgered": decided.tours[tour_id].unledgered,
+            "causes": causes.dump(caused[tour_id]),
+        }
+        for tour_id in sorted(caused)
+    ]
+    insert_missing(SeatChange, rows, key="version")
 
 
 def _announced(

@@ -8,6 +8,7 @@ from django.db.models.functions import Greatest, Now
 
 from booking_platform.messaging import clock, outbox
 from catalog import announcing, bookings
+from catalog.causes import Cause, load
 
 
 def seats_left(capacity: Any) -> Greatest:
@@ -99,14 +100,15 @@ class Tour(models.Model):
             )
         return text
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
+    def save(self, *args: Any, by: str = "", **kwargs: Any) -> None:
         """Store a new tour, or what staff may change of one.
 
         A new tour takes what is missing from what is given: without ``capacity`` it equals
         ``available_seats``, without ``available_seats`` all seats are free; seats neither
         available nor reserved count as sold outside the ledger. On an existing tour only
         ``STAFF_FIELDS`` are written, and the available seats follow from the row as it is in the
-        database, so that saving what was read a while ago undoes no booking.
+        database, so that saving what was read a while ago undoes no booking. ``by`` is who does it;
+        the history of the tour's seats says so.
 
         Raises:
             ValidationError: more seats available than the capacity has.
@@ -116,6 +118,7 @@ class Tour(models.Model):
             with transaction.atomic():
                 super().save(*args, **kwargs)
                 self._announce()
+                SeatChange.record(self.seats, by=by, what=self._beginning())
             return
         wanted = kwargs.pop("update_fields", None)
         changed = [name for name in self.STAFF_FIELDS if wanted is None or name in wanted]
@@ -126,9 +129,22 @@ class Tour(models.Model):
         self.optimistic_lock_version = F("optimistic_lock_version") + 1
         derived = ["available_seats", "optimistic_lock_version", "updated_at"]
         with transaction.atomic():
+            before = self._locked_capacity() if "capacity" in changed else None
             super().save(*args, **kwargs, update_fields=[*changed, *derived])
             self.refresh_from_db()
             self._announce()
+            if before not in (None, self.capacity):
+                SeatChange.record(self.seats, by=by, what=f"capacity {before} → {self.capacity}")
+
+    def _locked_capacity(self) -> int | None:
+        """Return the capacity in the database, which stays until the transaction ends."""
+        row = Tour.objects.select_for_update(no_key=True).filter(pk=self.pk)
+        return row.values_list("capacity", flat=True).first()
+
+    def _beginning(self) -> str:
+        words = f"created with {self.capacity} seats"
+        sold = self.reserved_seats + self.unledgered_seats
+        return f"{words}, {sold} of them sold" if sold else words
 
     def _announce(self) -> None:
         """Store the announcement of the tour's numbers, in the transaction that has changed them."""
@@ -188,6 +204,73 @@ class Reservation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.booking_id}: {self.seats} × seat, {self.state}"
+
+
+class SeatChange(models.Model):
+    """One change of a tour's seats: the numbers after it, and what caused it.
+
+    A group of events makes one row for each tour whose numbers it changes, or whose seats were too few
+    for one of its events; staff's change of the capacity makes one, too. The row is written in the
+    transaction of the change. Rows are deleted after a time, but for the newest of each tour.
+    """
+
+    pk = models.CompositePrimaryKey("tour_id", "version")
+    tour = models.ForeignKey(  # no constraint: the check of it would cost each group a query for each row
+        Tour,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="seat_changes",
+    )
+    version = models.BigIntegerField(help_text="Of the tour, since the change.")
+    changed_at = models.DateTimeField()
+    capacity = models.PositiveIntegerField()
+    reserved = models.BigIntegerField()
+    unledgered = models.BigIntegerField()
+    causes = models.TextField(
+        blank=True, default="", db_default="", help_text="catalog.causes.Cause, as JSON."
+    )
+    changed_by = models.CharField(
+        max_length=255, blank=True, default="", db_default="", help_text="Who, if no event did."
+    )
+    what = models.CharField(
+        max_length=255, blank=True, default="", db_default="", help_text="What they did."
+    )
+
+    class Meta:
+        db_table = "seat_changes"
+        ordering = ("tour_id", "version")
+        indexes = (models.Index(fields=("tour", "changed_at"), name="seat_changes_tour_at"),)
+
+    def __str__(self) -> str:
+        return f"tour {self.tour_id}, version {self.version}: {self.seats.available} available"
+
+    @staticmethod
+    def record(seats: bookings.Seats, *, by: str, what: str) -> None:
+        """Store what a person or a command did to a tour, in the transaction that does it."""
+        change = SeatChange(
+            tour_id=seats.tour_id,
+            version=seats.version,
+            changed_at=clock.now(),
+            capacity=seats.capacity,
+            reserved=seats.reserved,
+            unledgered=seats.unledgered,
+            changed_by=by,
+            what=what,
+        )
+        SeatChange.objects.bulk_create([change], ignore_conflicts=True)
+
+    @property
+    def seats(self) -> bookings.Seats:
+        """The numbers of the tour after the change."""
+        return bookings.Seats(
+            self.tour_id, self.version, self.capacity, self.reserved, self.unledgered
+        )
+
+    @property
+    def caused_by(self) -> tuple[Cause, ...]:
+        """The events that made the change, in their order; empty for what a person did."""
+        return load(self.causes)
 
 
 class TourAvailability(models.Model):

@@ -79,6 +79,19 @@ def keep_newest(
     return {row[0] for row in _run(_keep_newest_sql(model, tuple(rows[0]), key, version), rows)}
 
 
+def newest_at(
+    model: type[models.Model], moments: Iterable[datetime], *, time: str, key: str, of: Row
+) -> set[Any]:
+    """Return the ``key`` of the row that was the newest at each of the moments, by its ``time``.
+
+    Only rows with the columns of ``of`` count; an index on these and the time makes it cheap, however many
+    rows there are. A moment before the first row has none.
+    """
+    rows = [{**of, time: moment} for moment in moments]
+    found = _run(_newest_at_sql(model, tuple(of), time, key), rows) if rows else []
+    return {row[0] for row in found} - {None}
+
+
 def one_at_a_time(name: str) -> None:
     """Wait until no other transaction that has named the same is open; they end one by one.
 
@@ -177,6 +190,17 @@ def _insert_sql(model: type[models.Model], columns: tuple[str, ...], key: str) -
         f"WITH given AS ({_given(model, {name: name for name in columns})}) "
         f"INSERT INTO {model._meta.db_table} ({names}) SELECT {names} FROM given WHERE true "
         f"ON CONFLICT DO NOTHING RETURNING {key}"
+    )
+
+
+@cache
+def _newest_at_sql(model: type[models.Model], columns: tuple[str, ...], time: str, key: str) -> str:
+    table = model._meta.db_table
+    match = " AND ".join(f"{table}.{name} = given.{name}" for name in columns)
+    return (
+        f"WITH given AS ({_given(model, {name: name for name in (*columns, time)})}) "
+        f"SELECT (SELECT {key} FROM {table} WHERE {match} AND {table}.{time} <= given.{time} "
+        f"ORDER BY {table}.{time} DESC LIMIT 1) FROM given"
     )
 
 

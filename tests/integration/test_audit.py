@@ -122,6 +122,11 @@ PLANTED: dict[str, tuple[Callable[[], object], str, str]] = {
         "seats",
         "says that 2 seats are reserved, and its reservations hold 3",
     ),
+    "a capacity was changed in SQL": (
+        lambda: Tour.objects.update(capacity=21, available_seats=19),
+        "seat-history",
+        "last change in its history left (version 3): 21 seats − 2 reserved = 19 available",
+    ),
     "a refund is gone": (
         lambda: Refund.objects.all().delete(),
         "refunds",

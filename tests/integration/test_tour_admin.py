@@ -1,15 +1,19 @@
 """Tours and reservations in the admin, as operations staff use them."""
 
+from functools import partial
+from threading import Barrier
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connection
 from django.db.models.signals import pre_delete
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from booking_platform.messaging.models import ProcessedEvent
-from catalog.models import Reservation, Tour
+from catalog.models import Reservation, SeatChange, Tour
 from tests import events
 from tests.factories import TourFactory
 from tests.integration.admin_pages import (
@@ -25,6 +29,7 @@ from tests.integration.admin_pages import (
     staff,
     text,
 )
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -153,6 +158,85 @@ class TestTours:
         tour.refresh_from_db()
         assert (tour.name, tour.capacity, str(tour.price)) == ("New", 30, "12.50")
         assert (tour.description, tour.available_seats) == ("Two\nlines", 30)
+
+    def test_what_both_changed_is_refused_with_both_values_and_nothing_is_stored(
+        self, admin_client: Client
+    ) -> None:
+        tour = TourFactory.create(capacity=10, name="Old")
+        mine, theirs = admin_client.get(page(tour)), admin_client.get(page(tour))
+        admin_client.post(page(tour), filled_in(theirs, capacity=30))
+        response = admin_client.post(page(tour), data := filled_in(mine, capacity=25, name="New"))
+        said = (
+            "Capacity is 30 by now: somebody has changed it since you opened this page, where it was "
+            "10. Nothing of yours is stored, 25 neither."
+        )
+        assert said in text(response)
+        assert said in text(admin_client.post(page(tour), data))  # however often it is sent
+        tour.refresh_from_db()
+        assert (tour.name, tour.capacity) == ("Old", 30)
+        anew = filled_in(admin_client.get(page(tour)), capacity=25)
+        assert admin_client.post(page(tour), anew).status_code == 302
+        tour.refresh_from_db()
+        assert tour.capacity == 25
+
+    def test_texts_are_named_too_however_long_or_strange(self, admin_client: Client) -> None:
+        tour = TourFactory.create(name="Old", description="short")
+        mine, theirs = admin_client.get(page(tour)), admin_client.get(page(tour))
+        admin_client.post(
+            page(tour), filled_in(theirs, name="Evil \u202e<b>", description="d" * 900)
+        )
+        response = admin_client.post(page(tour), filled_in(mine, name="Mine", description="mine"))
+        shown = text(response)
+        assert "Name is “Evil \\u202e<b>” by now" in shown
+        assert "where it was “Old”" in shown
+        assert f"Description is “{'d' * 59}…” by now" in shown
+        assert b"\\u202e&lt;b&gt;" in response.content
+
+    def test_both_may_want_the_same(self, admin_client: Client) -> None:
+        tour = TourFactory.create(capacity=10)
+        mine, theirs = admin_client.get(page(tour)), admin_client.get(page(tour))
+        admin_client.post(page(tour), filled_in(theirs, capacity=30))
+        assert admin_client.post(page(tour), filled_in(mine, capacity="30")).status_code == 302
+
+    @pytest.mark.parametrize("stored", ["a\nb", "a\r\nb", " a\nb \n"])
+    def test_what_a_browser_does_to_a_text_is_no_change_of_somebody_else(
+        self, admin_client: Client, stored: str
+    ) -> None:
+        tour = TourFactory.create(description=stored)
+        shown = admin_client.get(page(tour))
+        sent = {"initial-description": stored.replace("\r\n", "\n").replace("\n", "\r\n")}
+        data = filled_in(shown, description="c\r\nd") | sent
+        assert admin_client.post(page(tour), data).status_code == 302
+        tour.refresh_from_db()
+        assert tour.description == "c\r\nd"
+
+    def test_a_form_without_what_it_was_opened_with_is_refused(self, admin_client: Client) -> None:
+        tour = TourFactory.create(capacity=10)
+        data = filled_in(admin_client.get(page(tour)), capacity=11)
+        for sent in ("", "nonsense"):
+            response = admin_client.post(page(tour), data | {"initial-capacity": sent})
+            assert "Capacity is 10 by now" in text(response)
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.skipif(
+        connection.vendor == "sqlite", reason="SQLite has one writer: there is no race to lose"
+    )
+    def test_of_two_at_once_one_is_refused(self, admin_user: User) -> None:
+        tour = TourFactory.create(capacity=10)
+        answers: list[int] = []
+
+        def save(capacity: int) -> None:
+            client = Client()
+            client.force_login(admin_user)
+            data = filled_in(client.get(page(tour)), capacity=capacity)
+            opened.wait()
+            answers.append(client.post(page(tour), data).status_code)
+
+        for capacity in (20, 40, 60):
+            opened = Barrier(2)
+            at_once(partial(save, capacity), partial(save, capacity + 1))
+        assert sorted(answers) == [200, 200, 200, 302, 302, 302]
+        assert SeatChange.objects.filter(what__startswith="capacity").count() == 3
 
     def test_saving_without_a_change_changes_nothing(self, admin_client: Client) -> None:
         tour = TourFactory.create()
