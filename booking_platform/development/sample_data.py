@@ -6,7 +6,7 @@ sandbox and a mail server that refuse some. What happened to each is then dated 
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -25,7 +25,7 @@ from booking_platform.messaging import clock, inbox
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
-from catalog.models import Reservation, Tour
+from catalog.models import Reservation, SeatChange, Tour
 from notifications.models import CancellationEmail
 from payments.models import Refund
 
@@ -45,8 +45,9 @@ DATED: dict[type[models.Model], tuple[str, ...]] = {
     ProcessedEvent: ("processed_at",),
     DeadLetter: ("parked_at", "last_parked_at"),
     Reservation: ("created_at", "updated_at"),
-    Refund: ("created_at", "first_sent_at"),
-    CancellationEmail: ("created_at", "sent_at"),
+    SeatChange: ("changed_at",),
+    Refund: ("created_at", "first_sent_at", "updated_at"),
+    CancellationEmail: ("created_at", "wanted_at", "sent_at", "updated_at"),
 }
 
 Event = tuple[str, bytes]  # a routing key, and what is published under it
@@ -68,10 +69,9 @@ def make(bookings: int, *, seed: int = 0) -> dict[str, int]:
         for age, share in track(
             list(_hours(bookings)), description="Hours of bookings", transient=True
         ):
-            last = {model: _last(model) for model in DATED}
+            started = clock.now()
             _consume(season.hour(share))
-            for model, columns in DATED.items():
-                _date_back(model, columns, after=last[model], by=age)
+            _date_back(started, by=age)
         season.leave_trouble()
     return {str(model._meta.verbose_name_plural): model._default_manager.count() for model in DATED}
 
@@ -92,15 +92,12 @@ def _consume(events: list[Event]) -> None:
             inbox.process(consumer, own[start : start + GROUP])
 
 
-def _last(model: type[models.Model]) -> int:
-    return model._default_manager.order_by("-pk").values_list("pk", flat=True).first() or 0
-
-
-def _date_back(
-    model: type[models.Model], columns: tuple[str, ...], *, after: int, by: timedelta
-) -> None:
-    earlier: dict[str, Any] = {column: F(column) - by for column in columns}
-    model._default_manager.filter(pk__gt=after).update(**earlier)
+def _date_back(started: datetime, *, by: timedelta) -> None:
+    """Have what has happened since ``started`` be so much older."""
+    for model, columns in DATED.items():
+        for column in columns:
+            happened = model._default_manager.filter(**{f"{column}__gte": started})
+            happened.update(**{column: F(column) - by})
 
 
 class Season:
