@@ -82,18 +82,18 @@ def last_changes(
     return list(changes[:count])
 
 
-def points(tour_id: int) -> list[SeatChange]:
-    """Return the changes that draw the history of a tour's seats, oldest first, without their causes.
+def points(tour_id: int) -> tuple[list[SeatChange], bool]:
+    """Return the changes that draw the history of a tour's seats, oldest first, and whether these are all.
 
-    All of them where they are few. Else the first, the last, and the ones after which the tour had its
+    Their causes are not read. All of them are drawn where they are few. Else the first, the last, and the ones after which the tour had its
     numbers at evenly spaced times: of what happened in between the picture would show nothing either. No
     statement reads more of them than it returns.
     """
     changes = SeatChange.objects.filter(tour_id=tour_id).defer("causes").order_by("version")
     few = list(changes[: POINTS + 1])
     if len(few) <= POINTS:
-        return few
-    return list(changes.filter(version__in=_evenly_spaced(changes)))
+        return few, True
+    return list(changes.filter(version__in=_evenly_spaced(changes))), False
 
 
 def _evenly_spaced(changes: "QuerySet[SeatChange]") -> set[int]:

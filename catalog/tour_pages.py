@@ -38,7 +38,7 @@ class Listed(NamedTuple):
 
 def history_of(tour: Tour, query: Mapping[str, str]) -> dict[str, Any]:
     """Return what the template of the history needs; a bounded number of statements, whatever the tour's life."""
-    points = history.points(tour.pk)
+    points, complete = history.points(tour.pk)
     if not points:
         return {}
     only, before = _version(query, ONLY), _version(query, BEFORE)
@@ -48,7 +48,7 @@ def history_of(tour: Tour, query: Mapping[str, str]) -> dict[str, Any]:
         "points": [
             {"when": pictures.shown(each.changed_at), "seats": each.seats} for each in points
         ],
-        "sampled": len(points) >= history.POINTS,
+        "complete": complete,
         "changes": _listed(changes[:LISTED], LISTED * LISTED if only else MENTIONED),
         "older": changes[LISTED - 1].version if len(changes) > LISTED else None,
         "only": only,

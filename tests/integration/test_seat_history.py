@@ -334,7 +334,9 @@ class TestThePlot:
     def test_few_changes_are_all_drawn(self, tour: Tour) -> None:
         SeatChange.objects.all().delete()
         old_changes(tour, history.POINTS, days=1, every=timedelta(minutes=1))
-        assert [each.version for each in history.points(tour.pk)] == [*range(1, history.POINTS + 1)]
+        points, complete = history.points(tour.pk)
+        assert complete
+        assert [each.version for each in points] == [*range(1, history.POINTS + 1)]
 
     def test_many_are_drawn_evenly_in_time_by_a_bounded_number_of_statements(
         self, tour: Tour, django_assert_max_num_queries: Any
@@ -344,7 +346,8 @@ class TestThePlot:
         lone = TourFactory.create()
         old_changes(lone, 5000, days=1, every=timedelta(seconds=1))
         with django_assert_max_num_queries(6):
-            points = history.points(tour.pk)
+            points, complete = history.points(tour.pk)
+        assert not complete
         versions = [each.version for each in points]
         assert (versions[0], versions[-1]) == (1, 5000)
         assert len(versions) <= history.POINTS
@@ -353,7 +356,7 @@ class TestThePlot:
 
     def test_a_tour_without_changes_has_none(self, tour: Tour) -> None:
         SeatChange.objects.all().delete()
-        assert history.points(tour.pk) == []
+        assert history.points(tour.pk) == ([], True)
 
 
 class TestCleanup:
