@@ -85,9 +85,9 @@ def last_changes(
 def points(tour_id: int) -> tuple[list[SeatChange], bool]:
     """Return the changes that draw the history of a tour's seats, oldest first, and whether these are all.
 
-    Their causes are not read. All of them are drawn where they are few. Else the first, the last, and the ones after which the tour had its
-    numbers at evenly spaced times: of what happened in between the picture would show nothing either. No
-    statement reads more of them than it returns.
+    Few are returned all. Of many: the first, the last, and the ones after which the tour had its numbers at
+    evenly spaced times; of what happened in between the picture would show nothing either. No statement
+    reads more of them than it returns, nor their causes.
     """
     changes = SeatChange.objects.filter(tour_id=tour_id).defer("causes").order_by("version")
     few = list(changes[: POINTS + 1])
