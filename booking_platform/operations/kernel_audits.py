@@ -68,14 +68,17 @@ def _missing(
     now = clock.now()
     same = ProcessedEvent.objects.filter(event_id=OuterRef("event_id"))
     others = [each for each in queues if each != queue]
-    answered = Q(state__in=(State.PARKED, State.DISCARDED)) | Q(
+    answered = Q(state__in=(State.PARKED, State.DISCARDED, State.EDITED)) | Q(
         resolved_at__gt=now - settings.AUDIT_LATE
     )
     letters = DeadLetter.objects.filter(answered, event_id=OuterRef("event_id"), queue=queue)
+    # An event that a person has edited goes to the one queue that has refused the original.
+    edited = DeadLetter.objects.filter(edited_event_id=OuterRef("event_id"), queue__in=queues)
     rows = span.filter(
         ~Exists(same.filter(consumer=queue)),
         ~Exists(same.filter(consumer__in=others, pk__lt=OuterRef("pk"))),
         ~Exists(letters),
+        ~Exists(edited),
         consumer__in=others,
         processed_at__lt=now - settings.AUDIT_LATE,
         occurred_at__gte=now - settings.PROCESSED_EVENTS_RETENTION,
@@ -97,6 +100,34 @@ def _not_processed(event_id: str, queue: str, had_by: str, booking: str) -> Find
         f"If {queue} holds messages, see that a worker serves it. If it is empty, the event was lost: have "
         "it published again under the same event id, which has no effect where it was processed.",
     )
+
+
+@audits(
+    "edited",
+    "An event that a person has edited has been processed by the queue that it was sent to, or is one of its "
+    "dead letters.",
+)
+def unprocessed_edits() -> Iterator[Finding]:
+    """Yield the edited events that were sent some time ago, and that nobody has had."""
+    now = clock.now()
+    same = ProcessedEvent.objects.filter(event_id=OuterRef("edited_event_id"))
+    again = DeadLetter.objects.filter(event_id=OuterRef("edited_event_id"))
+    rows = DeadLetter.objects.filter(
+        ~Exists(same),
+        ~Exists(again),
+        state=State.EDITED,
+        forgotten_at__isnull=True,
+        resolved_at__lt=now - settings.AUDIT_LATE,
+        resolved_at__gte=now - settings.PROCESSED_EVENTS_RETENTION,
+    )
+    for pk, event_id, queue in in_pages(rows.values_list("pk", "edited_event_id", "queue"), PAGE):
+        yield Finding(
+            f"dead letter {pk}",
+            f"Event {exact(event_id)}, which a person made of dead letter {pk}, was sent to {exact(queue)} and "
+            "has not been processed there.",
+            f"If {exact(queue)} holds messages, see that a worker serves it. If it is empty, the event was "
+            "lost: publish the edited body, which is on the dead letter's page, once more.",
+        )
 
 
 @audits("overdue", "What is due is taken up by a worker.")
