@@ -46,9 +46,13 @@ DECISIONS: dict[type[Model], dict[str, set[str]]] = {
 
 
 def make() -> None:
-    """Make the roles as the migration does; tests before this one may have emptied the tables."""
-    migration = import_module("booking_platform.operations.migrations.0002_roles")
-    migration.make_roles(apps, SimpleNamespace(connection=connection))
+    """Make the roles as the migrations do; tests before this one may have emptied the tables."""
+    migrations, editor = (
+        "booking_platform.operations.migrations",
+        SimpleNamespace(connection=connection),
+    )
+    import_module(f"{migrations}.0002_roles").make_roles(apps, editor)
+    import_module(f"{migrations}.0004_bulk_jobs").give_rights(apps, editor)
 
 
 @pytest.fixture(autouse=True)
@@ -153,4 +157,4 @@ class TestTheMigration:
         Group.objects.get(name="finance").delete()
         make()
         assert [each.codename for each in reader.permissions.all()] == ["view_tour"]
-        assert Group.objects.get(name="finance").permissions.count() == 12
+        assert Group.objects.get(name="finance").permissions.count() == 13
