@@ -170,6 +170,7 @@ def _close(job: BulkJob, letter: DeadLetter) -> str:
         closed = letter.resolve(DeadLetter.State.REPLAYED, by=job.made_by, why=job.why)
     if not closed:
         return OVERTAKEN
+    assert job.user_id is not None  # asked before
     done = "discarded" if job.kind == Kind.DISCARD else "replayed"
     because = f": {job.why}" if job.why else ""
     LogEntry.objects.create(

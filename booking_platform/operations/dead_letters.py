@@ -4,7 +4,6 @@ from typing import Any
 
 import structlog
 from django.contrib import admin
-from django.contrib.auth.models import Permission
 from django.db import models
 from django.db.models.functions import Length, Substr
 from django.http import HttpRequest
@@ -16,13 +15,19 @@ from django.utils.timezone import localtime
 
 from booking_platform.messaging import broker, clock, dead_letters
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from booking_platform.messaging.rules import CONSUMERS, REASONS
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, Interrupted
+from booking_platform.operations.exports import PAGE_OF_BODIES, ExportsAdmin
+from booking_platform.operations.letter_exports import LETTERS
+from booking_platform.operations.letter_filters import (
+    QueueFilter,
+    ReasonFilter,
+    StateFilter,
+    TypeFilter,
+)
 from booking_platform.operations.records import (
     LISTED,
     SHOWN,
     as_text,
-    column_filter,
     exact,
     foreign,
     lines,
@@ -30,6 +35,8 @@ from booking_platform.operations.records import (
     moment,
     visible,
 )
+from booking_platform.operations.rights import lacking
+from booking_platform.operations.selecting import SEARCHED, with_words
 
 log = structlog.get_logger(__name__)
 
@@ -59,46 +66,9 @@ DISCARD = Decision(
 OVERTAKEN = "it came again meanwhile, or somebody else closed it"
 
 
-class StateFilter(admin.SimpleListFilter):
-    """Shows what waits for a person, unless asked for the rest."""
-
-    title = parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [*DeadLetter.State.choices, ("all", "all")]
-
-    def value(self) -> str:
-        return super().value() or DeadLetter.State.PARKED
-
-    def choices(self, changelist: Any) -> Any:
-        _all_by_default, *others = super().choices(changelist)
-        return others
-
-    def queryset(
-        self, request: HttpRequest, queryset: models.QuerySet[DeadLetter]
-    ) -> models.QuerySet[DeadLetter]:
-        state = self.value()
-        return queryset if state == "all" else queryset.filter(state=state)
-
-
-class QueueFilter(admin.SimpleListFilter):
-    title = parameter_name = "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = sorted(CONSUMERS)
-        return [*((name, name) for name in names), ("other", "none of ours: can't be replayed")]
-
-    def queryset(
-        self, request: HttpRequest, queryset: models.QuerySet[DeadLetter]
-    ) -> models.QuerySet[DeadLetter]:
-        queue = self.value()
-        if queue == "other":
-            return queryset.exclude(queue__in=CONSUMERS)
-        return queryset if queue is None else queryset.filter(queue=queue)
-
-
 @admin.register(DeadLetter)
-class DeadLetterAdmin(DecisionsAdmin):
+class DeadLetterAdmin(ExportsAdmin, DecisionsAdmin):
+    exported, exported_page = LETTERS, PAGE_OF_BODIES
     first_parked = moment("parked_at", "first parked")
     last_parked = moment("last_parked_at", "last parked")
     resolved = moment("resolved_at", "resolved")
@@ -115,12 +85,8 @@ class DeadLetterAdmin(DecisionsAdmin):
         "open_for",
         "short_state",
     )
-    list_filter = (
-        StateFilter,
-        column_filter("reason", lambda: [(each.code, each.meaning) for each in REASONS.values()]),
-        QueueFilter,
-    )
-    search_fields = ("event_id", "detail")
+    list_filter = (StateFilter, ReasonFilter, QueueFilter, TypeFilter)
+    search_fields = SEARCHED
     search_help_text = "A part of the event id or of the detail"
     decisions = (REPLAY, DISCARD)
     oldest_first = ("parked_at", "pk")
@@ -144,11 +110,17 @@ class DeadLetterAdmin(DecisionsAdmin):
         return sections
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[DeadLetter]:
-        return super().get_queryset(request).defer("body")  # as large as whoever sent it liked
+        return super().get_queryset(request).defer("body", "edited_body")  # as large as may be
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[DeadLetter], search_term: str
+    ) -> tuple[models.QuerySet[DeadLetter], bool]:
+        return with_words(queryset, search_term), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Return whether a list may be filtered by a lookup: not by a body, which is no text."""
-        return lookup.partition("__")[0] != "body" and super().lookup_allowed(
+        bodies = ("body", "edited_body")
+        return lookup.partition("__")[0] not in bodies and super().lookup_allowed(
             lookup, value, request
         )
 
@@ -229,7 +201,8 @@ class DeadLetterAdmin(DecisionsAdmin):
         letter, by = DeadLetter.objects.get(pk=record.pk), request.user.get_username()
         if how is DISCARD:
             return "" if dead_letters.discard(letter, by=by, why=why) else OVERTAKEN
-        return _not_permitted(request, letter) or self._replay(request, letter, by=by, why=why)
+        needed = lacking(request.user, dead_letters.consumers_of(letter))
+        return needed or self._replay(request, letter, by=by, why=why)
 
     def _replay(self, request: HttpRequest, letter: DeadLetter, *, by: str, why: str) -> str:
         try:
@@ -247,15 +220,3 @@ class DeadLetterAdmin(DecisionsAdmin):
         not_closed = f"replayed, but not closed: {OVERTAKEN}"
         self.log_change(request, letter, f"{not_closed}: {why}" if why else not_closed)
         return f"it was sent, but stays open: {OVERTAKEN}"
-
-
-def _not_permitted(request: HttpRequest, letter: DeadLetter) -> str:
-    """Return which right a person lacks to replay a dead letter to its consumers; empty if none."""
-    for consumer in dead_letters.consumers_of(letter):
-        needed = consumer.replay_permission
-        if needed and not request.user.has_perm(needed):
-            app_label, _, codename = needed.partition(".")
-            rights = Permission.objects.filter(content_type__app_label=app_label, codename=codename)
-            name = rights.values_list("name", flat=True).first() or "which there is not"
-            return f"to replay it to {consumer.queue} you need the permission {needed} ({name})"
-    return ""

@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.utils.text import smart_split, unescape_string_literal
 
+from booking_platform.messaging import broker
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.messaging.rules import CONSUMERS, REASONS, event_types
 from booking_platform.operations.records import typed
@@ -22,6 +23,11 @@ def known_types() -> list[str]:
     return sorted({each.__name__ for each in event_types().values()})
 
 
+def known_queues() -> list[str]:
+    """Return the names of the queues whose letters can be replayed."""
+    return [*sorted(CONSUMERS), broker.unroutable_queue().name]
+
+
 def of_reason(letters: Letters, reason: str) -> Letters:
     return letters.filter(reason=reason)
 
@@ -29,7 +35,7 @@ def of_reason(letters: Letters, reason: str) -> Letters:
 def of_queue(letters: Letters, queue: str) -> Letters:
     """Return the letters of a queue, or of those that are none of ours."""
     if queue == OTHER:
-        return letters.exclude(queue__in=CONSUMERS)
+        return letters.exclude(queue__in=known_queues())
     return letters.filter(queue=queue)
 
 

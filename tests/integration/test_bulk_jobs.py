@@ -104,7 +104,7 @@ class TestWhatIsInIt:
         park(3)
         park(2, CANCELLED)
         DeadLetter.objects.create(queue="elsewhere", fingerprint="f", body=b"", reason="broker")
-        made = Selection(**conditions)
+        made = Selection.stored(conditions)
         assert made.letters().count() == count
         assert made.in_words()
         assert Selection.stored(made.as_json()) == made
