@@ -29,6 +29,7 @@ from booking_platform.messaging.rules import Consumer
 
 log = structlog.get_logger(__name__)
 
+SHOWN = 20  # dead letters of one event
 LARGEST = 256 * 1024  # bytes of a body that can be edited in a form
 
 State = DeadLetter.State
@@ -171,7 +172,7 @@ def send_again(letter: DeadLetter, *, by: str, why: str) -> bool:
         raise NotReplayable(f"{letter}: there is nothing to send again")
     body = bytes(letter.edited_body or b"")
     with broker.producer() as producer:
-        return _send(letter, body, identify(body)[1], producer, by=by, why=why)
+        return _send(letter, body, type_of(letter), producer, by=by, why=why)
 
 
 def _begin(letter: DeadLetter, edit: Edit, *, by: str) -> None:
@@ -215,12 +216,32 @@ def _send(
     return closed
 
 
+def type_of(letter: DeadLetter) -> str:
+    """Return the type of the event that a person made of a letter; empty if none did."""
+    return identify(bytes(letter.edited_body or b""))[1]
+
+
+def changed(letter: DeadLetter) -> list[Change]:
+    """Return what a person changed in what came, beside the event id."""
+    body, event_id = bytes(letter.edited_body or b""), letter.edited_event_id or ""
+    its_changes = changes(bytes(letter.body), body)
+    return Edit(body, event_id, letter.event_type, [], its_changes).changed
+
+
+def of_the_same_event(letter: DeadLetter) -> list[DeadLetter]:
+    """Return other dead letters of the same event id: of other consumers, and from before."""
+    if not letter.event_id:
+        return []
+    found = DeadLetter.objects.filter(event_id=letter.event_id).exclude(pk=letter.pk)
+    return list(found.defer("body", "edited_body").order_by("-pk")[:SHOWN])
+
+
 def made_of(letter: DeadLetter) -> list[DeadLetter]:
     """Return the dead letters that an edited event has become in its turn, without their bodies."""
     if letter.edited_event_id is None:
         return []
     found = DeadLetter.objects.filter(event_id=letter.edited_event_id)
-    return list(found.defer("body", "edited_body").order_by("pk")[:20])
+    return list(found.defer("body", "edited_body").order_by("pk")[:SHOWN])
 
 
 def origin(letter: DeadLetter) -> DeadLetter | None:

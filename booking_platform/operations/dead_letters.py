@@ -1,22 +1,31 @@
 """The admin of dead letters, with their two ways out: replay and discard."""
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from django.contrib import admin
 from django.db import models
 from django.db.models.functions import Length, Substr
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.timesince import timesince
 from django.utils.timezone import localtime
 
-from booking_platform.messaging import broker, clock, dead_letters
+from booking_platform.messaging import broker, clock, dead_letters, edits
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from booking_platform.operations.decisions import Decision, DecisionsAdmin, Interrupted
+from booking_platform.operations.bulk import OVERTAKEN
+from booking_platform.operations.bulk_jobs import JobsAdmin
+from booking_platform.operations.decisions import Decision, Interrupted
 from booking_platform.operations.exports import PAGE_OF_BODIES, ExportsAdmin
+from booking_platform.operations.letter_edits import (
+    EDIT,
+    SEND_AGAIN,
+    EditsAdmin,
+    shown_changes,
+)
 from booking_platform.operations.letter_exports import LETTERS
 from booking_platform.operations.letter_filters import (
     QueueFilter,
@@ -24,6 +33,7 @@ from booking_platform.operations.letter_filters import (
     StateFilter,
     TypeFilter,
 )
+from booking_platform.operations.letter_groups import GroupsAdmin
 from booking_platform.operations.records import (
     LISTED,
     SHOWN,
@@ -63,15 +73,15 @@ DISCARD = Decision(
     explanation="Closed for good, without effect on any booking. The reason is kept; what came is "
     "removed after DEAD_LETTER_RETENTION_DAYS.",
 )
-OVERTAKEN = "it came again meanwhile, or somebody else closed it"
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ExportsAdmin, DecisionsAdmin):
+class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
     exported, exported_page = LETTERS, PAGE_OF_BODIES
     first_parked = moment("parked_at", "first parked")
     last_parked = moment("last_parked_at", "last parked")
     resolved = moment("resolved_at", "resolved")
+    edited = moment("edited_at", "edited")
     whole_detail = foreign("detail", "detail")
 
     list_display = (
@@ -88,7 +98,8 @@ class DeadLetterAdmin(ExportsAdmin, DecisionsAdmin):
     list_filter = (StateFilter, ReasonFilter, QueueFilter, TypeFilter)
     search_fields = SEARCHED
     search_help_text = "A part of the event id or of the detail"
-    decisions = (REPLAY, DISCARD)
+    decisions = (REPLAY, EDIT, SEND_AGAIN, DISCARD)
+    decisions_on_groups = (REPLAY, DISCARD)
     oldest_first = ("parked_at", "pk")
 
     def get_fieldsets(self, request: HttpRequest, obj: DeadLetter | None = None) -> Any:
@@ -102,12 +113,15 @@ class DeadLetterAdmin(ExportsAdmin, DecisionsAdmin):
             "first_parked",
             "last_parked",
         )
-        event = ("queue", "kind", "event", "namesakes", "trace", "body_as_text")
+        event = ("queue", "kind", "event", "namesakes", "relatives", "trace", "body_as_text")
         resolution = ("resolved", "resolved_by", "resolution")
-        sections = [(None, {"fields": parking}), ("Event", {"fields": event})]
+        edited = ("edited_as", "edited_by", "edited", "what_was_changed", "edited_body_as_text")
+        sections: list[Any] = [(None, {"fields": parking})]
         if obj is not None and obj.state != DeadLetter.State.PARKED:
-            sections.insert(1, ("Resolution", {"fields": resolution}))
-        return sections
+            sections.append(("Resolution", {"fields": resolution}))
+        if obj is not None and obj.edit_begun:
+            sections.append(("What a person made of it", {"fields": edited}))
+        return [*sections, ("Event", {"fields": event})]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[DeadLetter]:
         return super().get_queryset(request).defer("body", "edited_body")  # as large as may be
@@ -164,16 +178,57 @@ class DeadLetterAdmin(ExportsAdmin, DecisionsAdmin):
             or "nothing"
         )
 
+    @admin.display(description="its other dead letters")
+    def relatives(self, letter: DeadLetter) -> SafeString | str:
+        made_of, origin = edits.made_of(letter), edits.origin(letter)
+        same = edits.of_the_same_event(letter)
+        return (
+            lines(
+                link(other, visible(f"{what}: {other}, {other.state}"))
+                for what, others in (
+                    ("a person made this event of", [origin] if origin else []),
+                    ("the edited event was parked as", made_of),
+                    ("the same event", same),
+                )
+                for other in others
+            )
+            or "none"
+        )
+
+    @admin.display(description="sent under the event id")
+    def edited_as(self, letter: DeadLetter) -> str:
+        begun = "" if letter.state == DeadLetter.State.EDITED else " (it may have been sent)"
+        return f"{exact(letter.edited_event_id)}{begun}"
+
+    @admin.display(description="changed")
+    def what_was_changed(self, letter: DeadLetter) -> SafeString | str:
+        if letter.forgotten:
+            return "-"
+        return (
+            lines(
+                format_html("<strong>{}</strong>: <del>{}</del> → <ins>{}</ins>", *change)
+                for change in shown_changes(edits.changed(letter))
+            )
+            or "nothing but the event id"
+        )
+
+    @admin.display(description="body as it was sent")
+    def edited_body_as_text(self, letter: DeadLetter) -> SafeString | str:
+        return self._as_text(letter, "edited_body")
+
     @admin.display(description="body")
     def body_as_text(self, letter: DeadLetter) -> SafeString | str:
+        return self._as_text(letter, "body")
+
+    def _as_text(self, letter: DeadLetter, column: str) -> SafeString | str:
         if letter.forgotten_at is not None:
             return f"removed on {localtime(letter.forgotten_at):%Y-%m-%d}"
         opening, size = (
             DeadLetter.objects.filter(pk=letter.pk)
             .values_list(
                 # UTF-8 takes at most four bytes a character.
-                Substr("body", 1, 4 * SHOWN, output_field=models.BinaryField()),
-                Length("body"),
+                Substr(column, 1, 4 * SHOWN, output_field=models.BinaryField()),
+                Length(column),
             )
             .get()
         )
@@ -185,7 +240,17 @@ class DeadLetterAdmin(ExportsAdmin, DecisionsAdmin):
         return format_html('<p>{}</p><pre class="body">{}</pre>', note, text[:SHOWN])
 
     def is_open(self, letter: DeadLetter, how: Decision) -> bool:
-        return letter.state == DeadLetter.State.PARKED
+        fits = how is DISCARD or letter.edit_begun == (how is SEND_AGAIN)
+        return letter.state == DeadLetter.State.PARKED and fits
+
+    def decide(
+        self, request: HttpRequest, listed: models.QuerySet[Any], how: Decision
+    ) -> HttpResponse | None:
+        if how is EDIT:
+            return self.begin_edit(request, self.chosen(request, listed))
+        if how in (REPLAY, DISCARD) and self.is_for_many(request):
+            return self.decide_about_many(request, listed, how)
+        return super().decide(request, listed, how)
 
     def described(self, letter: DeadLetter, how: Decision) -> dict[str, object]:
         return {
@@ -201,12 +266,22 @@ class DeadLetterAdmin(ExportsAdmin, DecisionsAdmin):
         letter, by = DeadLetter.objects.get(pk=record.pk), request.user.get_username()
         if how is DISCARD:
             return "" if dead_letters.discard(letter, by=by, why=why) else OVERTAKEN
-        needed = lacking(request.user, dead_letters.consumers_of(letter))
-        return needed or self._replay(request, letter, by=by, why=why)
+        event_type = edits.type_of(letter) if how is SEND_AGAIN else letter.event_type
+        send = edits.send_again if how is SEND_AGAIN else dead_letters.replay
+        needed = lacking(request.user, dead_letters.consumers_of(letter, event_type))
+        return needed or self._send(request, letter, send, by=by, why=why)
 
-    def _replay(self, request: HttpRequest, letter: DeadLetter, *, by: str, why: str) -> str:
+    def _send(
+        self,
+        request: HttpRequest,
+        letter: DeadLetter,
+        send: Callable[..., bool],
+        *,
+        by: str,
+        why: str,
+    ) -> str:
         try:
-            closed = dead_letters.replay(letter, by=by, why=why)
+            closed = send(letter, by=by, why=why)
         except dead_letters.NotReplayable as error:
             return str(error)
         except broker.UNREACHABLE as error:

@@ -1,12 +1,15 @@
 """The tasks of operations, on the queue ``maintenance``."""
 
+import structlog
 from celery import shared_task
 
-from booking_platform.messaging import clock, leases, sweeps
+from booking_platform.messaging import broker, clock, leases, sweeps
 from booking_platform.messaging.leases import Conclusion
 from booking_platform.messaging.relaying import RELAY
 from booking_platform.operations import auditing, bulk
 from booking_platform.operations.models import BulkJob
+
+log = structlog.get_logger(__name__)
 
 
 @shared_task(name="operations.audit")
@@ -34,6 +37,15 @@ def bulk_job(pk: int, after: int | None = None) -> None:
     for job in taken:
         if leases.due(jobs, clock.now()).exists():
             bulk_job.delay(pk, job.attempts)
+
+
+def begin(job: BulkJob) -> None:
+    """Ask a worker for a job at once. Where the broker is away, the next sweep asks."""
+    try:
+        with broker.connection_to_publish() as connection:
+            bulk_job.apply_async((job.pk,), connection=connection, retry=False)  # type: ignore[call-arg]  # as Celery documents
+    except broker.UNREACHABLE as error:
+        log.warning("A bulk job waits for the next sweep", job=job.pk, error=str(error))
 
 
 @shared_task(name="operations.sweep_bulk_jobs")
