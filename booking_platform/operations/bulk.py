@@ -154,7 +154,7 @@ def _send(job: BulkJob, letter: DeadLetter, producer: Producer | None) -> str:
     try:
         dead_letters.send(letter, producer=producer)
     except NotReplayable as error:
-        return str(error)
+        return str(error).removeprefix(f"{letter}: ")  # it is named beside it
     return ""
 
 

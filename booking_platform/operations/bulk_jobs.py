@@ -95,15 +95,15 @@ class JobsAdmin(DecisionsAdmin):
         letters = selection.letters().order_by(*self.oldest_first)
         total = letters.count()
         note = (
-            f"{total:,} letters ({selection.in_words()}), the oldest above. They are done in the background, one "
-            "after the other; you see how far it is, and can stop it. What is parked after this is not in it."
+            f"{selection.in_words()}. The oldest are shown. It is done in the background, one after the other: "
+            "you see how far it is, and can stop it. What is parked after this is not in it."
         )
         return self.ask(
             request,
             letters,
             how,
             form,
-            title=how.title.format(f"{total:,} dead letters"),
+            title=how.title.format(f"{total:,} dead letter{'' if total == 1 else 's'}"),
             unlisted=max(0, total - len(letters[:20])),
             left_over=0,
             note=visible(note),
@@ -114,13 +114,12 @@ class JobsAdmin(DecisionsAdmin):
 @admin.register(BulkJob)
 class BulkJobAdmin(DecisionsAdmin):
     made = moment("made_at", "made")
-    ended = moment("finished_at", "ended")
     because = foreign("why", "why")
 
     change_form_template = "admin/operations/bulk_job.html"
     list_display = ("job", "which", "how_far", "stands", "made_by", "made")
     list_filter = ("kind",)
-    fields = ("job", "which", "because", "made_by", "made", "ended")
+    fields = ("job", "which", "because", "made_by", "made")
     decisions = (STOP,)
 
     # Whoever may see dead letters may see what is done about them.
@@ -133,7 +132,7 @@ class BulkJobAdmin(DecisionsAdmin):
 
     @admin.display(description="job", ordering="id")
     def job(self, job: BulkJob) -> str:
-        return f"{job.pk}: {job.kind} {job.total:,} dead letters"
+        return f"{job.pk}: {job}"
 
     @admin.display(description="which letters")
     def which(self, job: BulkJob) -> str:

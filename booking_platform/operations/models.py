@@ -82,7 +82,7 @@ class BulkJob(Leased):
         )
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.total} dead letters"
+        return f"{self.kind} {self.total:,} dead letter{'' if self.total == 1 else 's'}"
 
     @property
     def finished(self) -> bool:
