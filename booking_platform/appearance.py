@@ -88,7 +88,10 @@ UNFOLD: dict[str, Any] = {
                 "title": "Events",
                 "separator": True,
                 "items": [
-                    _list("Dead letters", "error", "messaging.deadletter"),
+                    _list("Dead letters", "error", "messaging.deadletter")
+                    | {"link": reverse_lazy("admin:messaging_deadletter_groups")},
+                    _list("Jobs", "playlist_play", "messaging.deadletter")
+                    | {"link": reverse_lazy("admin:operations_bulkjob_changelist")},
                     _list("Processed events", "checklist", "messaging.processedevent"),
                 ],
             },

@@ -215,6 +215,12 @@ RETRY_MAX_SECONDS = env.seconds("RETRY_MAX_SECONDS", 1800.0)
 RETRY_ATTEMPTS = env.integer("RETRY_ATTEMPTS", 150, minimum=1)  # with the pauses above, over a day
 SWEEP_SECONDS = env.seconds("SWEEP_SECONDS", 60.0, minimum=0.1)
 
+CELERY_BEAT_SCHEDULE["bulk jobs"] = {
+    "task": "operations.sweep_bulk_jobs",
+    "schedule": SWEEP_SECONDS,
+    "options": {"expiration": max(10.0, SWEEP_SECONDS)},  # as `sweeps.expiry`
+}
+
 # How often beat has announcements published that wait, where no worker's commit did so.
 RELAY_SECONDS = env.seconds("RELAY_SECONDS", 5.0, minimum=0.1)
 

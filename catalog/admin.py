@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from booking_platform.messaging.models import ProcessedEvent
+from booking_platform.operations.exports import ExportsAdmin
 from booking_platform.operations.records import (
     BOOKING_RECORDS,
     LISTED,
@@ -21,6 +22,7 @@ from booking_platform.operations.records import (
     list_link,
     moment,
 )
+from catalog.exported import RESERVATIONS
 from catalog.life import in_order, load
 from catalog.models import Reservation, Tour
 from catalog.tour_admin import TourAdmin
@@ -47,7 +49,8 @@ class TourFilter(ColumnFilter):
 
 
 @admin.register(Reservation)
-class ReservationAdmin(RecordsOfFact):
+class ReservationAdmin(ExportsAdmin, RecordsOfFact):
+    exported = RESERVATIONS
     created = moment("created_at", "created at")
     updated = moment("updated_at", "updated at")
 

@@ -11,6 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from booking_platform.operations.decisions import Decision
+from booking_platform.operations.exports import ExportsAdmin
 from booking_platform.operations.leased import (
     LONGEST_WAITING,
     NEXT_DUE,
@@ -23,6 +24,7 @@ from booking_platform.operations.leased import (
     why_not,
 )
 from booking_platform.operations.records import BOOKING_RECORDS, exact, foreign, moment, visible
+from notifications.exported import EMAILS
 from notifications.models import CancellationEmail
 
 Emails = models.QuerySet[CancellationEmail]
@@ -60,7 +62,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 @admin.register(CancellationEmail)
-class CancellationEmailAdmin(LeasedAdmin):
+class CancellationEmailAdmin(ExportsAdmin, LeasedAdmin):
+    exported = EMAILS
     stands, briefly = standing("state"), standing("state", short=True)
     addressee = foreign("recipient", "recipient", chars=40, otherwise="forgotten")
     to = foreign("recipient", "to")

@@ -15,6 +15,7 @@ from django.utils.timezone import localtime
 
 from booking_platform.messaging import clock
 from booking_platform.operations.decisions import Decision
+from booking_platform.operations.exports import ExportsAdmin
 from booking_platform.operations.leased import (
     LONGEST_WAITING,
     NEXT_DUE,
@@ -46,6 +47,7 @@ from payments.decisions import (
     obstacle_to_approval,
     obstacle_to_approval_with_others,
 )
+from payments.exported import REFUNDS
 from payments.models import WHOLE_BOOKING, Refund
 from payments.reviews import REVIEWS
 
@@ -80,7 +82,8 @@ class ReviewFilter(admin.SimpleListFilter):
 
 
 @admin.register(Refund)
-class RefundAdmin(LeasedAdmin):
+class RefundAdmin(ExportsAdmin, LeasedAdmin):
+    exported = REFUNDS
     stands, briefly = standing("status"), standing("status", short=True)
     payment = identifier("payment_id", "payment", chars=30)
     refund_id = identifier("stripe_refund_id", "refund id", otherwise="none that is known")

@@ -320,21 +320,23 @@ def publish(
     )
 
 
-def publish_to_consumers(routing_key: str, body: bytes, *, headers: dict[str, Any]) -> None:
+def publish_to_consumers(
+    producer: Producer, body: bytes, *, routing_key: str, headers: dict[str, Any]
+) -> None:
     """Publish an event to all its consumers.
 
     Raises:
         amqp.exceptions.ChannelError: no queue takes it, or the broker refused it.
     """
-    with producer() as opened:
-        publish(opened, body, routing_key=routing_key, headers=headers)
+    publish(producer, body, routing_key=routing_key, headers=headers)
 
 
-def publish_to_queue(queue: str, body: bytes, *, headers: dict[str, Any]) -> None:
+def publish_to_queue(
+    producer: Producer, body: bytes, *, queue: str, headers: dict[str, Any]
+) -> None:
     """Publish to one queue alone, past the exchange that would copy it to others.
 
     Raises:
         amqp.exceptions.ChannelError: there is no such queue, or the broker refused it.
     """
-    with producer() as opened:
-        publish(opened, body, exchange="", routing_key=queue, headers=headers)
+    publish(producer, body, exchange="", routing_key=queue, headers=headers)

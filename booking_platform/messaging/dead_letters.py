@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ from uuid import uuid4
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, transaction
-from django.db.models import Count
+from django.db.models import Count, Q
+from kombu import Producer
 
 from booking_platform.contract import trace_context
 from booking_platform.contract.announcing import Announced, EventDiscarded, EventParked, announced
@@ -238,10 +240,13 @@ def _as_event(
 def was_parked(token: str, event: Event) -> bool:
     """Return whether this event is the replay of a dead letter, which alone knows the token."""
     letters = DeadLetter.objects.exclude(state=DeadLetter.State.DISCARDED)
-    return bool(token) and letters.filter(replay_token=token, event_id=event.event_id).exists()
+    named = Q(event_id=event.event_id) | Q(edited_event_id=event.event_id)
+    return bool(token) and letters.filter(named, replay_token=token).exists()
 
 
-def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
+def replay(
+    dead_letter: DeadLetter, *, by: str, why: str = "", producer: Producer | None = None
+) -> bool:
     """Send the original body back to the one queue that it came from.
 
     It is published and confirmed first, then closed. A crash between the two leaves it open, and a
@@ -249,23 +254,10 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     it was parked again before it could be closed: then false is returned.
 
     Raises:
-        NotReplayable: what came was removed or cut, it is closed, or its queue is none of ours.
+        NotReplayable: what came was removed or cut, it is closed, its queue is none of ours, or it was
+            edited, and what was made of it may have been sent.
     """
-    if dead_letter.forgotten_at is not None:
-        raise NotReplayable(
-            f"{dead_letter}: what came was removed on {dead_letter.forgotten_at:%Y-%m-%d}. The "
-            "producer must publish the event again."
-        )
-    if dead_letter.state != DeadLetter.State.PARKED:
-        raise NotReplayable(f"{dead_letter} is {dead_letter.get_state_display()}")
-    if dead_letter.size is not None:
-        raise NotReplayable(f"{dead_letter}: only its beginning is kept, it must be published anew")
-    send = _way_back(dead_letter)
-    body = bytes(dead_letter.body)
-    Suspect.objects.filter(queue=dead_letter.queue, fingerprint=Delivery(body).fingerprint).delete()
-    token = uuid4().hex
-    DeadLetter.objects.filter(pk=dead_letter.pk).update(replay_token=token)
-    send(body, headers={REPLAY_HEADER: token} | trace_context.as_headers(dead_letter.trace))
+    send(dead_letter, producer=producer)
     closed = dead_letter.resolve(DeadLetter.State.REPLAYED, by=by, why=why)
     log.info(
         "Dead letter replayed",
@@ -277,30 +269,84 @@ def replay(dead_letter: DeadLetter, *, by: str, why: str = "") -> bool:
     return closed
 
 
-def consumers_of(dead_letter: DeadLetter) -> list[Consumer]:
-    """Return the consumers that a replay of a dead letter goes to; none: it can't be replayed."""
+def send(dead_letter: DeadLetter, *, producer: Producer | None = None) -> None:
+    """Send the original body of an open dead letter back to its queue, and leave it open.
+
+    Raises:
+        NotReplayable: as ``replay``.
+    """
+    check_whole(dead_letter)
+    if dead_letter.edit_begun:
+        raise NotReplayable(
+            f"{dead_letter}: {dead_letter.edited_by} has edited it, and what was made of it may have been "
+            "sent. Send that again from its page: it has no second effect."
+        )
+    publish = way_back(dead_letter, dead_letter.event_type)
+    body = bytes(dead_letter.body)
+    Suspect.objects.filter(queue=dead_letter.queue, fingerprint=Delivery(body).fingerprint).delete()
+    token = uuid4().hex
+    as_read = DeadLetter.objects.filter(
+        pk=dead_letter.pk, state=DeadLetter.State.PARKED, edited_event_id__isnull=True
+    )
+    with nullcontext(producer) if producer else broker.producer() as opened:
+        if not as_read.update(replay_token=token):  # from here on it may have been sent
+            raise NotReplayable(f"{dead_letter}: somebody else has closed or edited it meanwhile")
+        publish(opened, body, headers=headers_of(dead_letter, token))
+
+
+def headers_of(dead_letter: DeadLetter, token: str) -> dict[str, Any]:
+    """Return the headers with which a dead letter goes back to its queue."""
+    return {REPLAY_HEADER: token} | trace_context.as_headers(dead_letter.trace)
+
+
+def check_whole(dead_letter: DeadLetter) -> None:
+    """Check that a dead letter is open, and what came is there in whole.
+
+    Raises:
+        NotReplayable: it is not.
+    """
+    if dead_letter.forgotten_at is not None:
+        raise NotReplayable(
+            f"{dead_letter}: what came was removed on {dead_letter.forgotten_at:%Y-%m-%d}. The "
+            "producer must publish the event again."
+        )
+    if dead_letter.state != DeadLetter.State.PARKED:
+        raise NotReplayable(f"{dead_letter} is {dead_letter.get_state_display()}")
+    if dead_letter.size is not None:
+        raise NotReplayable(f"{dead_letter}: only its beginning is kept, it must be published anew")
+
+
+def consumers_of(dead_letter: DeadLetter, event_type: str | None = None) -> list[Consumer]:
+    """Return the consumers that a replay of a dead letter goes to; none: it can't be replayed.
+
+    An unroutable one goes to those of ``event_type``: its own, unless a person has edited it.
+    """
     if dead_letter.queue in CONSUMERS:
         return [CONSUMERS[dead_letter.queue]]
-    key = _key_to_replay(dead_letter)
+    key = _key_to_replay(dead_letter, dead_letter.event_type if event_type is None else event_type)
     return [consumer for consumer in CONSUMERS.values() if consumer.routing_key == key]
 
 
-def _way_back(dead_letter: DeadLetter) -> Callable[..., None]:
-    """Return the function that publishes a dead letter to where it belongs."""
+def way_back(dead_letter: DeadLetter, event_type: str) -> Callable[..., None]:
+    """Return the function that publishes a dead letter to where it belongs, over a producer.
+
+    Raises:
+        NotReplayable: it belongs nowhere.
+    """
     if dead_letter.queue in CONSUMERS:
-        return partial(broker.publish_to_queue, dead_letter.queue)
+        return partial(broker.publish_to_queue, queue=dead_letter.queue)
     if dead_letter.queue != broker.unroutable_queue().name:
         raise NotReplayable(f"{dead_letter}: no consumer has a queue of that name")
-    if key := _key_to_replay(dead_letter):
-        return partial(broker.publish_to_consumers, key)
+    if key := _key_to_replay(dead_letter, event_type):
+        return partial(broker.publish_to_consumers, routing_key=key)
     raise NotReplayable(f"{dead_letter}: no consumer takes events of the type it names")
 
 
-def _key_to_replay(dead_letter: DeadLetter) -> str:
+def _key_to_replay(dead_letter: DeadLetter, event_type: str) -> str:
     """Return the routing key of an unroutable event's type; empty where there is none."""
     if dead_letter.queue != broker.unroutable_queue().name:
         return ""
-    keys = (key for key, each in event_types().items() if each.__name__ == dead_letter.event_type)
+    keys = (key for key, each in event_types().items() if each.__name__ == event_type)
     return next(keys, "")
 
 

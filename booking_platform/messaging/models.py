@@ -59,6 +59,10 @@ class DeadLetter(models.Model):
     class State(models.TextChoices):
         PARKED = "parked", "parked: waits for a person"
         REPLAYED = "replayed", "replayed: sent to its queue again"
+        EDITED = (
+            "edited",
+            "replayed, edited: sent to its queue with changes, under an id of its own",
+        )
         DISCARDED = "discarded", "discarded: a person decided that it is not needed"
 
     queue = models.CharField(max_length=255, help_text="Where it came from and goes on replay.")
@@ -94,6 +98,18 @@ class DeadLetter(models.Model):
         db_default="",
         help_text="W3C traceparent with which it came; a replay has it too.",
     )
+    # What a person has corrected. It is stored before it is sent, and stays as it is from then on: what
+    # may be in the queue can only be sent again under the same id.
+    edited_event_id = models.CharField(
+        max_length=255,
+        null=True,
+        blank=True,
+        unique=True,
+        help_text="Under which its edited body was sent, or may have been.",
+    )
+    edited_body = models.BinaryField(null=True, blank=True)
+    edited_by = models.CharField(max_length=150, blank=True, default="", db_default="")
+    edited_at = models.DateTimeField(null=True, blank=True)
     forgotten_at = models.DateTimeField(
         null=True, blank=True, help_text="When its body and detail were removed."
     )
@@ -111,6 +127,12 @@ class DeadLetter(models.Model):
         indexes = (
             models.Index(fields=("state", "reason"), name="dead_letters_state_reason"),
             models.Index(fields=("event_id",), name="dead_letters_event"),
+            models.Index(fields=("-last_parked_at", "-id"), name="dead_letters_newest"),
+            models.Index(
+                fields=("reason", "queue", "event_type", "parked_at"),
+                condition=models.Q(state="parked"),
+                name="dead_letters_open",
+            ),
             models.Index(
                 fields=("resolved_at",),
                 condition=models.Q(resolved_at__isnull=False, forgotten_at__isnull=True),
@@ -120,6 +142,7 @@ class DeadLetter(models.Model):
         permissions = (
             ("replay_deadletter", "Can replay dead letters"),
             ("discard_deadletter", "Can discard dead letters"),
+            ("edit_deadletter", "Can edit dead letters and replay them"),
         )
 
     def __str__(self) -> str:
@@ -134,6 +157,11 @@ class DeadLetter(models.Model):
     def forgotten(self) -> bool:
         """Whether what came was removed."""
         return self.forgotten_at is not None
+
+    @property
+    def edit_begun(self) -> bool:
+        """Whether an edited body is stored that may have been sent."""
+        return self.edited_event_id is not None
 
     def resolve(self, state: "DeadLetter.State", *, by: str, why: str) -> bool:
         """Close this dead letter; return false if it was parked again or closed since it was read."""

@@ -85,11 +85,12 @@ def forget_processed_events() -> int:
     cutoff = now - settings.PROCESSED_EVENTS_RETENTION - MARGIN
     replayable = DeadLetter.objects.filter(
         Q(state=DeadLetter.State.PARKED) | Q(resolved_at__gt=now - settings.REPLAY_WINDOW),
-        event_id=OuterRef("event_id"),
-        queue=OuterRef("consumer"),
     )
+    replayed = replayable.filter(event_id=OuterRef("event_id"), queue=OuterRef("consumer"))
+    edited = replayable.filter(edited_event_id=OuterRef("event_id"))  # where one may be sent again
     old = ProcessedEvent.objects.filter(
-        ~Exists(replayable),
+        ~Exists(replayed),
+        ~Exists(edited),
         Q(occurred_at__isnull=True) | Q(occurred_at__lt=cutoff),
         processed_at__lt=cutoff,
     )
@@ -121,7 +122,8 @@ def forget_dead_letters() -> int:
     forgotten = 0
     while pks := list(old.order_by("resolved_at").values_list("pk", flat=True)[:BATCH]):
         # The detail may repeat a value of the body.
-        forgotten += old.filter(pk__in=pks).update(forgotten_at=now, body=b"", detail="")
+        removed: dict[str, Any] = {"body": b"", "edited_body": None, "detail": ""}
+        forgotten += old.filter(pk__in=pks).update(forgotten_at=now, **removed)
     log.info("Cleanup: what came was removed from dead letters", forgotten=forgotten)
     return forgotten
 

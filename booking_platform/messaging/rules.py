@@ -51,7 +51,7 @@ def reason(code: str, meaning: str, advice: str = "", *, ours: bool = False) -> 
 INVALID = reason(
     "invalid",
     "a field is missing, of the wrong type or out of bounds",
-    "The producer must correct the event and publish it under a new event id.",
+    "Edit it and replay it here, or have the producer publish it anew, under a new event id.",
 )
 DIFFERS = reason(
     "differs",

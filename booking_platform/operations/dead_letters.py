@@ -1,28 +1,43 @@
 """The admin of dead letters, with their two ways out: replay and discard."""
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from django.contrib import admin
-from django.contrib.auth.models import Permission
 from django.db import models
 from django.db.models.functions import Length, Substr
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.timesince import timesince
 from django.utils.timezone import localtime
 
-from booking_platform.messaging import broker, clock, dead_letters
+from booking_platform.messaging import broker, clock, dead_letters, edits
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from booking_platform.messaging.rules import CONSUMERS, REASONS
-from booking_platform.operations.decisions import Decision, DecisionsAdmin, Interrupted
+from booking_platform.operations.bulk import OVERTAKEN
+from booking_platform.operations.bulk_jobs import JobsAdmin
+from booking_platform.operations.decisions import Decision, Interrupted
+from booking_platform.operations.exports import PAGE_OF_BODIES, ExportsAdmin
+from booking_platform.operations.letter_edits import (
+    EDIT,
+    SEND_AGAIN,
+    EditsAdmin,
+    shown_changes,
+)
+from booking_platform.operations.letter_exports import LETTERS
+from booking_platform.operations.letter_filters import (
+    QueueFilter,
+    ReasonFilter,
+    StateFilter,
+    TypeFilter,
+)
+from booking_platform.operations.letter_groups import GroupsAdmin
 from booking_platform.operations.records import (
     LISTED,
     SHOWN,
     as_text,
-    column_filter,
     exact,
     foreign,
     lines,
@@ -30,6 +45,8 @@ from booking_platform.operations.records import (
     moment,
     visible,
 )
+from booking_platform.operations.rights import lacking
+from booking_platform.operations.selecting import SEARCHED, with_words
 
 log = structlog.get_logger(__name__)
 
@@ -56,52 +73,15 @@ DISCARD = Decision(
     explanation="Closed for good, without effect on any booking. The reason is kept; what came is "
     "removed after DEAD_LETTER_RETENTION_DAYS.",
 )
-OVERTAKEN = "it came again meanwhile, or somebody else closed it"
-
-
-class StateFilter(admin.SimpleListFilter):
-    """Shows what waits for a person, unless asked for the rest."""
-
-    title = parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [*DeadLetter.State.choices, ("all", "all")]
-
-    def value(self) -> str:
-        return super().value() or DeadLetter.State.PARKED
-
-    def choices(self, changelist: Any) -> Any:
-        _all_by_default, *others = super().choices(changelist)
-        return others
-
-    def queryset(
-        self, request: HttpRequest, queryset: models.QuerySet[DeadLetter]
-    ) -> models.QuerySet[DeadLetter]:
-        state = self.value()
-        return queryset if state == "all" else queryset.filter(state=state)
-
-
-class QueueFilter(admin.SimpleListFilter):
-    title = parameter_name = "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        names = sorted(CONSUMERS)
-        return [*((name, name) for name in names), ("other", "none of ours: can't be replayed")]
-
-    def queryset(
-        self, request: HttpRequest, queryset: models.QuerySet[DeadLetter]
-    ) -> models.QuerySet[DeadLetter]:
-        queue = self.value()
-        if queue == "other":
-            return queryset.exclude(queue__in=CONSUMERS)
-        return queryset if queue is None else queryset.filter(queue=queue)
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(DecisionsAdmin):
+class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
+    exported, exported_page = LETTERS, PAGE_OF_BODIES
     first_parked = moment("parked_at", "first parked")
     last_parked = moment("last_parked_at", "last parked")
     resolved = moment("resolved_at", "resolved")
+    edited = moment("edited_at", "edited")
     whole_detail = foreign("detail", "detail")
 
     list_display = (
@@ -115,14 +95,11 @@ class DeadLetterAdmin(DecisionsAdmin):
         "open_for",
         "short_state",
     )
-    list_filter = (
-        StateFilter,
-        column_filter("reason", lambda: [(each.code, each.meaning) for each in REASONS.values()]),
-        QueueFilter,
-    )
-    search_fields = ("event_id", "detail")
+    list_filter = (StateFilter, ReasonFilter, QueueFilter, TypeFilter)
+    search_fields = SEARCHED
     search_help_text = "A part of the event id or of the detail"
-    decisions = (REPLAY, DISCARD)
+    decisions = (REPLAY, EDIT, SEND_AGAIN, DISCARD)
+    decisions_on_groups = (REPLAY, DISCARD)
     oldest_first = ("parked_at", "pk")
 
     def get_fieldsets(self, request: HttpRequest, obj: DeadLetter | None = None) -> Any:
@@ -136,19 +113,28 @@ class DeadLetterAdmin(DecisionsAdmin):
             "first_parked",
             "last_parked",
         )
-        event = ("queue", "kind", "event", "namesakes", "trace", "body_as_text")
+        event = ("queue", "kind", "event", "namesakes", "relatives", "trace", "body_as_text")
         resolution = ("resolved", "resolved_by", "resolution")
-        sections = [(None, {"fields": parking}), ("Event", {"fields": event})]
+        edited = ("edited_as", "edited_by", "edited", "what_was_changed", "edited_body_as_text")
+        sections: list[Any] = [(None, {"fields": parking})]
         if obj is not None and obj.state != DeadLetter.State.PARKED:
-            sections.insert(1, ("Resolution", {"fields": resolution}))
-        return sections
+            sections.append(("Resolution", {"fields": resolution}))
+        if obj is not None and obj.edit_begun:
+            sections.append(("What a person made of it", {"fields": edited}))
+        return [*sections, ("Event", {"fields": event})]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[DeadLetter]:
-        return super().get_queryset(request).defer("body")  # as large as whoever sent it liked
+        return super().get_queryset(request).defer("body", "edited_body")  # as large as may be
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[DeadLetter], search_term: str
+    ) -> tuple[models.QuerySet[DeadLetter], bool]:
+        return with_words(queryset, search_term), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Return whether a list may be filtered by a lookup: not by a body, which is no text."""
-        return lookup.partition("__")[0] != "body" and super().lookup_allowed(
+        bodies = ("body", "edited_body")
+        return lookup.partition("__")[0] not in bodies and super().lookup_allowed(
             lookup, value, request
         )
 
@@ -192,16 +178,57 @@ class DeadLetterAdmin(DecisionsAdmin):
             or "nothing"
         )
 
+    @admin.display(description="its other dead letters")
+    def relatives(self, letter: DeadLetter) -> SafeString | str:
+        made_of, origin = edits.made_of(letter), edits.origin(letter)
+        same = edits.of_the_same_event(letter)
+        return (
+            lines(
+                link(other, visible(f"{what}: {other}, {other.state}"))
+                for what, others in (
+                    ("a person made this event of", [origin] if origin else []),
+                    ("the edited event was parked as", made_of),
+                    ("the same event", same),
+                )
+                for other in others
+            )
+            or "none"
+        )
+
+    @admin.display(description="sent under the event id")
+    def edited_as(self, letter: DeadLetter) -> str:
+        begun = "" if letter.state == DeadLetter.State.EDITED else " (it may have been sent)"
+        return f"{exact(letter.edited_event_id)}{begun}"
+
+    @admin.display(description="changed")
+    def what_was_changed(self, letter: DeadLetter) -> SafeString | str:
+        if letter.forgotten:
+            return "-"
+        return (
+            lines(
+                format_html("<strong>{}</strong>: <del>{}</del> → <ins>{}</ins>", *change)
+                for change in shown_changes(edits.changed(letter))
+            )
+            or "nothing but the event id"
+        )
+
+    @admin.display(description="body as it was sent")
+    def edited_body_as_text(self, letter: DeadLetter) -> SafeString | str:
+        return self._as_text(letter, "edited_body")
+
     @admin.display(description="body")
     def body_as_text(self, letter: DeadLetter) -> SafeString | str:
+        return self._as_text(letter, "body")
+
+    def _as_text(self, letter: DeadLetter, column: str) -> SafeString | str:
         if letter.forgotten_at is not None:
             return f"removed on {localtime(letter.forgotten_at):%Y-%m-%d}"
         opening, size = (
             DeadLetter.objects.filter(pk=letter.pk)
             .values_list(
                 # UTF-8 takes at most four bytes a character.
-                Substr("body", 1, 4 * SHOWN, output_field=models.BinaryField()),
-                Length("body"),
+                Substr(column, 1, 4 * SHOWN, output_field=models.BinaryField()),
+                Length(column),
             )
             .get()
         )
@@ -213,7 +240,17 @@ class DeadLetterAdmin(DecisionsAdmin):
         return format_html('<p>{}</p><pre class="body">{}</pre>', note, text[:SHOWN])
 
     def is_open(self, letter: DeadLetter, how: Decision) -> bool:
-        return letter.state == DeadLetter.State.PARKED
+        fits = how is DISCARD or letter.edit_begun == (how is SEND_AGAIN)
+        return letter.state == DeadLetter.State.PARKED and fits
+
+    def decide(
+        self, request: HttpRequest, listed: models.QuerySet[Any], how: Decision
+    ) -> HttpResponse | None:
+        if how is EDIT:
+            return self.begin_edit(request, self.chosen(request, listed))
+        if how in (REPLAY, DISCARD) and self.is_for_many(request):
+            return self.decide_about_many(request, listed, how)
+        return super().decide(request, listed, how)
 
     def described(self, letter: DeadLetter, how: Decision) -> dict[str, object]:
         return {
@@ -229,11 +266,22 @@ class DeadLetterAdmin(DecisionsAdmin):
         letter, by = DeadLetter.objects.get(pk=record.pk), request.user.get_username()
         if how is DISCARD:
             return "" if dead_letters.discard(letter, by=by, why=why) else OVERTAKEN
-        return _not_permitted(request, letter) or self._replay(request, letter, by=by, why=why)
+        event_type = edits.type_of(letter) if how is SEND_AGAIN else letter.event_type
+        send = edits.send_again if how is SEND_AGAIN else dead_letters.replay
+        needed = lacking(request.user, dead_letters.consumers_of(letter, event_type))
+        return needed or self._send(request, letter, send, by=by, why=why)
 
-    def _replay(self, request: HttpRequest, letter: DeadLetter, *, by: str, why: str) -> str:
+    def _send(
+        self,
+        request: HttpRequest,
+        letter: DeadLetter,
+        send: Callable[..., bool],
+        *,
+        by: str,
+        why: str,
+    ) -> str:
         try:
-            closed = dead_letters.replay(letter, by=by, why=why)
+            closed = send(letter, by=by, why=why)
         except dead_letters.NotReplayable as error:
             return str(error)
         except broker.UNREACHABLE as error:
@@ -247,15 +295,3 @@ class DeadLetterAdmin(DecisionsAdmin):
         not_closed = f"replayed, but not closed: {OVERTAKEN}"
         self.log_change(request, letter, f"{not_closed}: {why}" if why else not_closed)
         return f"it was sent, but stays open: {OVERTAKEN}"
-
-
-def _not_permitted(request: HttpRequest, letter: DeadLetter) -> str:
-    """Return which right a person lacks to replay a dead letter to its consumers; empty if none."""
-    for consumer in dead_letters.consumers_of(letter):
-        needed = consumer.replay_permission
-        if needed and not request.user.has_perm(needed):
-            app_label, _, codename = needed.partition(".")
-            rights = Permission.objects.filter(content_type__app_label=app_label, codename=codename)
-            name = rights.values_list("name", flat=True).first() or "which there is not"
-            return f"to replay it to {consumer.queue} you need the permission {needed} ({name})"
-    return ""

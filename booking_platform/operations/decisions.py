@@ -200,7 +200,7 @@ class DecisionsAdmin(RecordsOfFact):
         """Return a page that shows what is to be confirmed, with the form if there is one."""
         records, total = list(chosen[:MOST_AT_ONCE]), chosen.count()
         number = f"{len(records)} {model_ngettext(self.opts, len(records))}"
-        context |= {
+        context = {
             **self.admin_site.each_context(request),
             "title": how.title.format(number),
             "opts": self.opts,
@@ -213,6 +213,7 @@ class DecisionsAdmin(RecordsOfFact):
             "total": total,
             "left_over": total - len(records),
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
+            **context,
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/operations/confirm.html", context)

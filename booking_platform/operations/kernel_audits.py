@@ -9,7 +9,7 @@ from django.apps import apps
 from django.conf import settings
 from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 
-from booking_platform.messaging import clock
+from booking_platform.messaging import broker, clock
 from booking_platform.messaging.leases import Leased
 from booking_platform.messaging.models import DeadLetter, OutboxRow, ProcessedEvent
 from booking_platform.messaging.rows import in_pages, in_spans
@@ -68,14 +68,17 @@ def _missing(
     now = clock.now()
     same = ProcessedEvent.objects.filter(event_id=OuterRef("event_id"))
     others = [each for each in queues if each != queue]
-    answered = Q(state__in=(State.PARKED, State.DISCARDED)) | Q(
+    answered = Q(state__in=(State.PARKED, State.DISCARDED, State.EDITED)) | Q(
         resolved_at__gt=now - settings.AUDIT_LATE
     )
     letters = DeadLetter.objects.filter(answered, event_id=OuterRef("event_id"), queue=queue)
+    # An event that a person has edited goes to the one queue that has refused the original.
+    edited = DeadLetter.objects.filter(edited_event_id=OuterRef("event_id"), queue__in=queues)
     rows = span.filter(
         ~Exists(same.filter(consumer=queue)),
         ~Exists(same.filter(consumer__in=others, pk__lt=OuterRef("pk"))),
         ~Exists(letters),
+        ~Exists(edited),
         consumer__in=others,
         processed_at__lt=now - settings.AUDIT_LATE,
         occurred_at__gte=now - settings.PROCESSED_EVENTS_RETENTION,
@@ -99,6 +102,34 @@ def _not_processed(event_id: str, queue: str, had_by: str, booking: str) -> Find
     )
 
 
+@audits(
+    "edited",
+    "An event that a person has edited has been processed by the queue that it was sent to, or is one of its "
+    "dead letters.",
+)
+def unprocessed_edits() -> Iterator[Finding]:
+    """Yield the edited events that were sent some time ago, and that nobody has had."""
+    now = clock.now()
+    same = ProcessedEvent.objects.filter(event_id=OuterRef("edited_event_id"))
+    again = DeadLetter.objects.filter(event_id=OuterRef("edited_event_id"))
+    rows = DeadLetter.objects.filter(
+        ~Exists(same),
+        ~Exists(again),
+        state=State.EDITED,
+        forgotten_at__isnull=True,
+        resolved_at__lt=now - settings.AUDIT_LATE,
+        resolved_at__gte=now - settings.PROCESSED_EVENTS_RETENTION,
+    )
+    for pk, event_id, queue in in_pages(rows.values_list("pk", "edited_event_id", "queue"), PAGE):
+        yield Finding(
+            f"dead letter {pk}",
+            f"Event {exact(event_id)}, which a person made of dead letter {pk}, was sent to {exact(queue)} and "
+            "has not been processed there.",
+            f"If {exact(queue)} holds messages, see that a worker serves it. If it is empty, the event was "
+            "lost: publish the edited body, which is on the dead letter's page, once more.",
+        )
+
+
 @audits("overdue", "What is due is taken up by a worker.")
 def overdue() -> Iterator[Finding]:
     """Yield the rows that are due, or whose lease has ended, for longer than some sweeps."""
@@ -118,7 +149,7 @@ def _overdue_rows() -> Iterator[QuerySet[Any]]:
 
 
 def _overdue(model: type[Leased], pk: int, since: datetime) -> Finding:
-    queue = model._meta.app_label
+    queue = broker.route(f"{model._meta.app_label}.sweep")["queue"]
     return Finding(
         f"{model._meta.label_lower} {pk}",
         f"{model_name(model).capitalize()} {pk} has been due since {since:%Y-%m-%d %H:%M} UTC, and no worker "

@@ -1,11 +1,54 @@
 """The tasks of operations, on the queue ``maintenance``."""
 
+import structlog
 from celery import shared_task
 
-from booking_platform.operations import auditing
+from booking_platform.messaging import broker, clock, leases, sweeps
+from booking_platform.messaging.leases import Conclusion
+from booking_platform.messaging.relaying import RELAY
+from booking_platform.operations import auditing, bulk
+from booking_platform.operations.models import BulkJob
+
+log = structlog.get_logger(__name__)
 
 
 @shared_task(name="operations.audit")
 def audit() -> None:
     """Look for what breaks a promise."""
     auditing.run()
+
+
+@shared_task(name="operations.bulk_job")
+def bulk_job(pk: int, after: int | None = None) -> None:
+    """Carry out a part of a bulk job, and ask for the next.
+
+    ``after`` is the number of the part before: where another worker has done the next one meanwhile, it
+    asks for those that follow.
+    """
+    jobs = BulkJob.objects.filter(pk=pk, finished_at__isnull=True)
+    taken: list[BulkJob] = []
+
+    def attempt(job: BulkJob) -> Conclusion:
+        taken.append(job)
+        return bulk.attempt(job)
+
+    leases.take_up(jobs if after is None else jobs.filter(attempts=after), attempt)
+    RELAY.nudge()
+    for job in taken:
+        if leases.due(jobs, clock.now()).exists():
+            bulk_job.delay(pk, job.attempts)
+
+
+def begin(job: BulkJob) -> None:
+    """Ask a worker for a job at once. Where the broker is away, the next sweep asks."""
+    try:
+        with broker.connection_to_publish() as connection:
+            bulk_job.apply_async((job.pk,), connection=connection, retry=False)  # type: ignore[call-arg]  # as Celery documents
+    except broker.UNREACHABLE as error:
+        log.warning("A bulk job waits for the next sweep", job=job.pk, error=str(error))
+
+
+@shared_task(name="operations.sweep_bulk_jobs")
+def sweep_bulk_jobs() -> None:
+    """Ask for bulk jobs whose worker is gone, or that wait for a broker."""
+    sweeps.sweep(BulkJob, bulk_job, None)

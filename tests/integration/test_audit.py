@@ -182,6 +182,11 @@ PLANTED: dict[str, tuple[Callable[[], object], str, str]] = {
         "emails-go-on",
         "of booking B is pending",
     ),
+    "an edited event was lost": (
+        lambda: letter("edited", edited_event_id="E-2", resolved_at=clock.now() - HOURS),
+        "edited",
+        "Event E-2, which a person made of dead letter",
+    ),
     "an announcement waits": (
         lambda: OutboxRow.objects.update(published_at=None, created_at=clock.now() - HOURS),
         "outbox",
@@ -238,6 +243,12 @@ class TestWhatIsNoFinding:
     ) -> None:
         ProcessedEvent.objects.filter(consumer=REFUNDS).delete()
         letter(state, **{name: clock.now() - ago for name, ago in columns.items()})
+        assert found() == {}
+
+    def test_an_edited_event_goes_to_one_queue_only(self, booked: Tour) -> None:
+        refunded = ProcessedEvent.objects.filter(event_id="E", consumer=REFUNDS)
+        refunded.update(event_id="E-2")
+        letter("edited", edited_event_id="E-2", resolved_at=clock.now() - HOURS)
         assert found() == {}
 
     def test_an_event_that_may_still_be_in_its_queue_is_none(self, booked: Tour) -> None:

@@ -86,11 +86,11 @@ class TestWhatIsWrong:
             with connection.cursor() as cursor:
                 cursor.execute(
                     "INSERT INTO django_migrations (app, name, applied) "
-                    "VALUES ('messaging', '0008_heartbeats', CURRENT_TIMESTAMP)"
+                    "VALUES ('messaging', '0009_edited_dead_letters', CURRENT_TIMESTAMP)"
                 )
         assert status == 503
         assert problems == {
-            "migrations": "not applied: messaging.0008_heartbeats. Run `python manage.py migrate`"
+            "migrations": "not applied: messaging.0009_edited_dead_letters. Run `python manage.py migrate`"
         }
 
     def test_a_broker_that_is_away_is_named_and_its_password_is_not(
