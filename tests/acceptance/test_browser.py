@@ -77,3 +77,37 @@ def test_no_page_has_anything_wrong_with_it(
             name = address.strip("/").replace("/", "-")
             somebody.look(name.removesuffix("-change") if "change" in name else f"{name}-list")
         assert not somebody.problems, "\n".join(somebody.problems)
+
+
+@pytest.mark.parametrize(("width", "scheme"), WINDOWS)
+def test_an_overbooked_tour_shows_its_history_and_keeps_what_others_changed(
+    browser: Browser, live_server: object, admin: User, width: int, scheme: str
+) -> None:
+    tour = TourFactory.create(capacity=12, description="Two\nlines", name="Walk along the Seine")
+    for number, booking in enumerate(("BK-1", "BK-2", LONG)):
+        settle(
+            CREATED, events.created(tour.pk, booking, seats=number + 2, event_id=f"{number}" * 255)
+        )
+    settle(CREATED, *[events.created(tour.pk, f"BK-1{number}") for number in range(9)])
+    with person(browser, str(live_server), width=width, scheme=scheme) as somebody:
+        somebody.log_in("admin", PASSWORD)
+        somebody.go(page(tour))
+        Tour.objects.get(pk=tour.pk).save(by="ada")  # a colleague, who changes nothing
+        somebody.page.fill("#id_capacity", "7")
+        somebody.page.fill("#id_description", "Three\nother\nlines")
+        somebody.page.click("button[name=_continue]")
+        somebody.page.wait_for_selector("text=is overbooked")
+        somebody.page.click("text=The plot as a table")
+        somebody.look("tour-overbooked")
+
+        tour.refresh_from_db()
+        tour.capacity = 30
+        tour.save(by="ada")
+        somebody.page.fill("#id_capacity", "8")
+        somebody.page.click("button[name=_continue]")
+        somebody.page.wait_for_selector("text=Capacity is 30 by now")
+        somebody.look("tour-refused")
+        assert not somebody.problems, "\n".join(somebody.problems)
+    tour.refresh_from_db()
+    assert tour.capacity == 30
+    assert tour.description.split() == ["Three", "other", "lines"]
