@@ -152,7 +152,8 @@ def _known_of(letter: DeadLetter) -> Iterator[str]:
         )
     same = DeadLetter.objects.filter(event_id=letter.event_id, queue=letter.queue)
     edited = same.exclude(pk=letter.pk).exclude(edited_event_id=None)
-    for by, event_id in edited.values_list("edited_by", "edited_event_id")[:SHOWN]:
+    sent = edited.order_by("edited_event_id").values_list("edited_by", "edited_event_id")
+    for by, event_id in sent.distinct()[:SHOWN]:
         yield (
             f"The same event came before, and {by} has edited it: it was sent as {event_id}. What you send "
             "now is applied as well, unless it is the same."
