@@ -93,7 +93,8 @@ def draft(letter: DeadLetter) -> str:
 def examine(letter: DeadLetter, text: str) -> Edit:
     """Return the event that a person made of a dead letter, under an event id of its own.
 
-    The id follows from the dead letter and from the content: the same edit has the same id.
+    The id follows from the original and from the content: the same edit has the same id, also where the
+    original was parked once more.
 
     Raises:
         InvalidEdit: a consumer would refuse it.
@@ -109,7 +110,7 @@ def examine(letter: DeadLetter, text: str) -> Edit:
     consumers = dead_letters.consumers_of(letter, event_type)
     if found := _problems(body, consumers):
         raise InvalidEdit(found)
-    body = under_new_id(body, letter.pk, letter.queue, letter.event_id, letter.fingerprint)
+    body = under_new_id(body, letter.queue, letter.event_id, letter.fingerprint)
     if found := _problems(body, consumers):  # with its new id, which may be too long for its source
         raise InvalidEdit(found)
     event = decode(body, consumers[0].payload, now=clock.now(), uses=consumers[0].uses)
@@ -133,17 +134,29 @@ def doubts(letter: DeadLetter) -> list[str]:
 
 def _doubts(letter: DeadLetter) -> Iterator[str]:
     if letter.event_id:
-        applied = ProcessedEvent.objects.filter(event_id=letter.event_id)
-        queues = [each.queue for each in dead_letters.consumers_of(letter)]
-        for event in applied.filter(consumer__in=queues):
-            yield (
-                f"An event of this id was applied by {event.consumer} on {event.processed_at:%Y-%m-%d %H:%M} "
-                f"UTC ({event.outcome}). What you send now is applied as well."
-            )
+        yield from _known_of(letter)
     if letter.replay_token and not letter.edit_begun:
         yield (
             "A replay of the original was begun before and not finished. It may be in the queue, and "
             "applied as well."
+        )
+
+
+def _known_of(letter: DeadLetter) -> Iterator[str]:
+    """Yield what became of the same event before."""
+    queues = [each.queue for each in dead_letters.consumers_of(letter)]
+    for event in ProcessedEvent.objects.filter(event_id=letter.event_id, consumer__in=queues):
+        yield (
+            f"An event of this id was applied by {event.consumer} on {event.processed_at:%Y-%m-%d %H:%M} "
+            f"UTC ({event.outcome}). What you send now is applied as well."
+        )
+    same = DeadLetter.objects.filter(event_id=letter.event_id, queue=letter.queue)
+    edited = same.exclude(pk=letter.pk).exclude(edited_event_id=None)
+    sent = edited.order_by("edited_event_id").values_list("edited_by", "edited_event_id")
+    for by, event_id in sent.distinct()[:SHOWN]:
+        yield (
+            f"The same event came before, and {by} has edited it: it was sent as {event_id}. What you send "
+            "now is applied as well, unless it is the same."
         )
 
 
@@ -249,4 +262,4 @@ def origin(letter: DeadLetter) -> DeadLetter | None:
     if not letter.event_id:
         return None
     found = DeadLetter.objects.filter(edited_event_id=letter.event_id)
-    return found.defer("body", "edited_body").first()
+    return found.defer("body", "edited_body").order_by("-pk").first()

@@ -100,11 +100,10 @@ class DeadLetter(models.Model):
     )
     # What a person has corrected. It is stored before it is sent, and stays as it is from then on: what
     # may be in the queue can only be sent again under the same id.
-    edited_event_id = models.CharField(
+    edited_event_id = models.CharField(  # noqa: DJ001  (null: the rows that have one are few, and indexed)
         max_length=255,
         null=True,
         blank=True,
-        unique=True,
         help_text="Under which its edited body was sent, or may have been.",
     )
     edited_body = models.BinaryField(null=True, blank=True)
@@ -127,6 +126,11 @@ class DeadLetter(models.Model):
         indexes = (
             models.Index(fields=("state", "reason"), name="dead_letters_state_reason"),
             models.Index(fields=("event_id",), name="dead_letters_event"),
+            models.Index(
+                fields=("edited_event_id",),
+                condition=models.Q(edited_event_id__isnull=False),
+                name="dead_letters_edited",
+            ),
             models.Index(fields=("-last_parked_at", "-id"), name="dead_letters_newest"),
             models.Index(
                 fields=("reason", "queue", "event_type", "parked_at"),

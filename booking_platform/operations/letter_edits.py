@@ -175,7 +175,7 @@ class EditsAdmin(AnyModelAdmin):
             "problems": [visible(problem) for problem in problems],
             "edit": edit,
             "changed": shown_changes(edit.changed) if edit else (),
-            "doubts": doubts,
+            "doubts": [visible(doubt) for doubt in doubts],
             "unsure": bool(doubts) and "send" in request.POST,
             "letter": {
                 "Event id": exact(letter.event_id) or "unreadable",

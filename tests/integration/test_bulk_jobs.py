@@ -245,18 +245,16 @@ class TestWhoStopsIt:
 
 
 class TestParts:
-    def test_a_part_is_bounded_and_the_next_goes_on(
-        self, platform: Platform, settings: Any
-    ) -> None:
-        settings.LEASE_SECONDS = 0.02  # and a part ends after half of that
-        letters = park(30)
+    def test_a_part_is_bounded_and_the_next_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bulk, "SLICE_SECONDS", 0.0)
+        monkeypatch.setattr(bulk, "PAGE", 2)
+        letters = park(5)
         made = job(Kind.DISCARD)
-        parts = 0
-        while not run(made).finished:
-            parts += 1
-            assert parts < 200
-        assert parts > 1
-        assert (made.done, made.failed) == (len(letters), 0)
+        for number in range(1, 6):
+            run(made)
+            assert (made.done, made.finished) == (number, False)
+        run(made)
+        assert (made.done, made.failed, made.finished) == (len(letters), 0, True)
         assert LogEntry.objects.count() == len(letters)
 
     def test_whoever_was_overtaken_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,10 +275,10 @@ class TestParts:
         assert run(made).done == 3
 
     def test_the_task_asks_for_the_next_part_and_for_no_second_one(
-        self, platform: Platform, settings: Any
+        self, platform: Platform, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settings.LEASE_SECONDS = 0.02
-        park(30)
+        monkeypatch.setattr(bulk, "SLICE_SECONDS", 0.0)
+        park(3)
         made = job(Kind.DISCARD)
         bulk_job(made.pk)
         assert sent(platform, "maintenance") == 1

@@ -274,6 +274,20 @@ class TestTwoPeople:
             dead_letters.send(other)
         assert len(taken(platform)) == 2
 
+    def test_the_same_edit_of_what_came_again_is_the_same_event(self, platform: Platform) -> None:
+        """Without a booking id nothing else tells that the seats are taken already."""
+        tour = TourFactory.create(capacity=10)
+        event = created(NO_TOUR, seats=3)
+        for _ in range(2):
+            letter = park(event)
+            edit = edits.examine(letter, to_tour(letter, tour.pk))
+            assert edits.send_edited(letter, edit, by="ada", why="a misprint")
+        [doubt] = edits.doubts(park(event))
+        assert f"ada has edited it: it was sent as {edit.event_id}" in doubt
+        inbox.process(CONSUMERS[CREATED], taken(platform))
+        tour.refresh_from_db()
+        assert tour.available_seats == 7
+
     def test_it_says_that_the_original_was_applied(self) -> None:
         tour = TourFactory.create(capacity=10)
         inbox.process(CONSUMERS[CREATED], deliveries(created(tour.pk, "BK-1", event_id="twice")))
