@@ -1,0 +1,69 @@
+"""What attempts at calls to the world outside came to, for people who ask later.
+
+The row of an attempt has only its last word. Here each is kept, written in the transaction that ends its
+lease. Attempts in a row that came to the same are one entry, which counts them, so that a row which was
+tried for a day has few. What is said must hold no address and no secret.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import structlog
+from django.db import models
+from django.db.models import F
+
+from booking_platform.messaging import clock
+from booking_platform.messaging.models import Attempt
+from booking_platform.messaging.retention import BATCH, part_of_cleanup
+
+log = structlog.get_logger(__name__)
+
+KEPT = timedelta(days=180)  # a customer may dispute a payment for so long
+MOST = 50  # entries of one row
+LONGEST = 1000  # characters of an answer
+
+
+class Said(NamedTuple):
+    """What an attempt came to, in words for the staff."""
+
+    outcome: str
+    answer: str = ""
+    reference: str = ""  # by which who answered knows the answer
+
+
+def note(row: models.Model, number: int, said: Said, at: datetime) -> None:
+    """Store what an attempt at a row came to, in the transaction of the caller, which has locked the row."""
+    said = Said(*map(_storable, said, (100, LONGEST, 255)))
+    entries = of(type(row), [row.pk])
+    newest = entries.last()
+    if newest is not None and (newest.outcome, newest.answer) == said[:2]:
+        again = {"times": F("times") + 1, "number": number, "reference": said.reference}
+        entries.filter(pk=newest.pk).update(**again, last_at=at)
+        return
+    label = row._meta.label_lower
+    Attempt.objects.create(
+        what=label, row=row.pk, number=number, first_at=at, last_at=at, **said._asdict()
+    )
+    if old := list(entries.reverse().values_list("pk", flat=True)[MOST:]):
+        Attempt.objects.filter(pk__in=old).delete()
+
+
+def of(model: type[models.Model], pks: Iterable[int]) -> "models.QuerySet[Attempt]":
+    """Return what attempts at these rows came to, the oldest first."""
+    return Attempt.objects.filter(what=model._meta.label_lower, row__in=pks).order_by("pk")
+
+
+@part_of_cleanup
+def forget_attempts() -> int:
+    """Delete what attempts came to a long time ago; return how many entries."""
+    old = Attempt.objects.filter(last_at__lt=clock.now() - KEPT)
+    deleted = 0
+    while pks := list(old.order_by("last_at").values_list("pk", flat=True)[:BATCH]):
+        deleted += Attempt.objects.filter(pk__in=pks).delete()[0]
+    log.info("Cleanup: attempts forgotten", deleted=deleted)
+    return deleted
+
+
+def _storable(text: str, longest: int) -> str:
+    return text[:longest].replace("\0", "�").encode(errors="replace").decode()
