@@ -34,6 +34,7 @@ EMAIL_ATTEMPTS = Counter(
 
 State = CancellationEmail.State
 
+SENT = "E-mail sent"
 WORKER_LOST = "its worker was lost while it handed the mail over"
 
 
@@ -138,7 +139,7 @@ def _mark_sending(mail: CancellationEmail) -> None:
 
 def _line(answer: Answer, conclusion: Conclusion) -> tuple[int, str]:
     """Return what an attempt came to, as a line of the log and its level."""
-    line, level = "E-mail sent", logging.INFO
+    line, level = SENT, logging.INFO
     if conclusion.again:
         known = "may have been sent" if answer.verdict is Verdict.UNCERTAIN else "not sent"
         line, level = f"E-mail {known}: tried again later", logging.WARNING

@@ -38,6 +38,9 @@ REFUND_ATTEMPTS = Counter(
 )
 
 
+AS_BEFORE, COMPLETED = "Refund as before", "Refund completed"
+
+
 def attempt(refund: Refund) -> Conclusion:
     """Ask Stripe for a refund that this worker has under lease."""
     try:
@@ -132,11 +135,11 @@ def _beside(refund: Refund, payment: StripePayment) -> Beside:
 def _line(refund: Refund, conclusion: Conclusion) -> tuple[int, str]:
     """Return what an attempt came to, as a line of the log and its level."""
     columns = conclusion.columns
-    level, line = logging.INFO, "Refund as before"
+    level, line = logging.INFO, AS_BEFORE
     if columns.get("needs_review"):
         level, line = logging.WARNING, "Refund waits for a person"
     elif "status" in columns:
-        line = "Refund completed"
+        line = COMPLETED
     elif conclusion.again and refund.status != Refund.Status.COMPLETED:
         level, line = logging.WARNING, "Refund not known to be done: tried again later"
     return level, line

@@ -32,26 +32,34 @@ class Said(NamedTuple):
     reference: str = ""  # by which who answered knows the answer
 
 
-def note(row: models.Model, number: int, said: Said, at: datetime) -> None:
+def note(
+    row: models.Model, number: int, said: Said, at: datetime, *, announced: Iterable[str] = ()
+) -> None:
     """Store what an attempt at a row came to, in the transaction of the caller, which has locked the row."""
     said = Said(*map(_storable, said, (100, LONGEST, 255)))
-    entries = of(type(row), [row.pk])
-    newest = entries.last()
-    if newest is not None and (newest.outcome, newest.answer) == said[:2]:
+    keys = " ".join(announced)
+    entries = of(type(row), [row.pk]).order_by("-pk")
+    newest = entries.first()
+    if newest is not None and not keys and (newest.outcome, newest.answer) == said[:2]:
         again = {"times": F("times") + 1, "number": number, "reference": said.reference}
         entries.filter(pk=newest.pk).update(**again, last_at=at)
         return
-    label = row._meta.label_lower
     Attempt.objects.create(
-        what=label, row=row.pk, number=number, first_at=at, last_at=at, **said._asdict()
+        what=row._meta.label_lower,
+        row=row.pk,
+        number=number,
+        announced=keys,
+        first_at=at,
+        last_at=at,
+        **said._asdict(),
     )
-    if old := list(entries.reverse().values_list("pk", flat=True)[MOST:]):
+    if old := list(entries.values_list("pk", flat=True)[MOST:]):
         Attempt.objects.filter(pk__in=old).delete()
 
 
 def of(model: type[models.Model], pks: Iterable[int]) -> "models.QuerySet[Attempt]":
-    """Return what attempts at these rows came to, the oldest first."""
-    return Attempt.objects.filter(what=model._meta.label_lower, row__in=pks).order_by("pk")
+    """Return what attempts at these rows came to, in no order."""
+    return Attempt.objects.filter(what=model._meta.label_lower, row__in=pks)
 
 
 @part_of_cleanup

@@ -279,7 +279,8 @@ def store(
             return False
         outbox.store(announced, trace=row.trace)
         if said is not None:
-            attempt_log.note(row, row.attempts, said, columns["updated_at"])
+            keys = [each.routing_key for each in announced]
+            attempt_log.note(row, row.attempts, said, columns["updated_at"], announced=keys)
     return True
 
 

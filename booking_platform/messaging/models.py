@@ -251,13 +251,16 @@ class Attempt(models.Model):
     reference = models.CharField(
         max_length=255, blank=True, help_text="By which who answered knows the last answer."
     )
+    announced = models.CharField(
+        max_length=255, blank=True, help_text="Routing keys of what was announced of it."
+    )
     first_at = models.DateTimeField()
     last_at = models.DateTimeField()
 
     class Meta:
         db_table = "attempts"
         indexes = (
-            models.Index(fields=("what", "row"), name="attempts_of_row"),
+            models.Index(fields=("what", "row", "id"), name="attempts_of_row"),
             models.Index(fields=("last_at",), name="attempts_time"),
         )
 

@@ -25,6 +25,7 @@ class Migration(migrations.Migration):
                 ('outcome', models.CharField(max_length=100)),
                 ('answer', models.TextField(blank=True, help_text='What was answered, in words.')),
                 ('reference', models.CharField(blank=True, help_text='By which who answered knows the last answer.', max_length=255)),
+                ('announced', models.CharField(blank=True, help_text='Routing keys of what was announced of it.', max_length=255)),
                 ('first_at', models.DateTimeField()),
                 ('last_at', models.DateTimeField()),
             ],
@@ -53,7 +54,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='attempt',
-            index=models.Index(fields=['what', 'row'], name='attempts_of_row'),
+            index=models.Index(fields=['what', 'row', 'id'], name='attempts_of_row'),
         ),
         migrations.AddIndex(
             model_name='attempt',
