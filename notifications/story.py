@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from django.db.models import Q
 from django.utils.timezone import localtime
 
-from booking_platform.contract.announcements import CancellationEmailSettled
 from booking_platform.messaging import clock
 from booking_platform.operations.leased import next_attempt
 from booking_platform.operations.leased_story import leased_chapter, step
@@ -43,19 +42,17 @@ def emails(asked: Asked) -> Chapter:
         asked, found, Kind.EMAIL, calm=(SENT,), waits=lambda row: row.waits_for_person
     )
     for email in found[:MOST]:
-        chapter.entries += _asked_for(email, asked)
+        chapter.entries += _asked_for(email)
         chapter.points.append(_stands(email))
     if not chapter.points:
         chapter.points.append(Point(STANDS, "None was asked for."))
     return chapter
 
 
-def _asked_for(email: CancellationEmail, asked: Asked) -> Iterator[Entry]:
+def _asked_for(email: CancellationEmail) -> Iterator[Entry]:
     what = f"The customer is to be told by e-mail of the cancellation, {_step(email)}."
     detail = (f"By event {exact(email.event_id)}",) if email.event_id else ()
     yield Entry(email.created_at, Kind.EMAIL, what, detail=detail, links=_link(email))
-    if email.settled_at is not None and email.announced:
-        yield asked.announcement(email.settled_at, CancellationEmailSettled.routing_key)
     if email.forgotten_at is not None:
         what = "The address and the text of the e-mail were forgotten, as their time was over."
         yield Entry(email.forgotten_at, Kind.EMAIL, what, links=_link(email))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from django.db.models import Q
 
-from booking_platform.contract.announcements import RefundRequested, RefundSettled
+from booking_platform.contract.announcements import RefundRequested
 from booking_platform.messaging import clock
 from booking_platform.operations.leased import next_attempt
 from booking_platform.operations.leased_story import leased_chapter, step
@@ -63,8 +63,6 @@ def _asked_for(refund: Refund, asked: Asked) -> Iterator[Entry]:
     yield Entry(refund.created_at, Kind.REFUND, what, detail=detail, links=_link(refund))
     if refund.announced:
         yield asked.announcement(refund.created_at, RefundRequested.routing_key)
-    if refund.settled_at is not None:
-        yield asked.announcement(refund.settled_at, RefundSettled.routing_key)
 
 
 def _approved(refund: Refund) -> Iterator[Decision]:

@@ -32,6 +32,9 @@ class Said(NamedTuple):
     reference: str = ""  # by which who answered knows the answer
 
 
+DECIDED = Said("No attempt: a person decided about it")
+
+
 def note(
     row: models.Model, number: int, said: Said, at: datetime, *, announced: Iterable[str] = ()
 ) -> None:

@@ -33,7 +33,7 @@ from django.db.models.functions import Coalesce, Now
 from booking_platform.contract.announcing import Announced
 from booking_platform.contract.trace_context import PARENT_LENGTH
 from booking_platform.messaging import attempt_log, clock, outages, outbox, tracing
-from booking_platform.messaging.attempt_log import Said
+from booking_platform.messaging.attempt_log import DECIDED, Said
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
 
@@ -278,9 +278,10 @@ def store(
         if not rows.filter(pk=row.pk).update(**columns):
             return False
         outbox.store(announced, trace=row.trace)
-        if said is not None:
+        if said is not None or announced:
             keys = [each.routing_key for each in announced]
-            attempt_log.note(row, row.attempts, said, columns["updated_at"], announced=keys)
+            at = columns["updated_at"]
+            attempt_log.note(row, row.attempts, said or DECIDED, at, announced=keys)
     return True
 
 

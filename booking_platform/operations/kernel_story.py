@@ -146,10 +146,12 @@ def from_events(term: str) -> Iterator[Meaning]:
     """Yield the booking of this id, and those that an event of this id is about."""
     if of_bookings().filter(aggregate_id=term).exists():
         yield Meaning(term, "events came about the booking of this id")
-    of_event = of_bookings().filter(event_id=term).values_list("aggregate_id", "event_type")
-    for booking, kind in of_event[:MOST]:
-        if booking:
-            yield Meaning(booking, f"{exact(kind)} of this event id was about it")
+    for event in of_bookings().filter(event_id=term)[:MOST]:
+        kind = exact(event.event_type)
+        if event.aggregate_id:
+            yield Meaning(event.aggregate_id, f"{kind} of this event id was about it")
+        else:
+            yield Meaning("", f"{kind} of this event id names no booking", event)
 
 
 @resolves("the event or the booking of a dead letter", SEE_LETTERS)

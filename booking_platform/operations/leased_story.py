@@ -6,6 +6,7 @@ from typing import Any
 from django.utils.timezone import localtime
 
 from booking_platform.messaging import attempt_log
+from booking_platform.messaging.attempt_log import DECIDED
 from booking_platform.messaging.leases import Leased
 from booking_platform.messaging.models import Attempt
 from booking_platform.operations.records import visible
@@ -65,6 +66,7 @@ def _attempts(
     row: Leased, logged: Sequence[Attempt], kind: Kind, calm: Collection[str], *, waits: bool
 ) -> Iterator[Entry]:
     links = (Link(row, named(row)),)
+    logged = [attempt for attempt in logged if attempt.outcome != DECIDED.outcome]
     for attempt in logged:
         level = Level.NORMAL if attempt.outcome in calm else Level.ATTENTION
         if waits and attempt is logged[-1]:

@@ -14,8 +14,12 @@ from typing import NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 
+from booking_platform.messaging import clock
+
 MOST = 500  # entries of a story, and rows that one teller reads of a kind
 LONGEST_TRANSACTION = timedelta(minutes=1)  # between what it stores first and its announcements
+
+SOON = timedelta(minutes=1)  # an announcement that waits for longer is held up
 
 
 class Kind(StrEnum):
@@ -100,11 +104,16 @@ class Asked:
         Announcements are published in their order, so what is older than the oldest that waits has been.
         """
         waiting = self.waiting_since
-        if waiting is not None and at > waiting - LONGEST_TRANSACTION:
-            what = f"{events} waits to be announced to other systems."
-            detail = (f"No announcement has been published since {waiting:%Y-%m-%d %H:%M:%S} UTC.",)
-            return Entry(at, Kind.ANNOUNCEMENT, what, Level.ATTENTION, detail)
-        return Entry(at, Kind.ANNOUNCEMENT, f"{events} was announced to other systems.")
+        if waiting is None or at < waiting - LONGEST_TRANSACTION:
+            return Entry(at, Kind.ANNOUNCEMENT, f"{events} was announced to other systems.")
+        late = clock.now() - waiting > SOON
+        return Entry(
+            at,
+            Kind.ANNOUNCEMENT,
+            f"{events} is stored to be announced to other systems, if it is not yet.",
+            Level.ATTENTION if late else Level.NORMAL,
+            (f"Announcements wait since {waiting:%Y-%m-%d %H:%M:%S} UTC.",) if late else (),
+        )
 
 
 Tell = Callable[[Asked], Chapter]

@@ -63,7 +63,8 @@ def story_of(booking: str, may: May) -> Story:
             chapters.append(teller.tell(asked))
         else:
             story.hidden.append(teller.name)
-    story.points = [point for chapter in chapters for point in chapter.points]
+    points = [point for chapter in chapters for point in chapter.points]
+    story.points = sorted(points, key=lambda point: -point.level)
     entries = [entry for chapter in chapters for entry in chapter.entries]
     entries += _decided(chapters)
     entries.sort(key=lambda entry: entry.at)  # of one time they stay in the order of the chapters
