@@ -82,7 +82,7 @@ def _changed(change: BookingChange) -> Entry:
             what = f"{count} {_were(change)} given back to {tour}"
         case _:
             what = f"{count} of {tour} {_were(change)} taken"
-    free = f"; it had {change.available} free after that."
+    free = f"; it had {change.available} free {'after that' if change.seats else 'then'}."
     detail = (f"By event {exact(change.event_id)}", f"Version {change.version} of the tour")
     links = (Link(Tour(pk=change.tour_id), tour),)
     return Entry(change.at, Kind.SEATS, what + free, level, detail, links)
@@ -113,7 +113,7 @@ def _announced(asked: Asked, changed: Mapping[str, datetime]) -> Iterator[Entry]
             yield asked.announcement(changed.get(event_id, at), key)
 
 
-@resolves("the id of a booking", SEE)
+@resolves("a booking id", permission=SEE)
 def from_reservations(term: str) -> Iterator[Meaning]:
     """Yield the booking of this id."""
     if Reservation.objects.filter(booking_id=term).exists():

@@ -96,7 +96,7 @@ def _link(email: CancellationEmail) -> tuple[Link, ...]:
     return (Link(email, named(email)),)
 
 
-@resolves("the Message-ID of an e-mail", SEE)
+@resolves("the Message-ID of an e-mail", permission=SEE)
 def from_emails(term: str) -> Iterator[Meaning]:
     """Yield the bookings that have an e-mail of this booking, event or Message-ID."""
     whys = {
@@ -111,7 +111,7 @@ def from_emails(term: str) -> Iterator[Meaning]:
                 yield Meaning(email.booking_id, why)
 
 
-@resolves("an e-mail address", SEE, private=True)
+@resolves("an e-mail address", permission=SEE, private=True)
 def from_address(term: str) -> Iterator[Meaning]:
     """Yield the bookings whose e-mails go to this address, until it is forgotten."""
     if "@" not in term:

@@ -138,7 +138,7 @@ def _link(refund: Refund) -> tuple[Link, ...]:
     return (Link(refund, named(refund)),)
 
 
-@resolves("the id of a payment, of a refund at Stripe or an idempotency key", SEE)
+@resolves("a payment id", "a refund id of Stripe", "an idempotency key", permission=SEE)
 def from_refunds(term: str) -> Iterator[Meaning]:
     """Yield the bookings that have a refund of this booking, event, payment, refund or key."""
     whys = {

@@ -8,8 +8,7 @@ from django.utils.timezone import localtime
 
 from booking_platform.contract.announcing import EventDiscarded, EventParked
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from booking_platform.messaging.rules import event_types
-from booking_platform.operations.processed_events import meanings
+from booking_platform.messaging.rules import event_types, meanings
 from booking_platform.operations.records import exact, visible
 from booking_platform.operations.stories import (
     MOST,
@@ -141,7 +140,7 @@ def _waits(waiting: list[DeadLetter]) -> Point:
     return Point("Dead letters", what, Level.PERSON, " ".join(advice), links)
 
 
-@resolves("the id of a booking or an event", SEE_EVENTS)
+@resolves("a booking id", "an event id", permission=SEE_EVENTS)
 def from_events(term: str) -> Iterator[Meaning]:
     """Yield the booking of this id, and those that an event of this id is about."""
     if of_bookings().filter(aggregate_id=term).exists():
@@ -154,7 +153,7 @@ def from_events(term: str) -> Iterator[Meaning]:
             yield Meaning("", f"{kind} of this event id names no booking", event)
 
 
-@resolves("the event or the booking of a dead letter", SEE_LETTERS)
+@resolves("a booking id", "an event id", permission=SEE_LETTERS)
 def from_dead_letters(term: str) -> Iterator[Meaning]:
     """Yield the booking that dead letters name, and what dead letters of this event id are about."""
     letters = DeadLetter.objects.order_by()

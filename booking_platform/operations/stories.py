@@ -14,12 +14,8 @@ from typing import NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 
-from booking_platform.messaging import clock
-
 MOST = 500  # entries of a story, and rows that one teller reads of a kind
 LONGEST_TRANSACTION = timedelta(minutes=1)  # between what it stores first and its announcements
-
-SOON = timedelta(minutes=1)  # an announcement that waits for longer is held up
 
 
 class Kind(StrEnum):
@@ -98,22 +94,16 @@ class Asked:
     booking: str
     waiting_since: datetime | None = None  # the oldest announcement that is not published yet
 
-    def announcement(self, at: datetime, events: str) -> Entry:
-        """Return the entry of something that other systems are told of: ``events`` names what.
+    def announcement(self, at: datetime, key: str) -> Entry:
+        """Return the entry of something that other systems are told of, under a routing key.
 
         Announcements are published in their order, so what is older than the oldest that waits has been.
         """
         waiting = self.waiting_since
         if waiting is None or at < waiting - LONGEST_TRANSACTION:
-            return Entry(at, Kind.ANNOUNCEMENT, f"{events} was announced to other systems.")
-        late = clock.now() - waiting > SOON
-        return Entry(
-            at,
-            Kind.ANNOUNCEMENT,
-            f"{events} is stored to be announced to other systems, if it is not yet.",
-            Level.ATTENTION if late else Level.NORMAL,
-            (f"Announcements wait since {waiting:%Y-%m-%d %H:%M:%S} UTC.",) if late else (),
-        )
+            return Entry(at, Kind.ANNOUNCEMENT, f"Other systems were told: {key}.")
+        what = f"Other systems are to be told, if they are not yet: {key}."
+        return Entry(at, Kind.ANNOUNCEMENT, what)
 
 
 Tell = Callable[[Asked], Chapter]
@@ -143,7 +133,7 @@ class Resolver(NamedTuple):
 
     permission: str
     resolve: Resolve
-    looks_for: str  # what it takes a term for, in words
+    looks_for: tuple[str, ...]  # what it takes a term for, in words
     private: bool  # whether the term says something about a customer: it is in no address of a page
 
 
@@ -168,7 +158,7 @@ def tells(name: str, permission: str) -> Callable[[Tell], Tell]:
 
 
 def resolves(
-    looks_for: str, permission: str, *, private: bool = False
+    *looks_for: str, permission: str, private: bool = False
 ) -> Callable[[Resolve], Resolve]:
     """Register a function that yields which bookings a search term may mean."""
 

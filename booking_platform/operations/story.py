@@ -9,9 +9,11 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, Q
 
+from booking_platform.messaging import clock
 from booking_platform.messaging.models import OutboxRow
 from booking_platform.operations.records import visible
 from booking_platform.operations.stories import (
+    LONGEST_TRANSACTION,
     MOST,
     RESOLVERS,
     TELLERS,
@@ -29,6 +31,8 @@ from booking_platform.operations.stories import (
 
 LONGEST_TERM = 1000  # characters: an address has 254, an id 255, escaped up to four times as many
 MOST_MEANINGS = 50
+HELD_UP = timedelta(minutes=1)  # an announcement that waits for longer
+TOLD = Kind.ANNOUNCEMENT
 SAME_DECISION = timedelta(minutes=1)  # between what a record says of it, and its history
 
 May = Callable[[str], bool]  # whether the person has a permission
@@ -64,6 +68,7 @@ def story_of(booking: str, may: May) -> Story:
         else:
             story.hidden.append(teller.name)
     points = [point for chapter in chapters for point in chapter.points]
+    points += _held_up(asked, chapters)
     story.points = sorted(points, key=lambda point: -point.level)
     entries = [entry for chapter in chapters for entry in chapter.entries]
     entries += _decided(chapters)
@@ -93,11 +98,8 @@ def meanings_of(term: str, may: May, *, private: bool) -> list[Meaning]:
 
 def looked_for(may: May, *, private: bool) -> list[str]:
     """Return what a term of this person is taken for, in words."""
-    return [
-        each.looks_for
-        for each in RESOLVERS
-        if may(each.permission) and (private or not each.private)
-    ]
+    asked = [each for each in RESOLVERS if may(each.permission) and (private or not each.private)]
+    return list(dict.fromkeys(words for each in asked for words in each.looks_for))
 
 
 def _each_meaning(term: str, may: May, *, private: bool) -> Iterator[Meaning]:
@@ -111,6 +113,20 @@ def _each_meaning(term: str, may: May, *, private: bool) -> Iterator[Meaning]:
 def _waiting_since() -> datetime | None:
     """Return since when the oldest announcement waits to be published."""
     return OutboxRow.waiting().order_by("pk").values_list("created_at", flat=True).first()
+
+
+def _held_up(asked: Asked, chapters: Sequence[Chapter]) -> Iterator[Point]:
+    """Yield that other systems have not been told of the newest, where that lasts."""
+    since = asked.waiting_since
+    if since is None or clock.now() - since < HELD_UP:
+        return
+    told = [each.at for chapter in chapters for each in chapter.entries if each.kind == TOLD]
+    if any(at >= since - LONGEST_TRANSACTION for at in told):
+        what = (
+            f"Other systems have not been told of what happened since {since:%Y-%m-%d %H:%M} UTC."
+        )
+        then = "Nothing is lost. The broker may be away, or no worker runs: whoever runs the platform can see."
+        yield Point("Announcements", what, Level.ATTENTION, then)
 
 
 def _decided(chapters: Sequence[Chapter]) -> Iterator[Entry]:
