@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.utils.timezone import localtime
 
 from booking_platform.contract.announcing import EventDiscarded, EventParked
@@ -95,13 +95,19 @@ def dead_letters(asked: Asked) -> Chapter:
 
 
 def _letters(booking: str) -> tuple[list[DeadLetter], bool]:
-    """Return the dead letters that name a booking, and those of its events that name none."""
-    letters = DeadLetter.objects.defer("body").order_by()
+    """Return the dead letters that name a booking, those of its events that name none, and corrected ones."""
+    letters = DeadLetter.objects.defer("body", "edited_body").order_by()
     its_events = of_bookings().filter(aggregate_id=booking).values_list("event_id", flat=True)
-    naming_it = list(letters.filter(aggregate_id=booking)[: MOST + 1])
-    naming_none = letters.filter(aggregate_id="", event_id__in=list(its_events[:MOST]))
-    found = [*naming_it, *naming_none[: MOST + 1]]
-    return found[:MOST], len(found) > MOST
+    event_ids = list(its_events[:MOST])
+    found = [
+        *letters.filter(aggregate_id=booking)[: MOST + 1],
+        *letters.filter(aggregate_id="", event_id__in=event_ids)[: MOST + 1],
+        *letters.filter(edited_event_id__in=event_ids)[
+            : MOST + 1
+        ],  # perhaps of another booking before
+    ]
+    each_once = list({letter.pk: letter for letter in found}.values())
+    return each_once[:MOST], len(each_once) > MOST
 
 
 def _parked(letter: DeadLetter) -> Iterator[Entry]:
@@ -122,7 +128,11 @@ def _parked(letter: DeadLetter) -> Iterator[Entry]:
 
 def _resolved(letter: DeadLetter) -> Decision:
     assert letter.resolved_at is not None
-    did = {State.REPLAYED: "sent it to its queue again", State.DISCARDED: "discarded it"}
+    did = {
+        State.REPLAYED: "sent it to its queue again",
+        State.EDITED: f"corrected it, and sent it as event {exact(letter.edited_event_id)}",
+        State.DISCARDED: "discarded it",
+    }
     why = f": {visible(letter.resolution)}" if letter.resolution else ""
     who = visible(letter.resolved_by) or "Somebody"
     what = f"{who} looked at {named(letter)} and {did.get(State(letter.state), 'closed it')}{why}"
@@ -159,7 +169,8 @@ def from_dead_letters(term: str) -> Iterator[Meaning]:
     letters = DeadLetter.objects.order_by()
     if letters.filter(aggregate_id=term).exists():
         yield Meaning(term, "dead letters name the booking of this id")
-    for letter in letters.filter(event_id=term).only("aggregate_id", "event_id", "queue")[:MOST]:
+    either = letters.filter(Q(event_id=term) | Q(edited_event_id=term))
+    for letter in either.only("aggregate_id", "event_id", "queue")[:MOST]:
         if letter.aggregate_id:
             yield Meaning(letter.aggregate_id, "a dead letter of this event id names it")
         else:
