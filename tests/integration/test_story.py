@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -130,6 +131,21 @@ class TestALife:
         assert "came again, 4 times by now" in repeats.what
         assert set(repeats.detail) == {f"{CANCELLED}: 4 times", f"{EMAILS}: 3 times"}
         assert not any("e1) came again" in what for what in told("BK-1"))
+
+    def test_repeats_that_come_at_once_are_all_counted(
+        self, tour: Tour, threads: ThreadPoolExecutor
+    ) -> None:
+        group = [events.created(tour.pk, f"BK-{n}", event_id=f"e{n:02}") for n in range(20)]
+        settle(CREATED, *group)
+
+        def again(number: int) -> None:
+            try:
+                settle(CREATED, *group[number:], *group[:number])
+            finally:
+                connection.close()
+
+        list(threads.map(again, range(8)))
+        assert set(ProcessedEvent.objects.values_list("repeats", flat=True)) == {8}
 
     def test_a_cancellation_before_the_creation(self, tour: Tour) -> None:
         cancel(tour, "BK-1", CANCELLED, seats=2)
