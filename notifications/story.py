@@ -89,7 +89,7 @@ def _stands(email: CancellationEmail) -> Point:
 
 
 def _step(email: CancellationEmail) -> str:
-    return step(email.seats_remaining, named=email.step_named)
+    return step(email.seats_remaining)
 
 
 def _link(email: CancellationEmail) -> tuple[Link, ...]:

@@ -74,7 +74,7 @@ def _approved(refund: Refund) -> Iterator[Decision]:
 
 
 def _nothing(nothing: NothingToRefund) -> Entry:
-    part = step(nothing.seats_remaining, named=nothing.step_named)
+    part = step(nothing.seats_remaining)
     what = f"A cancellation asked for no refund, {part}: it named no payment and no amount."
     return Entry(nothing.created_at, Kind.REFUND, what)
 
@@ -131,7 +131,7 @@ def _then(refund: Refund) -> str:
 
 
 def _step(refund: Refund) -> str:
-    return step(refund.seats_remaining, named=refund.step_named)
+    return step(refund.seats_remaining)
 
 
 def _link(refund: Refund) -> tuple[Link, ...]:

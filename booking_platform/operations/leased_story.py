@@ -20,6 +20,7 @@ from booking_platform.operations.stories import (
     Level,
     Link,
     named,
+    seats,
     times,
 )
 
@@ -55,11 +56,11 @@ def leased_chapter(
     return chapter
 
 
-def step(kept: int, *, named: bool) -> str:
+def step(kept: int) -> str:
     """Return which part of a booking was cancelled, in words."""
-    if kept:
-        return f"for a part of the booking, which keeps {kept} seat{'' if kept == 1 else 's'}"
-    return "for the whole booking" if named else "for the whole booking, as the event names no part"
+    return (
+        f"for a part of the booking, which keeps {seats(kept)}" if kept else "for the whole booking"
+    )
 
 
 def _attempts(

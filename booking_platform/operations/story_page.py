@@ -113,7 +113,8 @@ def _page(request: HttpRequest, booking: str = "", **context: Any) -> HttpRespon
     context = {"term": ""} | context
     context |= {
         **admin.site.each_context(request),
-        "title": f"Booking {booking}" if booking else "The story of a booking",
+        "title": "The story of a booking",
+        "subtitle": booking,
         "booking": booking,
         "looked_for": looked_for(may, private=True),
         "searched": looked_for(may, private=request.method == "POST"),
