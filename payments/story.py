@@ -70,7 +70,7 @@ def _approved(refund: Refund) -> Iterator[Decision]:
         who, why = visible(refund.approved_by), visible(refund.approval)
         what = f"{who} approved {named(refund)} in spite of what stood against it: {why}"
         entry = Entry(refund.approved_at, Kind.STAFF, what, links=_link(refund))
-        yield Decision(refund, entry)
+        yield Decision(refund, refund.approved_by, entry)
 
 
 def _nothing(nothing: NothingToRefund) -> Entry:

@@ -9,7 +9,7 @@ from django.utils.timezone import localtime
 from booking_platform.contract.announcing import EventDiscarded, EventParked
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import event_types, meanings
-from booking_platform.operations.records import exact, visible
+from booking_platform.operations.records import LISTED, exact, visible
 from booking_platform.operations.stories import (
     MOST,
     Asked,
@@ -137,16 +137,17 @@ def _resolved(letter: DeadLetter) -> Decision:
     who = visible(letter.resolved_by) or "Somebody"
     what = f"{who} looked at {named(letter)} and {did.get(State(letter.state), 'closed it')}{why}"
     links = (Link(letter, named(letter)),)
-    return Decision(letter, Entry(letter.resolved_at, Kind.STAFF, what, links=links))
+    entry = Entry(letter.resolved_at, Kind.STAFF, what, links=links)
+    return Decision(letter, letter.resolved_by, entry)
 
 
 def _waits(waiting: list[DeadLetter]) -> Point:
-    whys = dict.fromkeys(f"{letter.queue}: {letter.why.meaning}" for letter in waiting)
+    whys = dict.fromkeys(f"{visible(letter.queue)}: {letter.why.meaning}" for letter in waiting)
     count = "One event" if len(waiting) == 1 else f"{len(waiting)} events"
     verb = "has" if len(waiting) == 1 else "have"
     what = f"{count} of this booking could not be applied and {verb} had no effect ({'; '.join(whys)})."
     advice = dict.fromkeys(letter.why.advice for letter in waiting if letter.why.advice)
-    links = tuple(Link(letter, named(letter)) for letter in waiting)
+    links = tuple(Link(letter, named(letter)) for letter in waiting[:LISTED])
     return Point("Dead letters", what, Level.PERSON, " ".join(advice), links)
 
 

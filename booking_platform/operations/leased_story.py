@@ -74,8 +74,8 @@ def _attempts(
             level = Level.PERSON
         yield Entry(attempt.first_at, kind, _came_to(attempt), level, _details(attempt), links)
     if row.attempts and not logged:
-        why = visible(row.last_error) or "its last word is not known"
-        what = f"After {times(row.attempts)} of trying: {why}"
+        why = visible(row.last_error) or "what came of it is not remembered here"
+        what = f"By now it was attempted {times(row.attempts)}: {why}"
         yield Entry(row.updated_at, kind, what, Level.PERSON if waits else Level.NORMAL, (), links)
 
 
@@ -105,4 +105,5 @@ def _announced(asked: Asked, logged: Iterable[Attempt]) -> Iterator[Entry]:
 def _closed(row: Leased) -> Decision:
     assert row.settled_at is not None
     what = f"{visible(row.settled_by)} closed {named(row)}: {visible(row.settlement)}"
-    return Decision(row, Entry(row.settled_at, Kind.STAFF, what, links=(Link(row, named(row)),)))
+    entry = Entry(row.settled_at, Kind.STAFF, what, links=(Link(row, named(row)),))
+    return Decision(row, row.settled_by, entry)

@@ -62,6 +62,7 @@ class Decision:
     """What a record itself says of a person's decision about it: shown where its history lacks it."""
 
     record: Model
+    by: str
     entry: Entry
 
 

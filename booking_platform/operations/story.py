@@ -132,19 +132,20 @@ def _held_up(asked: Asked, chapters: Sequence[Chapter]) -> Iterator[Point]:
 def _decided(chapters: Sequence[Chapter]) -> Iterator[Entry]:
     """Yield what people decided: from the history of the records, and else from the records themselves."""
     history = list(_history([record for chapter in chapters for record in chapter.records]))
-    yield from history
+    yield from (entry for _, entry in history)
     for decision in (each for chapter in chapters for each in chapter.decisions):
-        if not any(_tells_of(entry, decision) for entry in history):
+        if not any(_tells_of(decision, by, entry) for by, entry in history):
             yield decision.entry
 
 
-def _tells_of(entry: Entry, decision: Decision) -> bool:
+def _tells_of(decision: Decision, by: str, entry: Entry) -> bool:
+    """Return whether an entry of the history is about this decision."""
     near = abs(entry.at - decision.entry.at) < SAME_DECISION
-    return near and entry.links[0].to == decision.record
+    return near and by == decision.by and entry.links[0].to == decision.record
 
 
-def _history(records: Iterable[Model]) -> Iterator[Entry]:
-    """Yield the admin's history of these records, which is read in one query."""
+def _history(records: Iterable[Model]) -> Iterator[tuple[str, Entry]]:
+    """Yield the admin's history of these records, and who made it; it is read in one query."""
     kinds = ContentType.objects.get_for_models(*{type(record) for record in records})
     by_key = {(kinds[type(record)].pk, str(record.pk)): record for record in records}
     if not by_key:
@@ -157,4 +158,5 @@ def _history(records: Iterable[Model]) -> Iterator[Entry]:
         record = by_key[logged.content_type_id or 0, logged.object_id or ""]
         who, what = logged.user.get_username(), visible(logged.get_change_message())
         words = f"{visible(who)} decided about {named(record)}: {what}"
-        yield Entry(logged.action_time, Kind.STAFF, words, links=(Link(record, named(record)),))
+        links = (Link(record, named(record)),)
+        yield who, Entry(logged.action_time, Kind.STAFF, words, links=links)

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch
 from django.utils.http import urlencode
+from django.utils.text import Truncator
 
 from booking_platform.operations.records import address_of, exact, story_address, typed
 from booking_platform.operations.stories import Entry, Level, Link, Meaning, Point, named
@@ -25,6 +26,7 @@ from booking_platform.operations.story import (
 )
 
 SEE_OTHER = 303
+LONGEST_ECHO = 1000  # characters of what was searched for
 MARKS = {Level.ATTENTION: "look at it", Level.PERSON: "waits for a person"}
 
 
@@ -78,7 +80,11 @@ def _search(request: HttpRequest, term: str, *, private: bool) -> HttpResponse:
         return answer
     more = len(found) > MOST_MEANINGS
     return _page(
-        request, term=exact(term), choices=choices, more=more, nothing=bool(term) and not found
+        request,
+        term=Truncator(exact(term)).chars(LONGEST_ECHO),
+        choices=choices,
+        more=more,
+        nothing=bool(term) and not found,
     )
 
 

@@ -236,7 +236,7 @@ class TestRefunds:
 
     def test_one_from_before_attempts_were_kept(self) -> None:
         refund_rows.refused(booking_id="BK-1", attempts=3)
-        assert any("After 3 times of trying: Stripe refused" in what for what in told("BK-1"))
+        assert any("attempted 3 times: Stripe refused" in what for what in told("BK-1"))
 
     def test_one_that_was_settled(self) -> None:
         refund_rows.settled(booking_id="BK-1")
