@@ -14,7 +14,7 @@ from booking_platform.messaging.rows import newest_at
 from catalog.bookings import Outcome
 from catalog.models import Reservation, SeatChange
 
-MOST_EVENTS = 500  # of a booking: more than a life has
+MOST_EVENTS = 250  # of a booking: more than a life has
 USUAL_GROUP = timedelta(seconds=1)  # from the start of its transaction to its rows
 LONGEST_GROUP = timedelta(minutes=1)
 POINTS = 300  # of a plot: about one for each three pixels

@@ -31,10 +31,7 @@ from payments.models import NothingToRefund, Refund
 SEE = "payments.view_refund"
 STANDS = "Refund"
 
-AT_STRIPE = {
-    Refund.StripeStatus.SUCCEEDED: "Stripe says that it succeeded",
-    Refund.StripeStatus.PENDING: "it is on its way",
-}
+AT_STRIPE = {"succeeded": "Stripe says that it succeeded", "pending": "it is on its way"}
 
 
 @tells("refunds", SEE)
@@ -83,23 +80,14 @@ def _stands(refund: Refund) -> Point:
     """Return how a refund stands, and why the money is not with the customer where it is not."""
     amount, links, why = f"{refund.amount}, {_step(refund)}", _link(refund), _why(refund)
     if refund.needs_review:
-        made = (
-            "Stripe has a refund, but it needs a look"
-            if refund.stripe_refund_id
-            else "NOT refunded"
-        )
-        return Point(STANDS, f"{amount}: {made}: {why}", Level.PERSON, _then(refund), links)
+        stands = "refunded, but it needs a look" if refund.stripe_refund_id else "NOT refunded"
+        return Point(STANDS, f"{amount}: {stands}: {why}", Level.PERSON, _then(refund), links)
     if refund.settled:
         who = f"{visible(refund.settled_by)} closed it: {visible(refund.settlement)}"
         return Point(STANDS, f"{amount}: {who}", links=links)
     if refund.status == Refund.Status.COMPLETED:
-        at_stripe = (
-            AT_STRIPE.get(Refund.StripeStatus(refund.stripe_status), "")
-            if refund.stripe_status in AT_STRIPE
-            else ""
-        )
-        refunded = f"refunded ({at_stripe or visible(refund.stripe_status)})"
-        return Point(STANDS, f"{amount}: {refunded}.", links=links)
+        at_stripe = AT_STRIPE.get(refund.stripe_status) or visible(refund.stripe_status)
+        return Point(STANDS, f"{amount}: refunded ({at_stripe}).", links=links)
     following = next_attempt(refund, clock.now())
     if not following:
         then = "Open the refund, and have it tried now."
@@ -119,15 +107,13 @@ def _then(refund: Refund) -> str:
     """Return what a person can do about a refund that waits."""
     if refund.stripe_refund_id:
         return "Compare it with Stripe's dashboard. Open it to have Stripe asked again, or to mark it settled."
-    approve = (
-        ""
-        if obstacle_to_approval(refund)
-        else "approve it if the money is to go out all the same, "
-    )
-    return (
-        f"Open it: {approve}have it tried now if the cause is gone, or mark it settled if the customer "
-        "was refunded in another way."
-    )
+    ways = [
+        "have it tried now if the cause is gone",
+        "mark it settled if the customer has the money",
+    ]
+    if not obstacle_to_approval(refund):
+        ways.insert(0, "approve it if the money is to go out all the same")
+    return f"Open it: {', or '.join(ways)}."
 
 
 def _step(refund: Refund) -> str:

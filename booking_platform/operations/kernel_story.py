@@ -32,8 +32,6 @@ SEE_EVENTS, SEE_LETTERS = "messaging.view_processedevent", "messaging.view_deadl
 
 State = DeadLetter.State
 
-Letters = QuerySet[DeadLetter]
-
 
 def of_bookings() -> QuerySet[ProcessedEvent]:
     """Return the processed events whose ``aggregate_id`` names a booking, and nothing else."""
@@ -102,9 +100,8 @@ def _letters(booking: str) -> tuple[list[DeadLetter], bool]:
     found = [
         *letters.filter(aggregate_id=booking)[: MOST + 1],
         *letters.filter(aggregate_id="", event_id__in=event_ids)[: MOST + 1],
-        *letters.filter(edited_event_id__in=event_ids)[
-            : MOST + 1
-        ],  # perhaps of another booking before
+        # Those that were corrected may have named another booking before.
+        *letters.filter(edited_event_id__in=event_ids)[: MOST + 1],
     ]
     each_once = list({letter.pk: letter for letter in found}.values())
     return each_once[:MOST], len(each_once) > MOST
@@ -113,10 +110,8 @@ def _letters(booking: str) -> tuple[list[DeadLetter], bool]:
 def _parked(letter: DeadLetter) -> Iterator[Entry]:
     waits = letter.state == State.PARKED
     level = Level.PERSON if waits else Level.ATTENTION
-    event = exact(letter.event_type) or "A message"
-    what = (
-        f"{event} (event {exact(letter.event_id) or 'without a readable id'}) could not be applied"
-    )
+    event, event_id = exact(letter.event_type) or "A message", exact(letter.event_id)
+    what = f"{event} (event {event_id or 'without a readable id'}) could not be applied"
     queue, links = visible(letter.queue), (Link(letter, named(letter)),)
     detail = tuple(filter(None, (visible(letter.detail), letter.why.advice if waits else "")))
     words = f"{what} by {queue}, and was parked: {letter.why.meaning}."
@@ -145,7 +140,7 @@ def _waits(waiting: list[DeadLetter]) -> Point:
     whys = dict.fromkeys(f"{visible(letter.queue)}: {letter.why.meaning}" for letter in waiting)
     count = "One event" if len(waiting) == 1 else f"{len(waiting)} events"
     verb = "has" if len(waiting) == 1 else "have"
-    what = f"{count} of this booking could not be applied and {verb} had no effect ({'; '.join(whys)})."
+    what = f"{count} of this booking could not be applied and {verb} had no effect there ({'; '.join(whys)})."
     advice = dict.fromkeys(letter.why.advice for letter in waiting if letter.why.advice)
     links = tuple(Link(letter, named(letter)) for letter in waiting[:LISTED])
     return Point("Dead letters", what, Level.PERSON, " ".join(advice), links)

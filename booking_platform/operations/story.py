@@ -1,7 +1,7 @@
 """The story of a booking: found by any id or an address, and put together in the order of time."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -123,9 +123,9 @@ def _held_up(asked: Asked, chapters: Sequence[Chapter]) -> Iterator[Point]:
     told = [each.at for chapter in chapters for each in chapter.entries if each.kind == TOLD]
     if any(at >= since - LONGEST_TRANSACTION for at in told):
         what = (
-            f"Other systems have not been told of what happened since {since:%Y-%m-%d %H:%M} UTC."
+            f"Other systems have heard of nothing that happened since {since:%Y-%m-%d %H:%M} UTC."
         )
-        then = "Nothing is lost. The broker may be away, or no worker runs: whoever runs the platform can see."
+        then = "Nothing is lost. The broker may be away, or no worker runs: tell whoever runs them."
         yield Point("Announcements", what, Level.ATTENTION, then)
 
 
@@ -144,7 +144,7 @@ def _tells_of(decision: Decision, by: str, entry: Entry) -> bool:
     return near and by == decision.by and entry.links[0].to == decision.record
 
 
-def _history(records: Iterable[Model]) -> Iterator[tuple[str, Entry]]:
+def _history(records: Sequence[Model]) -> Iterator[tuple[str, Entry]]:
     """Yield the admin's history of these records, and who made it; it is read in one query."""
     kinds = ContentType.objects.get_for_models(*{type(record) for record in records})
     by_key = {(kinds[type(record)].pk, str(record.pk)): record for record in records}

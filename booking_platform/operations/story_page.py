@@ -35,9 +35,7 @@ class Shown(NamedTuple):
 
     tells: Entry | Point
     mark: str
-    links: list[
-        tuple[str, str]
-    ]  # address and text; empty address: the person may not see the record
+    links: list[tuple[str, str]]  # address, empty where the person may not see the record; text
 
 
 class Choice(NamedTuple):

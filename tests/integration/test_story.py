@@ -413,7 +413,7 @@ class TestAnnouncements:
         assert waits == "Other systems are to be told, if they are not yet: seats.reserved."
         assert story("BK-1").level is Level.NORMAL
         OutboxRow.objects.update(created_at=timezone.now() - timedelta(hours=1))
-        assert "have not been told" in point("BK-1", "Announcements").what
+        assert "have heard of nothing" in point("BK-1", "Announcements").what
         OutboxRow.objects.update(published_at=timezone.now())
         assert story("BK-1").level is Level.NORMAL
         assert told("BK-1", Kind.ANNOUNCEMENT) == ["Other systems were told: seats.reserved."]
