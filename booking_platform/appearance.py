@@ -66,6 +66,11 @@ UNFOLD: dict[str, Any] = {
                         "icon": "monitoring",
                         "link": reverse_lazy("admin:index"),
                     },
+                    {
+                        "title": "Story of a booking",
+                        "icon": "history",
+                        "link": reverse_lazy("story"),
+                    },
                 ],
             },
             {

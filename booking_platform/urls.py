@@ -4,6 +4,7 @@ from django.urls import path, re_path
 from django.views.generic import RedirectView
 
 from booking_platform import web_metrics
+from booking_platform.operations import story_page
 from payments import webhooks
 
 admin.site.index_title = "Operations"
@@ -14,6 +15,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     # Where the refunds' pages were, for whoever has kept a link.
     re_path("^admin/payments/idempotencystore/(?P<rest>.*)$", refunds_moved),
+    path("admin/story/", admin.site.admin_view(story_page.show), name="story"),
     path("admin/", admin.site.urls),
     path("webhooks/stripe/", webhooks.receive),
     path("metrics", web_metrics.show, name="prometheus-django-metrics"),

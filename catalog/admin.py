@@ -21,6 +21,7 @@ from booking_platform.operations.records import (
     link,
     list_link,
     moment,
+    story_of,
 )
 from catalog.exported import RESERVATIONS
 from catalog.life import in_order, load
@@ -98,6 +99,7 @@ class ReservationAdmin(ExportsAdmin, RecordsOfFact):
         days = settings.PROCESSED_EVENTS_RETENTION.days
         return lines(
             [
+                story_of(booking),
                 *(link(event, exact(f"{event} ({event.consumer})")) for event in events[:LISTED]),
                 list_link(ProcessedEvent, "all its events", aggregate_id=booking),
                 f"Events are remembered for {days} days.",

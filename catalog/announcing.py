@@ -36,6 +36,11 @@ def of_booking(event: Event, decision: Decision, at: datetime) -> list[Announced
     return [announced(make(event, decision), cause=cause, at=at)]
 
 
+def key_of(outcome: Outcome) -> str:
+    """Return the routing key under which an outcome is announced; empty where it is not."""
+    return _KEYS.get(outcome, "")
+
+
 def of_tour(tour: Seats, version: int, at: datetime) -> Announced:
     """Return the announcement of the numbers that a tour has from this version on."""
     payload = TourAvailabilityChanged(
@@ -109,4 +114,15 @@ _MAKERS: dict[Outcome, Callable[[Event, Decision], Any]] = {
     Outcome.CANCELLED: _released_nothing_yet,
     Outcome.CHANGED: _changed,
     Outcome.REMEMBERED: _changed_nothing_yet,
+}
+
+_KEYS: dict[Outcome, str] = {
+    Outcome.RESERVED: SeatsReserved.routing_key,
+    Outcome.REJECTED: SeatsRejected.routing_key,
+    Outcome.CHANGE_REJECTED: SeatsRejected.routing_key,
+    Outcome.RELEASED: SeatsReleased.routing_key,
+    Outcome.REDUCED: SeatsReleased.routing_key,
+    Outcome.CANCELLED: SeatsReleased.routing_key,
+    Outcome.CHANGED: SeatsChanged.routing_key,
+    Outcome.REMEMBERED: SeatsChanged.routing_key,
 }

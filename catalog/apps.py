@@ -5,4 +5,4 @@ class CatalogConfig(AppConfig):
     name = "catalog"
 
     def ready(self) -> None:
-        from catalog import audits, retention  # noqa: F401  (they join the audits and the cleanup)
+        from catalog import audits, retention, story  # noqa: F401  (they join audits, cleanup and story)

@@ -35,6 +35,11 @@ class Step(NamedTuple):
     said: str = ""  # of LESS: the fingerprint of the payload
 
     def __str__(self) -> str:
+        return f"{time_of(self):%Y-%m-%d %H:%M:%S} UTC: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """What it says, in words."""
         match self.kind:
             case Kind.LESS:
                 words = f"{self.seats} cancelled"
@@ -43,9 +48,7 @@ class Step(NamedTuple):
             case Kind.TOTAL:
                 words = f"changed to {self.seats}"
         revision = "" if self.revision is None else f" (revision {self.revision})"
-        return (
-            f"{_EPOCH + timedelta(microseconds=self.at):%Y-%m-%d %H:%M:%S} UTC: {words}{revision}"
-        )
+        return f"{words}{revision}"
 
 
 class Life(NamedTuple):
@@ -98,6 +101,11 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
 def moment(of: datetime) -> int:
     """Return a time as steps have it."""
     return (of - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_of(step: Step) -> datetime:
+    """Return when a step happened, by the timestamp of its event."""
+    return _EPOCH + timedelta(microseconds=step.at)
 
 
 def load(text: str) -> tuple[Step, ...]:

@@ -5,5 +5,5 @@ class NotificationsConfig(AppConfig):
     name = "notifications"
 
     def ready(self) -> None:
-        # They join the audits, the system checks and the cleanup, in every process.
-        from notifications import audits, checks, retention  # noqa: F401
+        # They join the audits, the system checks, the cleanup and the story, in every process.
+        from notifications import audits, checks, retention, story  # noqa: F401

@@ -15,6 +15,7 @@ from django.conf import settings
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled
 from booking_platform.messaging import claims, clock, leases
+from booking_platform.messaging.attempt_log import Said
 from booking_platform.messaging.leases import Conclusion, LeaseLost
 from booking_platform.messaging.metrics import Counter
 from booking_platform.messaging.rows import insert_missing
@@ -33,6 +34,7 @@ EMAIL_ATTEMPTS = Counter(
 
 State = CancellationEmail.State
 
+SENT = "E-mail sent"
 WORKER_LOST = "its worker was lost while it handed the mail over"
 
 
@@ -106,7 +108,12 @@ def _insert(event: Event, recipient: str) -> CancellationEmail | None:
 
 def _judged(mail: CancellationEmail, answer: Answer, now: datetime) -> Conclusion:
     conclusion = rules.judge(mail, answer, now)
-    return replace(conclusion, tell=partial(_tell, mail, answer, conclusion))
+    level, line = _line(answer, conclusion)
+    return replace(
+        conclusion,
+        tell=partial(_tell, mail, answer, conclusion, level, line),
+        said=Said(line, str(answer)),
+    )
 
 
 def _handed_over(mail: CancellationEmail) -> Answer:
@@ -130,14 +137,21 @@ def _mark_sending(mail: CancellationEmail) -> None:
     mail.state = State.SENDING
 
 
-def _tell(mail: CancellationEmail, answer: Answer, conclusion: Conclusion) -> None:
-    """Log and count what an attempt came to. What the server said may hold the address."""
-    line, level = "E-mail sent", logging.INFO
+def _line(answer: Answer, conclusion: Conclusion) -> tuple[int, str]:
+    """Return what an attempt came to, as a line of the log and its level."""
+    line, level = SENT, logging.INFO
     if conclusion.again:
         known = "may have been sent" if answer.verdict is Verdict.UNCERTAIN else "not sent"
         line, level = f"E-mail {known}: tried again later", logging.WARNING
     elif answer.verdict is not Verdict.SENT:
         line, level = "E-mail waits for a person", logging.WARNING
+    return level, line
+
+
+def _tell(
+    mail: CancellationEmail, answer: Answer, conclusion: Conclusion, level: int, line: str
+) -> None:
+    """Log and count what an attempt came to. What the server said may hold the address."""
     EMAIL_ATTEMPTS.labels(line.lower()).inc()
     log.log(
         level,

@@ -93,6 +93,7 @@ class CancellationEmail(Leased):
             *Leased.Meta.indexes,
             models.Index(fields=("state",), name="cancellation_emails_by_state"),
             models.Index(fields=("created_at",), name="cancellation_emails_created"),
+            models.Index(fields=("event_id",), name="cancellation_emails_event"),
             models.Index(Upper("recipient"), name="cancellation_emails_to"),  # for __iexact
             models.Index(
                 fields=("created_at",),

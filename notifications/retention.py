@@ -3,7 +3,7 @@
 import structlog
 from django.conf import settings
 
-from booking_platform.messaging import clock
+from booking_platform.messaging import attempt_log, clock
 from booking_platform.messaging.retention import BATCH, part_of_cleanup
 from notifications.models import CancellationEmail
 
@@ -25,6 +25,7 @@ def forget_recipients() -> None:
     ).exclude(state__in=(State.PENDING, State.SENDING))
     forgotten = 0
     while pks := list(old.order_by("created_at").values_list("pk", flat=True)[:BATCH]):
+        attempt_log.of(CancellationEmail, pks).delete()
         forgotten += old.filter(pk__in=pks).update(
             forgotten_at=now,
             updated_at=now,  # a person's decision about what was there is none any more

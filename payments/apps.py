@@ -5,4 +5,4 @@ class PaymentsConfig(AppConfig):
     name = "payments"
 
     def ready(self) -> None:
-        from payments import audits, checks  # noqa: F401  (they join the audits and the checks)
+        from payments import audits, checks, story  # noqa: F401  (they join the audits, the checks, the story)

@@ -11,15 +11,18 @@ from functools import partial
 import structlog
 
 from booking_platform.messaging import clock, leases
+from booking_platform.messaging.attempt_log import Said
 from booking_platform.messaging.leases import Conclusion, LeaseLost
 from booking_platform.messaging.metrics import Counter
 from payments import rules, stripe_gateway
 from payments.answers import (
     GIVEN_BACK,
+    Answer,
     Look,
     NoSuchPayment,
     OtherParameters,
     StripePayment,
+    StripeRefund,
     StripeRefusal,
     Unknown,
 )
@@ -35,17 +38,25 @@ REFUND_ATTEMPTS = Counter(
 )
 
 
+AS_BEFORE, COMPLETED = "Refund as before", "Refund completed"
+
+
 def attempt(refund: Refund) -> Conclusion:
     """Ask Stripe for a refund that this worker has under lease."""
     try:
-        conclusion = _ask(refund)
+        conclusion, said = _ask(refund)
     except LeaseLost:
         raise
     except Exception as error:  # a bug of ours proves nothing about Stripe
         log.exception("A bug: the refund is tried again later", booking_id=refund.booking_id)
-        unknown = Unknown(f"a bug: {type(error).__name__}")
-        conclusion = rules.judge(refund, Evidence(listed=unknown), clock.now())
-    return replace(conclusion, tell=partial(_tell, refund, conclusion))
+        said = Unknown(f"a bug: {type(error).__name__}")
+        conclusion = rules.judge(refund, Evidence(listed=said), clock.now())
+    level, line = _line(refund, conclusion)
+    return replace(
+        conclusion,
+        tell=partial(_tell, refund, conclusion, level, line),
+        said=Said(line, str(said), said.request_id),
+    )
 
 
 def obstacle_to_reissue(refund: Refund, now: datetime) -> str:
@@ -54,14 +65,17 @@ def obstacle_to_reissue(refund: Refund, now: datetime) -> str:
     return obstacle or rules.obstacle_in_list(refund, rules.listed_in(_at_stripe(refund)))
 
 
-def _ask(refund: Refund) -> Conclusion:
+def _ask(refund: Refund) -> tuple[Conclusion, Answer | Look]:
+    """Return what becomes of a refund, and the answer of Stripe's from which that follows."""
     now = clock.now()
-    terms = rules.after_look(refund, _look(refund), now, partial(_beside, refund))
+    look = _look(refund)
+    terms = rules.after_look(refund, look, now, partial(_beside, refund))
     if isinstance(terms, Conclusion):
-        return terms
+        return terms, look
     if not refund.sent:
         _freeze(refund, terms, now)
-    return rules.judge(refund, _send(refund), now)
+    sent, listed = _send(refund)
+    return rules.judge(refund, Evidence(sent, listed), now), sent
 
 
 def _freeze(refund: Refund, terms: Terms, now: datetime) -> None:
@@ -75,12 +89,12 @@ def _freeze(refund: Refund, terms: Terms, now: datetime) -> None:
         setattr(refund, name, value)
 
 
-def _send(refund: Refund) -> Evidence:
+def _send(refund: Refund) -> tuple[Answer, list[StripeRefund] | Unknown | None]:
     """Send the request. If the answer is final, get the list too, as a verdict needs both."""
     leases.still_held(refund)
     sent = stripe_gateway.send(refund.request_payload, refund.idempotency_key)
     final = isinstance(sent, StripeRefusal) or (isinstance(sent, Unknown) and sent.repeats)
-    return Evidence(sent, rules.listed_in(_look(refund)) if final else None)
+    return sent, rules.listed_in(_look(refund)) if final else None
 
 
 def _look(refund: Refund) -> Look:
@@ -90,10 +104,11 @@ def _look(refund: Refund) -> Look:
 
 def _at_stripe(refund: Refund) -> Look:
     match stripe_gateway.look(refund.payment_id):
-        case StripeRefusal(code="resource_missing", message=message):
-            return NoSuchPayment(message)
-        case StripeRefusal(message=message) | OtherParameters(message=message):
-            return Unknown(f"the look at the payment was refused: {message}")
+        case StripeRefusal(code="resource_missing", message=message, request_id=request_id):
+            return NoSuchPayment(message, request_id=request_id)
+        case StripeRefusal(message=message) | OtherParameters(message=message) as refused:
+            why = f"the look at the payment was refused: {message}"
+            return Unknown(why, request_id=refused.request_id)
         case look:
             return look
 
@@ -117,16 +132,22 @@ def _beside(refund: Refund, payment: StripePayment) -> Beside:
     return Beside(same_payment=refund.further_payment and others.exists(), forgotten=bool(theirs))
 
 
-def _tell(refund: Refund, conclusion: Conclusion) -> None:
-    """Log and count what an attempt came to."""
+def _line(refund: Refund, conclusion: Conclusion) -> tuple[int, str]:
+    """Return what an attempt came to, as a line of the log and its level."""
     columns = conclusion.columns
-    level, line = logging.INFO, "Refund as before"
+    level, line = logging.INFO, AS_BEFORE
     if columns.get("needs_review"):
         level, line = logging.WARNING, "Refund waits for a person"
     elif "status" in columns:
-        line = "Refund completed"
+        line = COMPLETED
     elif conclusion.again and refund.status != Refund.Status.COMPLETED:
         level, line = logging.WARNING, "Refund not known to be done: tried again later"
+    return level, line
+
+
+def _tell(refund: Refund, conclusion: Conclusion, level: int, line: str) -> None:
+    """Log and count what an attempt came to."""
+    columns = conclusion.columns
     REFUND_ATTEMPTS.labels(line.lower()).inc()
     log.log(
         level,

@@ -151,6 +151,7 @@ class Refund(Leased):
             models.Index(fields=("status",), name="idx_idempotency_status"),
             models.Index(fields=("created_at",), name="idx_idempotency_created"),
             models.Index(fields=("payment_id",), name="idempotency_store_payment"),
+            models.Index(fields=("event_id",), name="idempotency_store_event"),
             models.Index(
                 fields=("updated_at",),
                 condition=Q(needs_review=True),

@@ -198,8 +198,8 @@ def _asking(call: Callable[[], T]) -> T | Failure:
         if _code(error) in _NO_ANSWER_CODES:
             return _unknown(error)
         if isinstance(error, stripe.IdempotencyError):
-            return OtherParameters(_words(error))
-        return StripeRefusal(_code(error), _words(error))
+            return OtherParameters(_words(error), request_id=_request_id(error))
+        return StripeRefusal(_code(error), _words(error), request_id=_request_id(error))
     except stripe.StripeError as error:
         return _unknown(error)
     except Exception as error:  # what the SDK makes of an answer that is not Stripe's, or a bug
@@ -245,7 +245,7 @@ def _unknown(error: stripe.StripeError) -> Unknown:
     )
     why = f"Stripe answered {error.http_status}: {_words(error)}"
     reached = error.http_status not in _NOT_EXECUTED or _code(error) in _NO_ANSWER_CODES
-    return Unknown(why, repeats=saved, reached=reached)
+    return Unknown(why, repeats=saved, reached=reached, request_id=_request_id(error))
 
 
 def _never_connected(cause: BaseException) -> bool:
@@ -260,6 +260,10 @@ def _code(error: stripe.StripeError) -> str:
     if get(said, "message_code") == "insufficient_balance_for_refund":
         return NO_BALANCE  # which some accounts get without a code
     return str(get(said, "code") or "")
+
+
+def _request_id(error: stripe.StripeError) -> str:
+    return stripe_objects.storable(str(error.request_id or ""))
 
 
 def _words(error: stripe.StripeError) -> str:

@@ -80,6 +80,7 @@ def refund(answer: Any) -> StripeRefund | Unknown:
         key=record["metadata"]["idempotency_key"],
         created_at=datetime.fromtimestamp(created, UTC),
         record=record,
+        request_id=_request_id(answer),
     )
 
 
@@ -101,8 +102,15 @@ def _payment(
         refunded_by_charge=_units(charge, "amount_refunded"),
         booking_id=_booking(intent) or _booking(charge),
         refunds=read,
+        request_id=_request_id(answer),
     )
     return payment, not more and len(read) == len(refunds)
+
+
+def _request_id(answer: Any) -> str:
+    """Return the id of the request that was answered; empty for a part of an answer."""
+    response = getattr(answer, "last_response", None)
+    return storable(str(getattr(response, "headers", {}).get("Request-Id") or ""))
 
 
 def _booking(of: Any) -> str:
@@ -127,7 +135,7 @@ def get(of: Any, name: str) -> Any:
 
 def text(of: Any, name: str) -> str:
     value = get(of, name)
-    return _storable(value) if isinstance(value, str) else ""
+    return storable(value) if isinstance(value, str) else ""
 
 
 def _plain(value: Any) -> Any:
@@ -135,10 +143,10 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, str | int):
         value = get(value, "id")
     if isinstance(value, str):
-        return _storable(value)
+        return storable(value)
     return value if isinstance(value, int) and abs(value) < 2**63 else None
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return text without NUL and half characters, cut where it is too long."""
     return text[:_LONGEST_TEXT].replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -38,6 +38,7 @@ class SeatsAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=T
     A booking that was created without an id has none here.
     """
 
+    named_by = "bookingId"
     notes = {
         "booking_id": Note("the booking", "BK-1"),
         "tour_id": Note("its tour", 42),
@@ -116,6 +117,7 @@ class TourAvailabilityChanged(Announcement, frozen=True, kw_only=True, omit_defa
     """
 
     routing_key = "tour.availability-changed"
+    named_by = "tourId"
     notes = {
         "tour_id": Note("the tour", 42),
         "capacity": Note("how many seats there are", 20),
@@ -153,6 +155,7 @@ class RefundAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=
     event that asked for the refund, missing where the platform does not remember it.
     """
 
+    named_by = "bookingId"
     notes = {
         "booking_id": Note("the booking", "BK-1"),
         "payment_id": Note("Stripe's payment intent, or its charge", "pi_3Pk8Yw2eZvKYlo2C"),
@@ -247,6 +250,7 @@ class EmailAnnouncement(Announcement, frozen=True, kw_only=True, omit_defaults=T
     where the platform does not remember it.
     """
 
+    named_by = "bookingId"
     notes = {
         "booking_id": Note("the booking", "BK-1"),
         "seats_remaining": Note("the step: how many seats the booking keeps; 0: none", 1),

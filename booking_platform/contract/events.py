@@ -58,6 +58,7 @@ Locale = Annotated[
 class BookingCreated(Payload, frozen=True, kw_only=True):
     """A customer booked seats on a tour. The booking id is optional."""
 
+    named_by = "bookingId"
     notes = {
         "tour_id": Note("the tour", 42),
         "seats_booked": Note("how many seats are booked", 2),
@@ -81,6 +82,7 @@ class BookingCancelled(Payload, frozen=True, kw_only=True):
     released than ``seats_released`` says.
     """
 
+    named_by = "bookingId"
     notes = {
         "booking_id": Note("the booking", "BK-1"),
         "tour_id": Note("its tour", 42),
@@ -136,6 +138,7 @@ class BookingCancelled(Payload, frozen=True, kw_only=True):
 class BookingChanged(Payload, frozen=True, kw_only=True):
     """A booking has another number of seats from now on; the greatest revision is the newest."""
 
+    named_by = "bookingId"
     notes = {
         "booking_id": Note("the booking", "BK-1"),
         "tour_id": Note("its tour", 42),

@@ -19,6 +19,7 @@ _TOKEN = re.compile(
     rb"|(?P<open>[{\[]+)|(?P<close>[}\]])",
     re.DOTALL,
 )
+_PAYLOAD = re.compile(rb'"(?:payload|data)"\s*+:\s*+{')
 _NAMES = frozenset({"eventId", "eventType", "specversion", "source", "id", "type"})
 
 
@@ -39,6 +40,18 @@ def identify(body: bytes) -> tuple[str, str]:
             event_id = event_id or _anywhere(b"eventId", body)
             event_type = event_type or _anywhere(b"eventType", body)
     return _storable(event_id, LONGEST_ID), _storable(event_type, LONGEST_TYPE)
+
+
+def subject(body: bytes, name: str) -> str:
+    """Return the text of this name in the payload of a body; empty unless it can be read and stored.
+
+    In a body that is broken the first text counts that has the name.
+    """
+    if payload := _PAYLOAD.search(body):
+        found, _ = _outermost(body[payload.end() - 1 :], frozenset({name}))
+        if text := found.get(name, ""):
+            return _storable(text, LONGEST_ID)
+    return _storable(_anywhere(name.encode(), body), LONGEST_ID)
 
 
 def texts(body: bytes, names: frozenset[str]) -> dict[str, str]:

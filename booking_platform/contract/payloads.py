@@ -31,9 +31,12 @@ class Payload(Struct, frozen=True, kw_only=True, rename="camel"):
 
     A field whose ``Meta`` has a description and an example tells them to whoever sent something else.
     ``notes`` are for the published contract, by attribute; a class adds to those of its bases.
+    ``named_by`` is the JSON name of the field that ``aggregate_id`` returns: it is looked for in bodies
+    that can't be read as an event.
     """
 
     notes: ClassVar[Mapping[str, Note]] = {}
+    named_by: ClassVar[str] = ""
 
     @property
     def aggregate_id(self) -> str:

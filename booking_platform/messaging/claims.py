@@ -1,8 +1,11 @@
 """The memory that makes a repeat harmless: which events a consumer has claimed, and what they did."""
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
+
+from django.db.models import F
 
 from booking_platform.contract.envelope import Event
 from booking_platform.messaging.models import ProcessedEvent
@@ -67,6 +70,23 @@ def told_before(event: Event, outcomes: Iterable[str]) -> bool:
         outcome__in=list(outcomes),
     )
     return same.exclude(event_id=event.event_id).exists()
+
+
+def count_repeats(consumer: Consumer, event_ids: Iterable[str], now: datetime) -> None:
+    """Store that events came again which were applied before.
+
+    Call it last in a transaction: the rows stay locked until it ends. They are locked in order, so that two
+    workers with the same events wait for each other instead of deadlocking.
+    """
+    times = Counter(event_ids)
+    rows = ProcessedEvent.objects.filter(consumer=consumer.queue, event_id__in=times)
+    locked = rows.order_by("event_id").select_for_update(no_key=True).values_list("pk", "event_id")
+    pks_by_times: dict[int, list[int]] = {}
+    for pk, event_id in locked:
+        pks_by_times.setdefault(times[event_id], []).append(pk)
+    for more, pks in pks_by_times.items():
+        repeated = ProcessedEvent.objects.filter(pk__in=pks)
+        repeated.update(repeats=F("repeats") + more, last_repeated_at=now)
 
 
 def record(consumer: Consumer, outcomes: dict[str, str]) -> None:

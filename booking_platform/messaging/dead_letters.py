@@ -23,6 +23,7 @@ from booking_platform.contract.envelope import (
     identify,
     raw_fingerprint,
 )
+from booking_platform.contract.identity import subject
 from booking_platform.messaging import broker, clock, metrics, outbox
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, Suspect
@@ -77,6 +78,15 @@ class Parking(NamedTuple):
         fingerprint = self.delivery.digest or raw_fingerprint(body)
         return self.queue, event_id, fingerprint, event_type
 
+    @property
+    def aggregate_id(self) -> str:
+        """Return what the event speaks of; empty where that can't be read."""
+        if self.event is not None:
+            return self.event.aggregate_id
+        names = {each.named_by for each in event_types().values()} - {""}
+        found = (subject(self.delivery.body, name) for name in sorted(names))
+        return next(filter(None, found), "")
+
 
 class NotReplayable(Exception):
     """The dead letter can't be sent to its queue again; the message says why."""
@@ -94,17 +104,18 @@ def park(parkings: Sequence[Parking]) -> list[Outgoing]:
     counts = Counter(parking.identity() for parking in parkings)
     by_identity = {parking.identity(): parking for parking in parkings}
     sql = (
-        "INSERT INTO dead_letters (queue, event_id, fingerprint, event_type, body, size, reason, detail,"
+        "INSERT INTO dead_letters (queue, event_id, fingerprint, event_type, aggregate_id, body, size, reason, detail,"
         " attempts, state, parked_at, last_parked_at, resolved_by, resolution, trace)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'parked', %s, %s, '', '', %s)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'parked', %s, %s, '', '', %s)"
         " ON CONFLICT (queue, event_id, fingerprint) WHERE state = 'parked'"
         " DO UPDATE SET attempts = dead_letters.attempts + excluded.attempts,"
         " last_parked_at = excluded.last_parked_at, reason = excluded.reason,"
-        " detail = excluded.detail, trace = excluded.trace"
+        " detail = excluded.detail, trace = excluded.trace, aggregate_id = excluded.aggregate_id"
     )
     rows = [
         (
             *identity,
+            parking.aggregate_id,
             parking.delivery.body,
             parking.delivery.size or None,
             parking.refused.reason.code,

@@ -22,7 +22,7 @@ from booking_platform.contract.envelope import Event
 from booking_platform.messaging import clock, dead_letters, metrics, outages, outbox, tracing
 from booking_platform.messaging.arrivals import BUG, Arrival, Group, admit, read, worded
 from booking_platform.messaging.backoff import Backoff
-from booking_platform.messaging.claims import Known, claim, record
+from booking_platform.messaging.claims import Known, claim, count_repeats, record
 from booking_platform.messaging.dead_letters import POISON, Parking
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.publishing import Outgoing
@@ -200,6 +200,8 @@ def _apply(
         record(consumer, outcomes)
         outgoing += dead_letters.park(committed.parkings)
         outbox.store_all(outgoing)
+        if committed.duplicates:
+            count_repeats(consumer, (event.event_id for event, _ in committed.duplicates), now)
     return committed
 
 

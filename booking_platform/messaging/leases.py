@@ -32,13 +32,15 @@ from django.db.models.functions import Coalesce, Now
 
 from booking_platform.contract.announcing import Announced
 from booking_platform.contract.trace_context import PARENT_LENGTH
-from booking_platform.messaging import clock, outages, outbox, tracing
+from booking_platform.messaging import attempt_log, clock, outages, outbox, tracing
+from booking_platform.messaging.attempt_log import DECIDED, Said
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
 
 log = structlog.get_logger(__name__)
 
 OVERTAKEN = "another worker has taken it since"
+UNFINISHED = Said("Its worker did not finish it: it died, or took longer than its lease")
 
 
 class LeaseLost(Exception):
@@ -143,13 +145,14 @@ class Conclusion:
 
     ``pause`` says after which time; without it the pause grows with the attempts. ``tell`` is called
     when the columns are stored, to log and count what the attempt came to. What it raises changes
-    nothing of that.
+    nothing of that. ``said`` is kept for people who ask later.
     """
 
     columns: dict[str, Any] = field(default_factory=dict)
     again: bool = False
     pause: timedelta | None = None
     tell: Callable[[], object] = lambda: None
+    said: Said | None = None
 
 
 def due(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:
@@ -257,7 +260,9 @@ def write(row: R, **columns: Any) -> None:
         raise LeaseLost(OVERTAKEN)
 
 
-def store(rows: models.QuerySet[R], columns: Mapping[str, Any]) -> bool:
+def store(
+    rows: models.QuerySet[R], columns: Mapping[str, Any], *, said: Said | None = None
+) -> bool:
     """Store columns of the only row, and what is announced of that; return false if there is none.
 
     The row is read anew under a lock: what is announced is what has changed, whatever the caller knew.
@@ -273,6 +278,10 @@ def store(rows: models.QuerySet[R], columns: Mapping[str, Any]) -> bool:
         if not rows.filter(pk=row.pk).update(**columns):
             return False
         outbox.store(announced, trace=row.trace)
+        if said is not None or announced:
+            keys = [each.routing_key for each in announced]
+            at = columns["updated_at"]
+            attempt_log.note(row, row.attempts, said or DECIDED, at, announced=keys)
     return True
 
 
@@ -294,7 +303,8 @@ def conclude_lost(model: type[R], lost: Callable[[R, datetime], Conclusion]) -> 
         columns = {"lease_until": None, "updated_at": now, **conclusion.columns}
         if conclusion.again:
             columns["next_attempt_at"] = now
-        if store(rows.filter(pk=row.pk, lease_token=row.lease_token), columns):
+        its = rows.filter(pk=row.pk, lease_token=row.lease_token)
+        if store(its, columns, said=conclusion.said):
             safely(conclusion.tell)
             concluded += 1
     return concluded
@@ -308,6 +318,8 @@ def _take(rows: models.QuerySet[R]) -> R | None:
         row = ready.select_for_update(skip_locked=True).first()
         if row is None:
             return None
+        if row.lease_until is not None:
+            attempt_log.note(row, row.attempts, UNFINISHED, now)
         lease = {**new_lease(), "attempts": F("attempts") + 1, "updated_at": now}
         type(row)._default_manager.filter(pk=row.pk).update(**lease)
         row.refresh_from_db()
@@ -320,7 +332,7 @@ def _finish(row: Leased, conclusion: Conclusion) -> None:
     if conclusion.again:
         later = clock.now() + (_usual_pause(row) if conclusion.pause is None else conclusion.pause)
         ended["next_attempt_at"] = Coalesce(F("next_attempt_at"), later)
-    if not store(_held(row), ended):
+    if not store(_held(row), ended, said=conclusion.said):
         raise LeaseLost(OVERTAKEN)
 
 

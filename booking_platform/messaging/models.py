@@ -31,6 +31,10 @@ class ProcessedEvent(models.Model):
     outcome = models.CharField(max_length=LONGEST_OUTCOME, help_text="What the event did.")
     occurred_at = models.DateTimeField(null=True, help_text="The event's own timestamp.")
     processed_at = models.DateTimeField(default=timezone.now)
+    repeats = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="How often it came again, without effect."
+    )
+    last_repeated_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         db_table = "processed_events"
@@ -68,6 +72,13 @@ class DeadLetter(models.Model):
     queue = models.CharField(max_length=255, help_text="Where it came from and goes on replay.")
     event_id = models.CharField(max_length=255, blank=True)
     event_type = models.CharField(max_length=100, blank=True)
+    aggregate_id = models.CharField(
+        max_length=255,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What it speaks of, as far as that can be read.",
+    )
     fingerprint = models.CharField(max_length=64)
     body = models.BinaryField()
     size = models.PositiveBigIntegerField(
@@ -137,6 +148,7 @@ class DeadLetter(models.Model):
                 condition=models.Q(state="parked"),
                 name="dead_letters_open",
             ),
+            models.Index(fields=("aggregate_id",), name="dead_letters_aggregate"),
             models.Index(
                 fields=("resolved_at",),
                 condition=models.Q(resolved_at__isnull=False, forgotten_at__isnull=True),
@@ -229,6 +241,35 @@ class Suspect(models.Model):
 
     def __str__(self) -> str:
         return f"a message of {self.queue}, begun at {self.begun_at}"
+
+
+class Attempt(models.Model):
+    """What an attempt at a call to the world outside came to, or several in a row that came to the same."""
+
+    what = models.CharField(max_length=100, help_text="The model of the row: app.model.")
+    row = models.BigIntegerField(help_text="Its primary key.")
+    number = models.PositiveIntegerField(help_text="Of the attempt; of the last of several.")
+    times = models.PositiveIntegerField(default=1, help_text="How many came to the same in a row.")
+    outcome = models.CharField(max_length=100)
+    answer = models.TextField(blank=True, help_text="What was answered, in words.")
+    reference = models.CharField(
+        max_length=255, blank=True, help_text="By which who answered knows the last answer."
+    )
+    announced = models.CharField(
+        max_length=255, blank=True, help_text="Routing keys of what was announced of it."
+    )
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "attempts"
+        indexes = (
+            models.Index(fields=("what", "row", "id"), name="attempts_of_row"),
+            models.Index(fields=("last_at",), name="attempts_time"),
+        )
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} at {self.what} {self.row}: {self.outcome}"
 
 
 class Heartbeat(models.Model):

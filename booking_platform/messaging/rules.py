@@ -199,3 +199,12 @@ def register_sweep(task: str) -> None:
 def event_types() -> dict[str, type[Payload]]:
     """Return the type of event that each routing key carries."""
     return {each.routing_key: each.payload for each in CONSUMERS.values()}
+
+
+def meanings() -> dict[str, str]:
+    """Return what each outcome of an event means, in the words of the apps."""
+    return {
+        outcome: meaning
+        for consumer in CONSUMERS.values()
+        for outcome, meaning in consumer.outcomes.items()
+    }

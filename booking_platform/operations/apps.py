@@ -5,5 +5,10 @@ class OperationsConfig(AppConfig):
     name = "booking_platform.operations"
 
     def ready(self) -> None:
-        # They join the cleanup and the audits, in every process.
-        from booking_platform.operations import auditing, kernel_audits, logins  # noqa: F401
+        # They join the cleanup, the audits and the story, in every process.
+        from booking_platform.operations import (  # noqa: F401
+            auditing,
+            kernel_audits,
+            kernel_story,
+            logins,
+        )

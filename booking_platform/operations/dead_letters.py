@@ -43,6 +43,7 @@ from booking_platform.operations.records import (
     lines,
     link,
     moment,
+    story_of,
     visible,
 )
 from booking_platform.operations.rights import lacking
@@ -113,7 +114,16 @@ class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
             "first_parked",
             "last_parked",
         )
-        event = ("queue", "kind", "event", "namesakes", "relatives", "trace", "body_as_text")
+        event = (
+            "queue",
+            "kind",
+            "event",
+            "booking",
+            "namesakes",
+            "relatives",
+            "trace",
+            "body_as_text",
+        )
         resolution = ("resolved", "resolved_by", "resolution")
         edited = ("edited_as", "edited_by", "edited", "what_was_changed", "edited_body_as_text")
         sections: list[Any] = [(None, {"fields": parking})]
@@ -169,6 +179,10 @@ class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
         if letter.state != DeadLetter.State.PARKED:
             return "-"
         return timesince(letter.parked_at, clock.now(), depth=1)
+
+    @admin.display(description="booking")
+    def booking(self, letter: DeadLetter) -> SafeString | str:
+        return story_of(letter.aggregate_id) if letter.aggregate_id else "none that can be read"
 
     @admin.display(description="applied under this id")
     def namesakes(self, letter: DeadLetter) -> SafeString | str:

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from booking_platform.messaging.models import ProcessedEvent
-from booking_platform.messaging.rules import CONSUMERS, event_types
+from booking_platform.messaging.rules import CONSUMERS, event_types, meanings
 from booking_platform.operations.records import (
     ColumnFilter,
     RecordsOfFact,
@@ -16,15 +16,6 @@ from booking_platform.operations.records import (
     moment,
     records_of,
 )
-
-
-def meanings() -> dict[str, str]:
-    """Return what each outcome of an event means, in the words of the apps."""
-    return {
-        outcome: meaning
-        for consumer in CONSUMERS.values()
-        for outcome, meaning in consumer.outcomes.items()
-    }
 
 
 def _outcomes() -> list[tuple[str, str]]:

@@ -86,10 +86,26 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code <= LAST_OF_FOUR_DIGITS else f"\\U{code:08x}"
 
 
+def address_of(record: models.Model) -> str:
+    """Return the address of the admin's page of a record."""
+    page = f"admin:{record._meta.app_label}_{record._meta.model_name}_change"
+    return reverse(page, args=[quote(str(record.pk))])
+
+
 def link(to: models.Model, text: object) -> SafeString:
     """Return a link to the admin's page of a record."""
-    page = f"admin:{to._meta.app_label}_{to._meta.model_name}_change"
-    return format_html('<a href="{}">{}</a>', reverse(page, args=[quote(str(to.pk))]), text)
+    return format_html('<a href="{}">{}</a>', address_of(to), text)
+
+
+def story_address(booking: str) -> str:
+    """Return the address of the page that has all that happened to a booking."""
+    return f"{reverse('story')}?{urlencode({'booking': booking})}"
+
+
+def story_of(booking: str) -> SafeString:
+    """Return a link to the story of a booking."""
+    text = f"the story of booking {exact(booking)}"
+    return format_html('<a href="{}">{}</a>', story_address(booking), text)
 
 
 def list_link(model: type[models.Model], text: object, **query: str | int) -> SafeString:
@@ -110,7 +126,8 @@ def records_of(booking: str, *, but: models.Model | None = None) -> SafeString:
         for record in model._default_manager.filter(**{field: booking})
         if record != but
     ]
-    return lines([*records, list_link(ProcessedEvent, "all its events", aggregate_id=booking)])
+    events = list_link(ProcessedEvent, "all its events", aggregate_id=booking)
+    return lines([story_of(booking), *records, events])
 
 
 def moment(field: str, label: str) -> Callable[[Any, Any], str]:
