@@ -1,6 +1,8 @@
 """The ways in which metrics and logs break. Whatever is only told must change nothing under any of them."""
 
+import io
 import logging
+import logging.config
 import os
 import shutil
 import subprocess
@@ -15,10 +17,18 @@ import pytest
 import structlog
 from django.test import override_settings
 from prometheus_client.multiprocess import MultiProcessCollector
+from structlog.stdlib import ProcessorFormatter
 
+from booking_platform import logs
 from booking_platform.logs import StandardError
 from booking_platform.messaging import metric_files
 from booking_platform.standard_streams import Descriptor, text
+
+COUNTING = (
+    (prometheus_client.Counter, "inc"),
+    (prometheus_client.Counter, "labels"),
+    (prometheus_client.Histogram, "labels"),
+)
 
 Way = Callable[[ExitStack, Path], None]
 
@@ -50,6 +60,7 @@ class RaisingHandler(logging.Handler):
 def metrics_in(folder: Path) -> Iterator[None]:
     """Let this process write its metrics to another folder, which is looked at anew."""
     with override_settings(METRICS_DIR=folder):
+        metric_files._failing.clear()  # what another test has broken
         look_again()
         try:
             yield
@@ -100,8 +111,8 @@ def _disk_full(stack: ExitStack, tmp: Path) -> None:
 
 def _counters_raise(stack: ExitStack, tmp: Path) -> None:
     error = OSError("no space left on device")
-    for method in ("inc", "labels"):
-        stack.enter_context(patch.object(prometheus_client.Counter, method, side_effect=error))
+    for kind, method in COUNTING:
+        stack.enter_context(patch.object(kind, method, side_effect=error))
 
 
 def _a_log_handler_raises(stack: ExitStack, tmp: Path) -> None:
@@ -238,3 +249,26 @@ def log_to(stream: Any) -> Iterator[None]:
         for handler in standard_error():
             stack.callback(handler.setStream, handler.setStream(stream))
         yield
+
+
+@contextmanager
+def log_in_form(*, json: bool) -> Iterator[io.StringIO]:
+    """Return what is logged while a block runs, in the form of production or of a terminal."""
+    configured: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(logging.config, "dictConfig", configured.update)
+        patched.setattr("structlog.configure", lambda **_: None)
+        logs.configure({"json": json, "level": "INFO"})
+    options = configured["formatters"]["structured"]
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(
+        ProcessorFormatter(
+            processors=options["processors"], foreign_pre_chain=options["foreign_pre_chain"]
+        )
+    )
+    logging.root.addHandler(handler)
+    try:
+        yield written
+    finally:
+        logging.root.removeHandler(handler)

@@ -32,7 +32,16 @@ from django.db.models.functions import Coalesce, Now
 
 from booking_platform.contract.announcing import Announced
 from booking_platform.contract.trace_context import PARENT_LENGTH
-from booking_platform.messaging import attempt_log, clock, outages, outbox, tracing
+from booking_platform.messaging import (
+    attempt_log,
+    bound,
+    broker,
+    clock,
+    metrics,
+    outages,
+    outbox,
+    tracing,
+)
 from booking_platform.messaging.attempt_log import DECIDED, Said
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
@@ -111,6 +120,11 @@ class Leased(models.Model):
         """
         return ()
 
+    @property
+    def ids(self) -> dict[str, object]:
+        """What each log line of an attempt at it is to name."""
+        return {"what": self._meta.db_table, "pk": self.pk}
+
     def unstored(self, error: Exception) -> "Conclusion":
         """Return the conclusion to store when the database rejects the one of the attempt."""
         return Conclusion(
@@ -155,6 +169,11 @@ class Conclusion:
     said: Said | None = None
 
 
+def task_queue(model: type[models.Model]) -> str:
+    """Return the task queue whose workers attempt the rows of a model."""
+    return str(broker.route(f"{model._meta.app_label}.sweep")["queue"])
+
+
 def due(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:
     """Return the rows whose time has come, and those whose lease has ended unfinished."""
     return rows.filter(
@@ -180,6 +199,14 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
     ``attempt`` calls ``still_held`` before each call that it makes, and ``write`` to commit what
     must be known before a call.
     """
+    begun = clock.ticks()
+    with bound.row(row.ids):
+        _carry_on(row, attempt)
+    seconds = clock.ticks() - begun
+    safely(lambda: metrics.ATTEMPT_SECONDS.observe([seconds], task_queue(type(row))))
+
+
+def _carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
     name = row._meta.db_table
     seconds_left(row)  # counts from here on
     try:
