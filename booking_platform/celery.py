@@ -15,7 +15,8 @@ from kombu.utils.url import maybe_sanitize_url
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
 from booking_platform import redaction, servers, standard_streams
-from booking_platform.messaging import broker, farewell, lenient_amqp, metric_files
+from booking_platform.messaging import bound, broker, farewell, lenient_amqp, metric_files
+from booking_platform.messaging.telling import safely
 from booking_platform.messaging.worker import EventConsumers
 
 lenient_amqp.install()
@@ -65,8 +66,11 @@ app.conf.worker_consumer = "booking_platform.messaging.celery_consumer:PlatformC
 app.steps["consumer"].add(EventConsumers)
 app.conf.beat_scheduler = "booking_platform.messaging.beat:Scheduler"
 app.steps["worker"].add(metric_files.MetricsFolder)
+app.steps["worker"].add("booking_platform.operations.worker_page:WorkerPage")
 
 signals.celeryd_init.connect(standard_streams.install)
+signals.task_prerun.connect(bound.begin_task)
+signals.task_postrun.connect(bound.end_task)
 
 
 @signals.celeryd_init.connect
@@ -115,6 +119,13 @@ warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 @signals.setup_logging.connect
 def _keep_our_logging(**_: Any) -> None:
     """Stop Celery from configuring logging: a receiver on this signal is enough."""
+
+
+@signals.task_failure.connect
+def _count_failure(sender: Any, **_: Any) -> None:
+    from booking_platform.messaging import metrics  # whose numbers are not prometheus_client's own
+
+    safely(metrics.TASK_FAILURES.labels(sender.name).inc)
 
 
 @signals.task_prerun.connect

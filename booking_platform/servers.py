@@ -212,6 +212,21 @@ def networks(name: str, default: str) -> list[ipaddress.IPv4Network | ipaddress.
         ) from None
 
 
+def address(name: str, default: str) -> str:
+    """Return an address of this machine to listen at; 0.0.0.0 and :: are all of them.
+
+    Raises:
+        ImproperlyConfigured: it is not one of IPv4 or IPv6.
+    """
+    value = env.text(name, default)
+    if _address(value) is None:
+        raise ImproperlyConfigured(
+            f"{name} is {value!r}: set it to an address of this machine, such as 127.0.0.1, or to 0.0.0.0 for "
+            "all of them."
+        )
+    return value
+
+
 def allowed_hosts(default: str) -> list[str]:
     """Return the host names under which the admin may be asked for.
 

@@ -59,6 +59,7 @@ if not PRODUCTION:
 MIDDLEWARE = [
     "booking_platform.operations.health.Health",
     "booking_platform.operations.scraping.Metrics",
+    "booking_platform.operations.request_ids.RequestIds",
     "booking_platform.web_metrics.Before",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -112,6 +113,9 @@ AXES_ENABLE_ADMIN = AXES_VERBOSE = False
 PROXY_COUNT = env.integer("PROXY_COUNT", 0, maximum=10)  # of ours that requests go through
 METRICS_TOKEN = env.secret("METRICS_TOKEN", shortest=16)
 METRICS_ALLOWED = servers.networks("METRICS_ALLOWED", "127.0.0.0/8,::1")
+# Where a worker shows its metrics itself; 0: it does not, and the web process on its machine does.
+WORKER_METRICS_PORT = env.integer("WORKER_METRICS_PORT", 0, maximum=65_535)
+WORKER_METRICS_ADDRESS = servers.address("WORKER_METRICS_ADDRESS", "127.0.0.1")
 # The HTTP API for web shops, and the web pages of others that may ask it.
 API_ENABLED = env.switch("API_ENABLED")
 API_CORS_ORIGINS = servers.origins("API_CORS_ORIGINS")

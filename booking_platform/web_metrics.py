@@ -1,29 +1,31 @@
 """What the web process counts and shows to Prometheus. No request fails because of it."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from stat import S_ISREG
-from struct import Struct
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import Error, transaction
+from django.db import Error, connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django_prometheus.middleware import PrometheusAfterMiddleware, PrometheusBeforeMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from booking_platform.messaging import heartbeats, outbox
+from booking_platform.messaging import clock, heartbeats, outbox
+from booking_platform.messaging.metric_page import page
 from booking_platform.messaging.telling import safely
 from booking_platform.operations.audits import FIGURES
+from booking_platform.operations.gauges import GAUGES
 from booking_platform.operations.models import AuditRun
 
 log = structlog.get_logger(__name__)
 
-USED = Struct("i")  # at the beginning of a file: how many bytes of it are used
+QUICK_SECONDS = 1.0  # what takes no longer is read anew for everybody who asks
+REST = 20  # times as long as it took, what took longer is not read again
+LONGEST_REST = 30.0  # seconds
 
 
 class Before(PrometheusBeforeMiddleware):
@@ -58,102 +60,17 @@ class After(PrometheusAfterMiddleware):
         return response
 
 
-class Shared(Collector):
-    """The metrics in the files of all processes, and how many files are left out."""
-
-    def __init__(self, files: Sequence[Path], left_out: int = 0) -> None:
-        self._files, self._left_out = files, left_out
-
-    def collect(self) -> Iterable[Metric]:
-        yield from MultiProcessCollector.merge(list(map(str, self._files)))  # type: ignore[no-untyped-call]
-        yield GaugeMetricFamily(
-            "metric_files_left_out",
-            "Files of metrics that can't be read; what is in them is missing here.",
-            self._left_out,
-        )
-
-
-_said: set[Path] = set()  # of which files it is said that they can't be read
-
-
 def show(_request: HttpRequest) -> HttpResponse:
     """Return the metrics of all processes of this machine, without those that can't be read."""
-    text = page(settings.METRICS_DIR) + _backlog()
+    text = page(settings.METRICS_DIR) + STATE()
     return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
 
 
-def page(folder: Path) -> bytes:
-    """Return the metrics in a folder as Prometheus reads them. Which files can't be read is said once."""
-    there = _there(folder)
-    files = [file for file in there if _seems_whole(file)]
-    try:
-        text = _text(files, len(there) - len(files))
-        _said.difference_update(files)
-        return text
-    except Exception:
-        files = [file for file in files if _can_be_shown(file)]
-    try:
-        return _text(files, len(there) - len(files))
-    except Exception as error:  # one has changed meanwhile, or two contradict each other
-        log.warning("The files of metrics can't be added up now", error=repr(error))
-        return _text([], len(there))
-
-
-def _there(folder: Path) -> list[Path]:
-    try:
-        there = sorted(file for file in folder.iterdir() if file.name.endswith(".db"))
-    except OSError as error:
-        _say_once(folder, error)
-        return []
-    _said.intersection_update(there)
-    return there
-
-
-def _seems_whole(path: Path) -> bool:
-    """Return whether it is a file that is as long as it says; a pipe of that name would be waited for."""
-    try:
-        status = path.stat()
-        if not S_ISREG(status.st_mode):
-            raise ValueError("not a file")
-        with path.open("rb") as file:
-            [used] = USED.unpack(file.read(USED.size))
-        if not 0 <= used <= status.st_size:
-            raise ValueError("cut short, or no file of metrics")
-    except FileNotFoundError:  # removed meanwhile
-        return False
-    except Exception as error:
-        _say_once(path, error)
-        return False
-    return True
-
-
-def _can_be_shown(file: Path) -> bool:
-    try:
-        _text([file])
-    except Exception as error:
-        _say_once(file, error)
-        return False
-    return True
-
-
-def _say_once(path: Path, error: Exception) -> None:
-    if path not in _said:
-        _said.add(path)
-        log.warning("Metrics can't be read: left out", file=str(path), error=repr(error))
-
-
-def _text(files: Sequence[Path], left_out: int = 0) -> bytes:
-    registry = CollectorRegistry()
-    registry.register(Shared(files, left_out))
-    return generate_latest(registry)
-
-
-class Waiting:
+class Waiting(Collector):
     """What waits in the outbox, as the database has it when it is asked."""
 
     def collect(self) -> Iterable[Metric]:
-        with transaction.atomic():  # which bounds its statements
-            announcements, seconds = outbox.backlog()
+        announcements, seconds = outbox.backlog()
         yield GaugeMetricFamily(
             "outbox_announcements_waiting", "Announcements not published yet.", announcements
         )
@@ -169,6 +86,17 @@ class Figures(Collector):
         for figures in FIGURES:
             for figure in figures():
                 yield GaugeMetricFamily(figure.name, f"{figure.words.capitalize()}.", figure.value)
+
+
+class ByLabel(Collector):
+    """What the apps and the kernel show by the values of labels, as the database has it when it is asked."""
+
+    def collect(self) -> Iterable[Metric]:
+        for gauge in GAUGES.values():
+            shown = GaugeMetricFamily(gauge.name, gauge.words, labels=gauge.labels)
+            for labels, value in gauge.read().items():
+                shown.add_metric(labels, value)
+            yield shown
 
 
 class Audited(Collector):
@@ -209,15 +137,51 @@ class Served(Collector):
         yield served
 
 
-def _backlog() -> bytes:
-    """Return the metrics of the outbox, the audits and the workers; nothing while the database is away."""
+class Kept:
+    """What a function returns, called by one thread at a time; for a while the last, where it took long.
+
+    However many ask, and however often, the database is not at work on it all the time.
+    """
+
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._last = b""
+        self._until = self._begun = 0.0  # by ticks
+
+    def __call__(self) -> bytes:
+        asked = clock.ticks()
+        with self._lock:
+            if asked >= self._until and asked >= self._begun:  # or another has read it meanwhile
+                self._begun = clock.ticks()
+                self._last = self._read()
+                took = clock.ticks() - self._begun
+                self._until = (
+                    clock.ticks() + min(REST * took, LONGEST_REST) if took > QUICK_SECONDS else 0.0
+                )
+            return self._last
+
+    def forget(self) -> None:
+        """Read it anew when somebody asks."""
+        self._until = 0.0
+
+
+def _bounded() -> AbstractContextManager[None]:
+    """Return a transaction, which bounds its statements; on SQLite none, where it would be the one writer."""
+    return nullcontext() if connection.vendor == "sqlite" else transaction.atomic()
+
+
+def _state() -> bytes:
+    """Return what the database knows; nothing while it is away."""
     registry = CollectorRegistry()
     try:
-        registry.register(Waiting())
-        registry.register(Figures())
-        registry.register(Audited())
-        registry.register(Served())
-        return generate_latest(registry)
+        with _bounded():
+            for collector in (Waiting(), Figures(), ByLabel(), Audited(), Served()):
+                registry.register(collector)
+            return generate_latest(registry)
     except Error as error:
         log.warning("What waits in the database can't be counted now", error=repr(error))
         return b""
+
+
+STATE = Kept(_state)

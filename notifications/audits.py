@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 
+from django.db.models import Min
+
 from booking_platform.messaging.rows import in_pages
 from booking_platform.operations.audits import Figure, Finding, audits, informs, without_record
+from booking_platform.operations.gauges import age, counted, gauge
 from booking_platform.operations.records import exact
 from notifications.models import CancellationEmail
 from notifications.rules import Outcome
@@ -49,3 +52,25 @@ def waiting() -> Iterator[Figure]:
         state__in=(State.FAILED, State.UNCERTAIN), settled_at__isnull=True
     )
     yield Figure("emails_waiting_for_person", waits.count(), "e-mails wait for a person")
+
+
+@gauge(
+    "emails_by_state",
+    "E-mails that are not sent and not closed. Each that is was counted by email_attempts_total.",
+    "state",
+)
+def by_state() -> dict[tuple[str, ...], float]:
+    """Return how many e-mails are in each state in which there may be more to do."""
+    open_ones = CancellationEmail.objects.filter(settled_at__isnull=True)
+    states = (State.PENDING, State.SENDING, State.FAILED, State.UNCERTAIN)
+    return {(str(state),): counted(open_ones.filter(state=state)) for state in states}
+
+
+@gauge(
+    "emails_oldest_unsent_seconds",
+    "For how long the oldest e-mail that waits for no person has been wanted; 0: there is none.",
+)
+def oldest() -> dict[tuple[str, ...], float]:
+    """Return for how long a customer has not been told."""
+    unsent = CancellationEmail.objects.filter(state__in=(State.PENDING, State.SENDING))
+    return {(): age(unsent.aggregate(since=Min("wanted_at"))["since"])}

@@ -120,6 +120,10 @@ class CancellationEmail(Leased):
         before, after = self.facts(), self.facts(columns)
         return announcing.of_change(before, after, told=self.announced, at=columns["updated_at"])
 
+    @property
+    def ids(self) -> dict[str, object]:
+        return {**super().ids, "event_id": self.event_id, "booking_id": self.booking_id}
+
     def facts(self, columns: Mapping[str, Any] | None = None) -> Facts:
         """Return what announcements tell of it, with these columns if some are to be stored."""
         new = columns or {}

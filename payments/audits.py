@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db.models import Q
+from django.db.models import Min, Q
 
 from booking_platform.messaging import clock
 from booking_platform.messaging.rows import in_pages
@@ -15,6 +15,7 @@ from booking_platform.operations.audits import (
     informs,
     without_record,
 )
+from booking_platform.operations.gauges import age, counted, gauge
 from booking_platform.operations.records import exact
 from payments import reconciliation
 from payments.models import Refund
@@ -74,3 +75,28 @@ def waiting() -> Iterator[Figure]:
     """Yield the refunds that wait for a person."""
     count = Refund.objects.filter(needs_review=True).count()
     yield Figure("refunds_waiting_for_person", count, "refunds wait for a person")
+
+
+@gauge(
+    "refunds_by_state",
+    "Refunds that are not completed. Each that is was counted by refund_attempts_total.",
+    "state",
+)
+def by_state() -> dict[tuple[str, ...], float]:
+    """Return how many refunds are in each state in which there may be more to do."""
+    going_on = Refund.objects.filter(status=Status.IN_PROGRESS)
+    return {
+        ("in_progress",): counted(going_on.filter(needs_review=False)),
+        ("needs_review",): counted(Refund.objects.filter(needs_review=True)),
+        ("failed",): counted(Refund.objects.filter(status=Status.FAILED, needs_review=False)),
+    }
+
+
+@gauge(
+    "refunds_oldest_in_progress_seconds",
+    "For how long the oldest refund that waits for no person has not been completed; 0: there is none.",
+)
+def oldest() -> dict[tuple[str, ...], float]:
+    """Return for how long money has been on its way."""
+    going_on = Refund.objects.filter(status=Status.IN_PROGRESS, needs_review=False)
+    return {(): age(going_on.aggregate(since=Min("created_at"))["since"])}

@@ -20,6 +20,12 @@ from booking_platform.logs import StandardError
 from booking_platform.messaging import metric_files
 from booking_platform.standard_streams import Descriptor, text
 
+COUNTING = (
+    (prometheus_client.Counter, "inc"),
+    (prometheus_client.Counter, "labels"),
+    (prometheus_client.Histogram, "labels"),
+)
+
 Way = Callable[[ExitStack, Path], None]
 
 
@@ -100,8 +106,8 @@ def _disk_full(stack: ExitStack, tmp: Path) -> None:
 
 def _counters_raise(stack: ExitStack, tmp: Path) -> None:
     error = OSError("no space left on device")
-    for method in ("inc", "labels"):
-        stack.enter_context(patch.object(prometheus_client.Counter, method, side_effect=error))
+    for kind, method in COUNTING:
+        stack.enter_context(patch.object(kind, method, side_effect=error))
 
 
 def _a_log_handler_raises(stack: ExitStack, tmp: Path) -> None:

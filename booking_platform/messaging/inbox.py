@@ -8,7 +8,7 @@ that cause it are parked.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 
 from booking_platform.contract.envelope import Event
-from booking_platform.messaging import clock, dead_letters, metrics, outages, outbox, tracing
+from booking_platform.messaging import bound, clock, dead_letters, metrics, outages, outbox, tracing
 from booking_platform.messaging.arrivals import BUG, Arrival, Group, admit, read, worded
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.claims import Known, claim, count_repeats, record
@@ -53,7 +53,7 @@ class Committed(NamedTuple):
     """What one transaction made of a group."""
 
     applied: list[Applied]
-    events: list[Event]  # that were applied, one for each of ``applied``
+    arrivals: list[Arrival]  # that were applied, one for each of ``applied``
     duplicates: list[tuple[Event, Known]]
     parkings: list[Parking]
     repeats: list[Arrival]  # of events of this very group: the next transaction sees duplicates
@@ -66,12 +66,16 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         SoftTimeLimitExceeded: the worker's time limit ended it. What is not committed has had no
             effect, and the broker delivers the group again.
     """
-    now = outages.wait_out(clock.now, consumer=consumer.queue, events=len(deliveries))
-    with tracing.group(consumer.queue, consumer.routing_key, deliveries) as told:
-        full = len(deliveries) == consumer.batch > 1
-        for portion in portions(consumer.queue, told.deliveries):
-            for committed in _commits_of(consumer, portion, now):
-                _finish(consumer, committed, told, full=full)
+    begun = clock.ticks()
+    with bound.group(consumer.queue, deliveries):
+        now = outages.wait_out(clock.now, consumer=consumer.queue, events=len(deliveries))
+        with tracing.group(consumer.queue, consumer.routing_key, deliveries) as told:
+            full = len(deliveries) == consumer.batch > 1
+            for portion in portions(consumer.queue, told.deliveries):
+                for committed in _commits_of(consumer, portion, now):
+                    safely(_count_latency, consumer, committed)
+                    _finish(consumer, committed, told, full=full)
+        safely(_count_group, consumer, len(deliveries), clock.ticks() - begun)
 
 
 def _commits_of(consumer: Consumer, portion: Portion, now: datetime) -> Iterator[Committed]:
@@ -95,7 +99,10 @@ def apply(consumer: Consumer, delivery: Delivery, *, park: bool) -> str | None:
     Raises:
         EventRefused: without ``park``, it can't be applied. It has no effect then.
     """
-    with tracing.group(consumer.queue, consumer.routing_key, [delivery]) as told:
+    with (
+        bound.group(consumer.queue, [delivery]),
+        tracing.group(consumer.queue, consumer.routing_key, [delivery]) as told,
+    ):
         group = [read(consumer, each, clock.now()) for each in told.deliveries]
         commits = _commits(consumer, group) if park else [_commit(consumer, group, strict=True)]
         [committed] = commits
@@ -111,7 +118,7 @@ def _finish(
     """Do what follows a commit. A group that was as large as may be says that more is waiting."""
     told.settle(partial(_settled, committed))
     RELAY.nudge(busy=full)
-    if _follow(consumer, committed.applied):
+    if _follow(consumer, committed):
         RELAY.nudge()
     safely(_tell, consumer, committed)
 
@@ -147,6 +154,13 @@ def _commit(
 
     A ``strict`` one commits nothing of an event that would be parked.
     """
+    with bound.alone([each.event for each in group]):
+        return _commit_bound(consumer, group, trial, strict=strict)
+
+
+def _commit_bound(
+    consumer: Consumer, group: Group, trial: Trial | None, *, strict: bool
+) -> Committed:
     pauses = Backoff(settings.LOCK_BASE_SECONDS, settings.LOCK_MAX_SECONDS)
     attempt = 0
     while True:
@@ -191,7 +205,7 @@ def _apply(
                 outcomes[arrival.event.event_id] = ""
             else:
                 committed.applied.append(result)
-                committed.events.append(arrival.event)
+                committed.arrivals.append(arrival)
                 outcomes[arrival.event.event_id] = result.outcome
                 trace = arrival.event.trace
                 outgoing += (Outgoing(*announced, trace) for announced in result.announces)
@@ -225,27 +239,49 @@ def _claim_fresh(
     return list(fresh.values())
 
 
-def _follow(consumer: Consumer, applied: Iterable[Applied]) -> bool:
+def _follow(consumer: Consumer, committed: Committed) -> bool:
     """Do what is to follow the commit; return whether there was anything.
 
     An error there changes nothing of what was committed.
     """
-    follows = [each.then for each in applied if each.then]
-    for then in follows:
-        try:
-            then()
-        except Exception:
-            log.exception("What was to follow a commit failed", consumer=consumer.queue)
+    follows = [
+        (arrival.event, applied.then)
+        for arrival, applied in zip(committed.arrivals, committed.applied, strict=True)
+        if applied.then
+    ]
+    for event, then in follows:
+        with bound.event(event):
+            try:
+                then()
+            except Exception:
+                log.exception("What was to follow a commit failed", consumer=consumer.queue)
     return bool(follows)
 
 
 def _settled(committed: Committed) -> Iterator[Settled]:
-    for event, applied in zip(committed.events, committed.applied, strict=True):
-        yield Settled(event.trace, str(applied.outcome))
+    for arrival, applied in zip(committed.arrivals, committed.applied, strict=True):
+        yield Settled(arrival.event.trace, str(applied.outcome))
     for event, _ in committed.duplicates:
         yield Settled(event.trace, DUPLICATE)
     for parking in committed.parkings:
         yield Settled(parking.delivery.trace, PARKED, parking.refused.reason.code)
+
+
+def _count_latency(consumer: Consumer, committed: Committed) -> None:
+    """Count how old the events were that were just committed; a producer's clock may be ahead of ours."""
+    now = clock.now()
+    ages = [
+        max(0.0, (now - arrival.event.occurred_at).total_seconds())
+        for arrival in committed.arrivals
+        if not arrival.delivery.replay_of  # it has waited for a person
+    ]
+    if ages:
+        metrics.EVENT_LATENCY.observe(ages, consumer.queue)
+
+
+def _count_group(consumer: Consumer, size: int, seconds: float) -> None:
+    metrics.GROUP_SIZE.observe([size], consumer.queue)
+    metrics.GROUP_SECONDS.observe([seconds], consumer.queue)
 
 
 def _tell(consumer: Consumer, committed: Committed) -> None:
@@ -254,7 +290,8 @@ def _tell(consumer: Consumer, committed: Committed) -> None:
     for outcome, count in counts.items():
         metrics.EVENTS.labels(consumer.queue, outcome).inc(count)
     if counts:
-        log.bind(**counts).info("Applied", consumer=consumer.queue, events=counts.total())
+        with bound.alone([arrival.event for arrival in committed.arrivals]):
+            log.bind(**counts).info("Applied", consumer=consumer.queue, events=counts.total())
     repeated = Counter(event.event_type for event, _ in committed.duplicates)
     for event_type, count in repeated.items():
         metrics.DUPLICATE_EVENTS.labels(event_type).inc(count)

@@ -32,7 +32,7 @@ from django.db.models.functions import Coalesce, Now
 
 from booking_platform.contract.announcing import Announced
 from booking_platform.contract.trace_context import PARENT_LENGTH
-from booking_platform.messaging import attempt_log, clock, outages, outbox, tracing
+from booking_platform.messaging import attempt_log, bound, clock, metrics, outages, outbox, tracing
 from booking_platform.messaging.attempt_log import DECIDED, Said
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
@@ -111,6 +111,11 @@ class Leased(models.Model):
         """
         return ()
 
+    @property
+    def ids(self) -> dict[str, object]:
+        """What each log line of an attempt at it is to name."""
+        return {"what": self._meta.db_table, "pk": self.pk}
+
     def unstored(self, error: Exception) -> "Conclusion":
         """Return the conclusion to store when the database rejects the one of the attempt."""
         return Conclusion(
@@ -180,6 +185,14 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
     ``attempt`` calls ``still_held`` before each call that it makes, and ``write`` to commit what
     must be known before a call.
     """
+    begun = clock.ticks()
+    with bound.row(row.ids):
+        _carry_on(row, attempt)
+    queue, seconds = row._meta.app_label, clock.ticks() - begun
+    safely(metrics.ATTEMPT_SECONDS.observe, [seconds], queue)
+
+
+def _carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
     name = row._meta.db_table
     seconds_left(row)  # counts from here on
     try:

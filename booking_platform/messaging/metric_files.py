@@ -87,7 +87,7 @@ class MetricFile:
 
     @property
     def path(self) -> Path:
-        return (self._folder or settings.METRICS_DIR) / f"{self._kind}_{os.getpid()}.db"
+        return (self._folder or folder()) / f"{self._kind}_{os.getpid()}.db"
 
     def add(self, value: Value) -> None:
         """Add a value, which goes on from what is known of its key."""
@@ -122,6 +122,14 @@ class MetricFile:
             with suppress(OSError):
                 os.close(self._fd)
             self._fd = None
+
+    def leave(self) -> None:
+        """Remove the file: this process goes on in another folder, with all that it has counted."""
+        self.close()
+        with suppress(OSError):
+            self.path.unlink()
+        self._earlier = None
+        self.look_again()
 
     def look_again(self) -> None:
         """Look at the file when something is counted next, without waiting for the time to look."""
@@ -216,6 +224,26 @@ class MetricsFolder(bootsteps.Step):
 
 
 FILES: dict[str, MetricFile] = {}  # of this process, by type of metric
+
+_own: list[Path] = []  # the folder that this process and its children use instead of the common one
+
+
+def folder() -> Path:
+    """Return the folder of this process's files."""
+    return _own[-1] if _own else settings.METRICS_DIR
+
+
+def move_to(own: Path) -> None:
+    """Use another folder from here on, in this process and in those that it forks.
+
+    Raises:
+        ImproperlyConfigured: it can't be written to.
+    """
+    environment.writable_folder("PROMETHEUS_MULTIPROC_DIR", own)
+    with _lock:
+        for file in FILES.values():
+            file.leave()
+        _own[:] = [own]
 
 
 def install() -> None:

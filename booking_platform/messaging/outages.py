@@ -14,6 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import Error, connection
 
+from booking_platform.messaging import clock, metrics
 from booking_platform.messaging.backoff import Backoff
 
 log = structlog.get_logger(__name__)
@@ -79,6 +80,8 @@ _PASSING_SQLITE = {
 _NOT_MIGRATED_SQLITE = ("no such table", "no such column", "has no column named")
 
 
+LOCKED, AWAY = CAUSES = ("locked", "away")  # why work waits for the database
+
 _HELD_UP = ("55P03", "40P01", "40001")  # a lock that others have; the connection is as it was
 
 
@@ -91,6 +94,7 @@ def wait_out(work: Callable[[], T], **waits: Any) -> T:
     attempt = 0
     while True:
         attempt += 1
+        begun = clock.ticks()
         try:
             return work()
         except Error as error:
@@ -110,6 +114,8 @@ def wait_out(work: Callable[[], T], **waits: Any) -> T:
                 error=" ".join(str(error).split())[:200],
             )
         time.sleep(pause)
+        cause = LOCKED if held_up else AWAY
+        metrics.DATABASE_WAIT_SECONDS.labels(cause).inc(clock.ticks() - begun)
 
 
 def _state(error: Error) -> str | None:

@@ -13,7 +13,7 @@ import structlog
 from django.conf import settings
 from django.db import Error, connection
 
-from booking_platform.messaging import outages, outbox
+from booking_platform.messaging import metrics, outages, outbox
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.broker import UNREACHABLE
 from booking_platform.messaging.outbox import BrokerRefused
@@ -25,6 +25,8 @@ OTHERS_PAUSE = 0.05  # seconds between looks while another relay is at work
 SHARE = 0.05  # of its time that the thread may use while the work beside it leaves no pause
 LONGEST_LAG = 10.0  # seconds for which it then stays behind, at most
 PAUSES = Backoff(1.0, 10.0)  # seconds after the broker or the database did not answer
+
+REFUSED, AWAY, DATABASE, BUG = CAUSES = ("refused", "broker_away", "database_away", "bug")
 
 
 def drain(publisher: Publisher, between: Callable[[float], object] = lambda _: None) -> int:
@@ -40,7 +42,11 @@ def drain(publisher: Publisher, between: Callable[[float], object] = lambda _: N
     total = 0
     while True:
         begun = time.monotonic()
-        done = outbox.relay(publisher)
+        try:
+            done = outbox.relay(publisher)
+        except Exception as error:
+            metrics.RELAY_FAILURES.labels(_cause(error)).inc()
+            raise
         if done is None:  # another will publish it, unless it has looked already and dies
             time.sleep(OTHERS_PAUSE)
             if not outbox.waits():
@@ -132,12 +138,18 @@ def beat_entry() -> dict[str, object]:
     return {"task": "messaging.relay", "schedule": seconds, "options": {"expiration": seconds + 10}}
 
 
+def _cause(error: Exception) -> str:
+    """Return what was in the way, in a word."""
+    if isinstance(error, BrokerRefused):
+        return REFUSED
+    if isinstance(error, UNREACHABLE):
+        return AWAY
+    return DATABASE if isinstance(error, Error) and outages.passes(error) else BUG
+
+
 def _tell(error: Exception, failures: int) -> None:
-    expected = isinstance(error, (*UNREACHABLE, BrokerRefused)) or (
-        isinstance(error, Error) and outages.passes(error)
-    )
     line = "Announcements wait in the outbox: they can't be published now"
-    if not expected:
+    if _cause(error) == BUG:
         log.error(line, exc_info=error)
     elif failures & (failures - 1) == 0:  # the first, second, fourth, …
         log.warning(line, why=str(error)[:200] or type(error).__name__, tries=failures)

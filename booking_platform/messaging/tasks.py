@@ -11,6 +11,7 @@ from django.db import transaction
 from booking_platform.contract.announcing import ANNOUNCEMENTS
 from booking_platform.contract.envelope import identify
 from booking_platform.messaging import (
+    bound,
     broker,
     clock,
     dead_letters,
@@ -72,7 +73,7 @@ def _record(queue: str, parked: Callable[[Delivery, datetime], Parking], deliver
     if not is_group(deliveries):
         raise TypeError("This task takes what a worker found in its queue, and nothing by hand.")
     now = outages.wait_out(clock.now, what="dead letters", events=len(deliveries))
-    with tracing.group(queue, "", deliveries) as told:
+    with bound.group(queue, deliveries), tracing.group(queue, "", deliveries) as told:
         for portion in portions(queue, told.deliveries):
             read = partial(dead_letters.unread, queue) if portion.poison else parked
             parkings = [read(delivery, now) for delivery in portion.deliveries]

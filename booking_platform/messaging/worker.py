@@ -4,7 +4,7 @@ Everything here runs in the main process of the worker.
 """
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -43,11 +43,12 @@ class EventConsumers(bootsteps.ConsumerStep):
         task_queues = c.app.amqp.queues.consume_from
         _refuse_without_settings(task_queues)
         _refuse_autoscale_of_a_fixed_pool(c)
+        _show_first_counts(task_queues, c.app.tasks)
         for name in sorted(set(task_queues) - set(broker.task_queues())):
             log.warning("No app takes part in a queue of that name", queue=name)
         self.intake = Intake(
             list(_sources(task_queues)),
-            places=partial(_places, c),
+            places=lambda: places(c.pool, c.controller.autoscaler),
             handle=c.create_task_handler(),
         )
         if c.hub is None:
@@ -116,6 +117,14 @@ def _sources(task_queues: Collection[str]) -> Iterator[Source]:
         yield Source(broker.unroutable_queue(), "messaging.record_unroutable", DEAD_LETTER_BATCH)
 
 
+def _show_first_counts(task_queues: Collection[str], tasks: Iterable[str]) -> None:
+    from booking_platform.messaging import (
+        first_counts,  # apps are ready only now, and files installed
+    )
+
+    first_counts.show(task_queues, tasks)
+
+
 def _refuse_without_settings(task_queues: Collection[str]) -> None:
     """End the worker if one of its queues can't be worked on as it is set up."""
     for consumer in CONSUMERS.values():
@@ -128,14 +137,13 @@ def _refuse_without_settings(task_queues: Collection[str]) -> None:
                 raise WorkerShutdown(os.EX_CONFIG)
 
 
-def _places(c: Any) -> int:
+def places(pool: Any, autoscaler: Any) -> int:
     """Return how many groups may be in the pool: with ``--autoscale`` as many as it may grow to.
 
     Celery's autoscaler adds a process when there are more requests than processes, and only then.
     """
-    autoscaler: Any = c.controller.autoscaler
-    places: int = max(c.pool.num_processes, autoscaler.max_concurrency if autoscaler else 0)
-    return places
+    most: int = max(pool.num_processes, autoscaler.max_concurrency if autoscaler else 0)
+    return most
 
 
 def _refuse_autoscale_of_a_fixed_pool(c: Any) -> None:

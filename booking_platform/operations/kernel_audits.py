@@ -133,14 +133,15 @@ def unprocessed_edits() -> Iterator[Finding]:
 @audits("overdue", "What is due is taken up by a worker.")
 def overdue() -> Iterator[Finding]:
     """Yield the rows that are due, or whose lease has ended, for longer than some sweeps."""
-    for rows in _overdue_rows():
+    for rows in overdue_rows():
         for pk, lease, attempt in in_pages(
             rows.values_list("pk", "lease_until", "next_attempt_at"), PAGE
         ):
             yield _overdue(rows.model, pk, lease or attempt)
 
 
-def _overdue_rows() -> Iterator[QuerySet[Any]]:
+def overdue_rows() -> Iterator[QuerySet[Any]]:
+    """Yield for each leased model the rows that are due, or whose lease has ended, for some sweeps."""
     before = clock.now() - late()
     waits = Q(lease_until__lt=before) | Q(lease_until__isnull=True, next_attempt_at__lt=before)
     for model in apps.get_models():
@@ -189,7 +190,7 @@ def open_dead_letters() -> Iterator[Figure]:
 @informs
 def overdue_attempts() -> Iterator[Figure]:
     """Yield how many rows are overdue now."""
-    count = sum(rows.count() for rows in _overdue_rows())
+    count = sum(rows.count() for rows in overdue_rows())
     yield Figure("attempts_overdue", count, "attempts are overdue")
 
 

@@ -14,6 +14,10 @@ from django.urls import resolve
 from booking_platform.operations.clients import known_address
 
 PLACE = "/metrics"
+CLOSED = (
+    "These metrics are closed to you: send METRICS_TOKEN as a bearer token, or have your address added to "
+    "METRICS_ALLOWED.\n"
+)
 BEARER = "bearer "  # RFC 6750, 2.1; the name of a scheme is of any case (RFC 9110, 11.1)
 
 
@@ -27,12 +31,7 @@ class Metrics:
         if request.path_info != PLACE:
             return self._get_response(request)
         if not may_look(request):
-            return HttpResponse(
-                "These metrics are closed to you: send METRICS_TOKEN as a bearer token, or have your "
-                "address added to METRICS_ALLOWED.\n",
-                status=403,
-                content_type="text/plain; charset=utf-8",
-            )
+            return HttpResponse(CLOSED, status=403, content_type="text/plain; charset=utf-8")
         found = resolve(PLACE)
         answer: HttpResponse = found.func(request, *found.args, **found.kwargs)
         return answer

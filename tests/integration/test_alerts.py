@@ -1,5 +1,9 @@
-"""The alert rules: promtool takes them, each fires when it should, and none names what there is not."""
+"""The alert rules and the dashboard: promtool takes them, and each rule fires when it should.
 
+That what they name is there, ``tests/acceptance/test_metrics_pages.py`` looks up in the pages of real processes.
+"""
+
+import json
 import os
 import re
 import subprocess
@@ -7,15 +11,11 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.test import Client
-from prometheus_client import REGISTRY
 
-from booking_platform.operations import auditing
+from tests.promql import DASHBOARD, RULES, alerts, asked, named, panels, rules
 from tests.promtool import promtool
 
-RULES = settings.BASE_DIR / "ops" / "alerts.yml"
 CASES = settings.BASE_DIR / "ops" / "alerts_test.yml"
-OF_PROMQL = {"absent", "by", "increase", "max", "rate", "sum", "time"}
 
 
 @pytest.fixture
@@ -34,12 +34,6 @@ def run(*command: str | Path) -> str:
     return f"{done.returncode} {done.stdout}{done.stderr}"
 
 
-def named(expression: str) -> set[str]:
-    """Return the metrics that an expression names."""
-    bare = re.sub(r'by \([^)]*\)|\{[^}]*\}|\[[^]]*\]|"[^"]*"', "", expression)
-    return set(re.findall(r"\b[a-z]\w+", bare)) - OF_PROMQL
-
-
 class TestPromtool:
     def test_it_takes_the_rules(self, tool: str) -> None:
         assert "SUCCESS" in run(tool, "check", "rules", RULES)
@@ -48,37 +42,54 @@ class TestPromtool:
         assert run(tool, "test", "rules", CASES).startswith("0 ")
 
     def test_a_rule_that_is_broken_is_noticed(self, tool: str, tmp_path: Path) -> None:
-        broken = RULES.read_text().replace("max(attempts_overdue) > 0", "max(attempts_overdue) > 9")
+        wanted = "max by (queue) (leases_overdue) > 0"
+        assert wanted in RULES.read_text()
+        broken = RULES.read_text().replace(wanted, wanted.replace("0", "9"))
         (tmp_path / RULES.name).write_text(broken)
         (tmp_path / CASES.name).write_text(CASES.read_text())
         assert run(tool, "test", "rules", tmp_path / CASES.name).startswith("1 ")
 
-
-@pytest.mark.django_db(transaction=True)
-def test_each_rule_names_metrics_that_there_are(client: Client) -> None:
-    auditing.run()
-    page = client.get("/metrics").content.decode()
-    there = set(re.findall(r"^# TYPE (\w+)", page, re.MULTILINE)) | {
-        sample.name for metric in REGISTRY.collect() for sample in metric.samples
-    }
-    # A counter with labels has no sample before it has counted something.
-    there |= {f"{metric.name}_total" for metric in REGISTRY.collect() if metric.type == "counter"}
-    expressions = re.findall(r"^ +expr: (.+)$", RULES.read_text(), re.MULTILINE)
-    assert len(expressions) == len(alerts())
-    for expression in expressions:
-        assert named(expression)
-        assert named(expression) <= there, expression
+    def test_it_takes_what_the_dashboard_asks_for(self, tool: str, tmp_path: Path) -> None:
+        recorded = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(asked())]
+        file = tmp_path / "dashboard.yml"
+        file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": recorded}]}))
+        assert f"SUCCESS: {len(recorded)} rules found" in run(tool, "check", "rules", file)
 
 
-def alerts() -> list[str]:
-    return re.findall(r"- alert: (\w+)", RULES.read_text())
+class TestRules:
+    def test_each_has_a_case_in_which_it_fires(self) -> None:
+        firing = set(re.findall(r'alertname="(\w+)"\}', CASES.read_text()))
+        assert firing == set(alerts())
+
+    def test_each_says_how_urgent_it_is_and_what_to_do(self) -> None:
+        text = RULES.read_text()
+        count = len(alerts())
+        assert len(rules()) == count
+        assert len(re.findall(r"severity: (page|ticket)\}", text)) == count
+        assert len(re.findall(r'^ +description: "?\w.{30,}\."?$', text, re.MULTILINE)) == count
+
+    def test_what_an_expression_names_is_read_from_it(self) -> None:
+        text = 'sum by (queue) (rate(a_total{x="b"}[5m])) / max(c_seconds offset 5m) > 0.5'
+        assert named(text) == {"a_total", "c_seconds"}
 
 
-def test_each_rule_has_a_case_in_which_it_fires() -> None:
-    firing = set(re.findall(r'alertname="(\w+)"\}', CASES.read_text()))
-    assert firing == set(alerts())
+class TestTheDashboard:
+    def test_grafana_asks_for_the_source_when_it_is_imported(self) -> None:
+        dashboard = json.loads(DASHBOARD.read_text())
+        [variable] = dashboard["templating"]["list"]
+        assert (variable["name"], variable["type"]) == ("datasource", "datasource")
+        sources = {panel["datasource"]["uid"] for panel in panels()}
+        sources |= {each["datasource"]["uid"] for panel in panels() for each in panel["targets"]}
+        assert sources == {"${datasource}"}
 
-
-def test_what_an_expression_names_is_read_from_it() -> None:
-    text = 'sum by (queue) (rate(a_total{x="b"}[5m])) / max(c_seconds) > 0.5'
-    assert named(text) == {"a_total", "c_seconds"}
+    def test_no_panel_covers_another(self) -> None:
+        dashboard = json.loads(DASHBOARD.read_text())
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(set(ids)) == len(ids)
+        taken: set[tuple[int, int]] = set()
+        for panel in dashboard["panels"]:
+            at = panel["gridPos"]
+            assert at["x"] + at["w"] <= 24
+            cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+            assert not cells & taken, panel["title"]
+            taken |= cells

@@ -14,9 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from kombu.message import Message
 
-from booking_platform import web_metrics
 from booking_platform.contract.announcing import ANNOUNCEMENTS
-from booking_platform.messaging import dead_letters, inbox, retention
+from booking_platform.messaging import dead_letters, inbox, metric_page, retention
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
@@ -220,7 +219,7 @@ class TestBroker:
         for number in range(3):
             given_up = Delivery(b"?", died_in=f"made-up-{number}", died_of="rejected")
             record_dead_letters([given_up])
-        page = web_metrics.page(settings.METRICS_DIR).decode()
+        page = metric_page.page(settings.METRICS_DIR).decode()
         assert 'dead_letters_parked_total{queue="none of ours",reason="broker"}' in page
         assert "made-up" not in page
 

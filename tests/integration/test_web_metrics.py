@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.test import Client, RequestFactory
 
 from booking_platform import web_metrics
-from booking_platform.messaging import clock, outbox
+from booking_platform.messaging import clock, metric_page, outbox
 from booking_platform.messaging.metrics import DUPLICATE_EVENTS
 from booking_platform.messaging.models import OutboxRow
 from tests.factories import TourFactory
@@ -108,7 +108,7 @@ class TestWhatCanNotBeRead:
         shown(client)
 
     def test_a_folder_that_is_not_there_shows_nothing(self, tmp_path: Path) -> None:
-        page = web_metrics.page(tmp_path / "nowhere").decode()
+        page = metric_page.page(tmp_path / "nowhere").decode()
         assert page.splitlines()[-1] == "metric_files_left_out 0.0"
 
 

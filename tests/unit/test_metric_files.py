@@ -33,7 +33,7 @@ def counted() -> Iterator[Counter]:
     """A counter of this test alone."""
     counter = Counter("counted_total", "What the test counts.", ["kind"])
     yield counter
-    prometheus_client.REGISTRY.unregister(counter._counter)
+    prometheus_client.REGISTRY.unregister(counter._metric)
     for file in metric_files.FILES.values():
         for key in [key for key in file._values if "counted_total" in key]:
             del file._values[key]

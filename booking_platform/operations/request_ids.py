@@ -1,0 +1,26 @@
+"""The id of a web request: each log line has it that is written while the request is answered."""
+
+import re
+from collections.abc import Callable
+from uuid import uuid4
+
+from django.http import HttpRequest, HttpResponse
+from structlog.contextvars import bound_contextvars
+
+HEADER = "X-Request-ID"
+PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestIds:
+    """Middleware that takes over the id that a proxy has given, or makes one, and answers with it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        given = request.headers.get(HEADER, "")
+        request_id = given if PLAIN.fullmatch(given) else uuid4().hex
+        with bound_contextvars(request_id=request_id):
+            answer = self._get_response(request)
+        answer[HEADER] = request_id
+        return answer
