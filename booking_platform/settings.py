@@ -57,9 +57,9 @@ INSTALLED_APPS = [
 if not PRODUCTION:
     INSTALLED_APPS.append("booking_platform.development")
 MIDDLEWARE = [
+    "booking_platform.operations.request_ids.RequestIds",
     "booking_platform.operations.health.Health",
     "booking_platform.operations.scraping.Metrics",
-    "booking_platform.operations.request_ids.RequestIds",
     "booking_platform.web_metrics.Before",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -1,6 +1,8 @@
 """The ways in which metrics and logs break. Whatever is only told must change nothing under any of them."""
 
+import io
 import logging
+import logging.config
 import os
 import shutil
 import subprocess
@@ -15,7 +17,9 @@ import pytest
 import structlog
 from django.test import override_settings
 from prometheus_client.multiprocess import MultiProcessCollector
+from structlog.stdlib import ProcessorFormatter
 
+from booking_platform import logs
 from booking_platform.logs import StandardError
 from booking_platform.messaging import metric_files
 from booking_platform.standard_streams import Descriptor, text
@@ -244,3 +248,26 @@ def log_to(stream: Any) -> Iterator[None]:
         for handler in standard_error():
             stack.callback(handler.setStream, handler.setStream(stream))
         yield
+
+
+@contextmanager
+def log_in_form(*, json: bool) -> Iterator[io.StringIO]:
+    """Return what is logged while a block runs, in the form of production or of a terminal."""
+    configured: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(logging.config, "dictConfig", configured.update)
+        patched.setattr("structlog.configure", lambda **_: None)
+        logs.configure({"json": json, "level": "INFO"})
+    options = configured["formatters"]["structured"]
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(
+        ProcessorFormatter(
+            processors=options["processors"], foreign_pre_chain=options["foreign_pre_chain"]
+        )
+    )
+    logging.root.addHandler(handler)
+    try:
+        yield written
+    finally:
+        logging.root.removeHandler(handler)

@@ -2,17 +2,23 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
+from django.core.signals import request_finished
 from django.http import HttpRequest, HttpResponse
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 HEADER = "X-Request-ID"
+NAME = "request_id"
 PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestIds:
-    """Middleware that takes over the id that a proxy has given, or makes one, and answers with it."""
+    """Middleware that takes over the id that a proxy has given, or makes one, and answers with it.
+
+    It is bound until Django is done with the request: what went wrong is logged after all middleware.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -20,7 +26,12 @@ class RequestIds:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.headers.get(HEADER, "")
         request_id = given if PLAIN.fullmatch(given) else uuid4().hex
-        with bound_contextvars(request_id=request_id):
-            answer = self._get_response(request)
+        bind_contextvars(**{NAME: request_id})
+        answer = self._get_response(request)
         answer[HEADER] = request_id
         return answer
+
+
+@request_finished.connect
+def _unbind(**_: Any) -> None:
+    unbind_contextvars(NAME)

@@ -1,21 +1,18 @@
 """What Django, Celery and the platform log of real mishaps: no address, and no refused row."""
 
 import io
-import logging
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from celery import shared_task
 from django.db import IntegrityError, connection
 from django.test import Client
-from structlog.stdlib import ProcessorFormatter
 
-from booking_platform import logs
 from notifications.models import CancellationEmail
 from tests import events
 from tests.factories import EmailFactory
 from tests.integration.admin_pages import CREATED, parked
+from tests.telemetry import log_in_form
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,24 +20,10 @@ ANNA = "anna@example.com"
 
 
 @pytest.fixture(params=[True, False], ids=["json", "readable"])
-def lines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def lines(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     """What is logged, as one of the two forms has it."""
-    configured: dict[str, Any] = {}
-    with monkeypatch.context() as patched:
-        patched.setattr(logging.config, "dictConfig", configured.update)
-        patched.setattr("structlog.configure", lambda **_: None)
-        logs.configure({"json": request.param, "level": "INFO"})
-    options = configured["formatters"]["structured"]
-    written = io.StringIO()
-    handler = logging.StreamHandler(written)
-    handler.setFormatter(
-        ProcessorFormatter(
-            processors=options["processors"], foreign_pre_chain=options["foreign_pre_chain"]
-        )
-    )
-    logging.root.addHandler(handler)
-    yield written
-    logging.root.removeHandler(handler)
+    with log_in_form(json=request.param) as written:
+        yield written
 
 
 @shared_task
