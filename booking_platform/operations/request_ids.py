@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from django.core.signals import request_finished
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
@@ -15,7 +16,7 @@ PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestIds:
-    """Middleware that takes over the id that a proxy has given, or makes one, and answers with it.
+    """Middleware that takes over the id that a proxy has given, and answers with it, or makes one.
 
     It is bound until Django is done with the request: what went wrong is logged after all middleware.
     """
@@ -25,13 +26,14 @@ class RequestIds:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.headers.get(HEADER, "")
-        request_id = given if PLAIN.fullmatch(given) else uuid4().hex
-        bind_contextvars(**{NAME: request_id})
+        known = PLAIN.fullmatch(given) is not None
+        bind_contextvars(**{NAME: given if known else uuid4().hex})
         answer = self._get_response(request)
-        answer[HEADER] = request_id
+        if known:  # a HEAD has the headers of its GET otherwise
+            answer[HEADER] = given
         return answer
 
 
-@request_finished.connect
+@receiver(request_finished)
 def _unbind(**_: Any) -> None:
     unbind_contextvars(NAME)
