@@ -5,6 +5,7 @@ scrape, so it reads what an index finds, and no more than ``MOST`` rows: what go
 that are completed, is a counter's to tell.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
 from booking_platform.messaging import clock, leases
 from booking_platform.messaging.dead_letters import UNROUTABLE
@@ -84,13 +85,12 @@ def _overdue() -> Values:
 @gauge("dead_letters_open_by_reason", "Dead letters that wait for a person.", "queue", "reason")
 def _dead_letters() -> Values:
     waiting = DeadLetter.objects.filter(state=DeadLetter.State.PARKED).order_by()
-    some = DeadLetter.objects.filter(pk__in=waiting.values("pk")[:MOST]).order_by()
-    found: dict[tuple[str, ...], float] = {}
-    for queue, reason, count in some.values_list("queue", "reason").annotate(Count("pk")):
+    found: Counter[tuple[str, ...]] = Counter()
+    for queue, reason in waiting.values_list("queue", "reason")[:MOST].iterator():
         # Anybody may name a queue to the broker, and each value of a label is kept for ever.
         ours = queue in CONSUMERS or reason == UNROUTABLE.code
         labels = (queue if ours else "none of ours", reason)
-        found[labels] = found.get(labels, 0) + count
+        found[labels] += 1
     return found
 
 

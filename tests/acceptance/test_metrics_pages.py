@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client
 
 from booking_platform import web_metrics
@@ -30,6 +31,7 @@ from tests.promql import asked, named, rules
 from tests.servers import wait_until
 from tests.telemetry import metrics_in
 
+OPERATIONS = settings.BASE_DIR / "docs" / "operations.md"
 WRITTEN = re.compile(r" (?P<name>\w+)=(?P<value>\S+)")  # in a readable line
 
 
@@ -61,6 +63,18 @@ def of_web(folder: Path) -> str:
     web_metrics.STATE.forget()
     with metrics_in(folder):
         return Client().get("/metrics").content.decode()
+
+
+def documented() -> set[str]:
+    """Return the metrics that the tables of the documentation name."""
+    section = OPERATIONS.read_text().partition("## Metrics")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`[a-z_]+[`{].*?) \|", section, re.MULTILINE)
+    names = re.findall(r"`([a-z]\w+)(?:\{[^}]*\})?`", " ".join(cells))
+    return {"metric_files_left_out", *names}
+
+
+def families(page: str) -> set[str]:
+    return set(re.findall(r"^# TYPE (\w+)", page, re.MULTILINE))
 
 
 def total(page: str, name: str) -> float:
@@ -119,6 +133,8 @@ class TestWhatIsOnThem:
         for expression in (*rules(), *asked()):
             assert named(expression)
             assert named(expression) <= there, expression
+        ours = {name for name in families(pages) if not name.startswith(("django_", "process_"))}
+        assert ours == documented()
 
     def test_each_number_is_on_one_page(
         self, platform: Platform, tour: Tour, port: int, folder: Path
