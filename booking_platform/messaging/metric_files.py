@@ -11,6 +11,7 @@ nothing else: counting goes on in memory, and the file gets all the numbers when
 import os
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct, pack
@@ -82,7 +83,6 @@ class MetricFile:
         self._positions: dict[str, int] = {}  # in the file, of each key's numbers
         self._end = 0  # of what is used of the file
         self._fd: int | None = None
-        self._failing = False
         self._look_at = 0.0
 
     @property
@@ -112,7 +112,7 @@ class MetricFile:
     def begin_anew(self) -> None:
         """Start at 0, with a file of its own: this process was just forked."""
         self.close()
-        self._earlier, self._failing, self._look_at = None, False, 0.0
+        self._earlier, self._look_at = None, 0.0
         for value in self._values.values():
             value.number = value.timestamp = 0.0
 
@@ -176,12 +176,8 @@ class MetricFile:
     def _fill(self, fd: int, earlier: dict[str, float]) -> tuple[dict[str, int], int]:
         numbers = {key: (number, 0.0) for key, number in earlier.items()}
         numbers |= {key: (one.number, one.timestamp) for key, one in self._values.items()}
-        content, positions = bytearray(_HEADER.size), {}
-        for key, pair in numbers.items():
-            content += _entry(key, *pair)
-            positions[key] = len(content) - _NUMBERS.size
-        content[: _HEADER.size] = _HEADER.pack(len(content))
-        _write_whole(fd, bytes(content), 0)
+        content, positions = content_of(numbers)
+        _write_whole(fd, content, 0)
         return positions, len(content)
 
     def _put(self, value: Value) -> None:
@@ -197,18 +193,19 @@ class MetricFile:
         self._positions[value.key], self._end = end - _NUMBERS.size, end
 
     def _say_failing(self, error: Exception) -> None:
-        if not self._failing:
-            self._failing = True
+        if not _failing:  # or it is said already, of another file of this process
             log.error(
                 "Metrics can't be written to their file: counted in memory until they can",
                 file=str(self.path),
                 error=repr(error),
             )
+        _failing.add(self)
 
     def _say_working(self) -> None:
-        if self._failing:
-            self._failing = False
-            log.info("Metrics are written to their file again", file=str(self.path))
+        if self in _failing:
+            _failing.remove(self)
+            if not _failing:
+                log.info("Metrics are written to their file again", file=str(self.path))
 
 
 class MetricsFolder(bootsteps.Step):
@@ -224,6 +221,7 @@ class MetricsFolder(bootsteps.Step):
 
 
 FILES: dict[str, MetricFile] = {}  # of this process, by type of metric
+_failing: set[MetricFile] = set()  # those that can't be written now
 
 _own: list[Path] = []  # the folder that this process and its children use instead of the common one
 
@@ -266,11 +264,33 @@ def refuse_unwritable() -> None:
 def _begin_anew() -> None:
     global _lock  # noqa: PLW0603  (another thread may have held it when the process was forked)
     _lock = threading.RLock()
+    _failing.clear()
     for file in FILES.values():
         file.begin_anew()
 
 
 os.register_at_fork(after_in_child=_begin_anew)
+
+
+def content_of(numbers: Mapping[str, tuple[float, float]]) -> tuple[bytes, dict[str, int]]:
+    """Return the content of a file of values and timestamps, and where in it each key has them."""
+    content, positions = bytearray(_HEADER.size), {}
+    for key, pair in numbers.items():
+        content += _entry(key, *pair)
+        positions[key] = len(content) - _NUMBERS.size
+    content[: _HEADER.size] = _HEADER.pack(len(content))
+    return bytes(content), positions
+
+
+def entries_of(path: Path) -> Iterator[tuple[str, float]]:
+    """Yield keys and values of a file.
+
+    Raises:
+        Exception: any, where it is not there or holds garbage.
+    """
+    entries: Any = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
+    for key, number, _timestamp, _position in entries:
+        yield key, number
 
 
 def _entry(key: str, number: float, timestamp: float) -> bytes:
@@ -283,8 +303,7 @@ def _entry(key: str, number: float, timestamp: float) -> bytes:
 def _read(path: Path) -> dict[str, float]:
     """Return the numbers of an earlier process with the same id; none if they can't be read."""
     try:
-        entries: Any = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
-        return {key: number for key, number, _timestamp, _position in entries}
+        return dict(entries_of(path))
     except Exception:  # nothing, or garbage: this process writes the file anew
         return {}
 

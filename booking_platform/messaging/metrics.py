@@ -168,8 +168,8 @@ ANNOUNCEMENTS = Counter(
     "Announcements that the broker has confirmed.",
 )
 RELAY_FAILURES = Counter(
-    "outbox_relay_failures_total",
-    "Tries to publish what waits in the outbox that failed, by what was in the way.",
+    "relay_failures_total",
+    "Tries to publish announcements that failed, by what was in the way.",
     ["cause"],
 )
 TASK_FAILURES = Counter(

@@ -25,7 +25,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from booking_platform.logs import Once
-from booking_platform.messaging import metric_files, metric_page
+from booking_platform.messaging import metric_files, metric_merging, metric_page
+from booking_platform.messaging.telling import safely
 from booking_platform.messaging.worker import places
 from booking_platform.operations.scraping import CLOSED, PLACE, may_look
 
@@ -112,6 +113,9 @@ class Page(ThreadingTCPServer):
         self._registry = CollectorRegistry()
         self._registry.register(Pool(worker))
         self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._reading = (
+            threading.Lock()
+        )  # files are merged, and must be neither missed nor read twice
         self._begun = False
         super().__init__((address, port), _Handler)
         # Or a pool process that outlives the worker would keep the port.
@@ -135,7 +139,11 @@ class Page(ThreadingTCPServer):
 
     def text(self) -> bytes:
         """Return the page."""
-        return metric_page.page(metric_files.folder()) + generate_latest(self._registry)
+        folder = metric_files.folder()
+        with self._reading:
+            safely(metric_merging.merge, folder)
+            shared = metric_page.page(folder)
+        return shared + generate_latest(self._registry)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):

@@ -142,7 +142,7 @@ class TestTheRelay:
         ],
     )
     def test_a_failure_is_counted_by_its_cause(self, error: Exception, cause: str) -> None:
-        failed = Growth("outbox_relay_failures_total", cause=cause)
+        failed = Growth("relay_failures_total", cause=cause)
 
         class Broken:
             def open(self) -> None:
