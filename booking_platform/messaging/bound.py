@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from structlog.contextvars import (
     bind_contextvars,
     bound_contextvars,
@@ -40,9 +41,14 @@ def group(consumer: str, deliveries: Sequence[object]) -> AbstractContextManager
 
 
 def event(one: Event) -> AbstractContextManager[None]:
-    """Bind the ids of an event."""
-    ids = {"event_id": one.event_id, "aggregate_id": one.aggregate_id or None}
-    return bound_contextvars(**ids)
+    """Bind the ids of an event. A payload that can't say what it is about must still be parked."""
+    try:
+        about = one.aggregate_id or None
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:
+        about = None
+    return bound_contextvars(event_id=one.event_id, aggregate_id=about)
 
 
 def alone(events: Sequence[Event | None]) -> AbstractContextManager[None]:

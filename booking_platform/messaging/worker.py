@@ -118,9 +118,8 @@ def _sources(task_queues: Collection[str]) -> Iterator[Source]:
 
 
 def _show_first_counts(task_queues: Collection[str], tasks: Iterable[str]) -> None:
-    from booking_platform.messaging import (
-        first_counts,  # apps are ready only now, and files installed
-    )
+    # Not before: it has models, and numbers whose files were not installed yet.
+    from booking_platform.messaging import first_counts
 
     first_counts.show(task_queues, tasks)
 

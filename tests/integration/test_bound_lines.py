@@ -14,6 +14,7 @@ from django.test import Client
 from structlog.contextvars import get_contextvars
 
 from booking_platform.contract.envelope import Event
+from booking_platform.contract.events import BookingCreated
 from booking_platform.development.mail_server import MailServer
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import bound, inbox
@@ -23,6 +24,7 @@ from tests import emails
 from tests.events import created, deliveries
 from tests.integration import refunds
 from tests.integration.admin_pages import CREATED
+from tests.platform import parked
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
@@ -131,6 +133,19 @@ class TestAGroup:
         assert len(said(lines)) == 2
         for line in said(lines):
             assert ids(line, "event_id", "aggregate_id", "group_size") == ["E-1", "A", 1]
+
+    def test_a_payload_that_can_not_say_what_it_is_about_is_parked(self, tour: Tour) -> None:
+        """The bug of an app: its event must not come again for ever."""
+
+        class Silent(BookingCreated, frozen=True, kw_only=True):
+            @property
+            def aggregate_id(self) -> str:
+                raise RuntimeError("a bug")
+
+        consumer = replace(CONSUMERS[CREATED], payload=Silent)
+        event = created(tour.pk, "A", event_id="E-1") | {"eventType": "Silent"}
+        inbox.process(consumer, deliveries(event))
+        assert parked() == [("bug", "E-1")]
 
     def test_a_line_of_a_duplicate_names_that_one(self, lines: io.StringIO, tour: Tour) -> None:
         first = created(tour.pk, "A", event_id="E-1")
