@@ -32,7 +32,7 @@ from django.db.models.functions import Coalesce, Now
 
 from booking_platform.contract.announcing import Announced
 from booking_platform.contract.trace_context import PARENT_LENGTH
-from booking_platform.messaging import attempt_log, bound, clock, metrics, outages, outbox, tracing
+from booking_platform.messaging import attempt_log, bound, broker, clock, metrics, outages, outbox, tracing
 from booking_platform.messaging.attempt_log import DECIDED, Said
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
@@ -160,6 +160,11 @@ class Conclusion:
     said: Said | None = None
 
 
+def task_queue(model: type[models.Model]) -> str:
+    """Return the task queue whose workers attempt the rows of a model."""
+    return str(broker.route(f"{model._meta.app_label}.sweep")["queue"])
+
+
 def due(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:
     """Return the rows whose time has come, and those whose lease has ended unfinished."""
     return rows.filter(
@@ -188,8 +193,8 @@ def carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:
     begun = clock.ticks()
     with bound.row(row.ids):
         _carry_on(row, attempt)
-    queue, seconds = row._meta.app_label, clock.ticks() - begun
-    safely(metrics.ATTEMPT_SECONDS.observe, [seconds], queue)
+    seconds = clock.ticks() - begun
+    safely(lambda: metrics.ATTEMPT_SECONDS.observe([seconds], task_queue(type(row))))
 
 
 def _carry_on(row: R, attempt: Callable[[R], Conclusion]) -> None:

@@ -67,7 +67,7 @@ def age(since: datetime | None) -> float:
     return max(0.0, (clock.now() - since).total_seconds()) if since else 0.0
 
 
-@gauge("leases_due", "Refunds and e-mails whose next attempt is due.", "queue")
+@gauge("leases_due", "Refunds, e-mails and jobs whose next attempt is due.", "queue")
 def _due() -> Values:
     now = clock.now()
     return _by_queue(
@@ -95,4 +95,7 @@ def _dead_letters() -> Values:
 
 
 def _by_queue(rows_of_models: Iterator[QuerySet[Any]]) -> Values:
-    return {(rows.model._meta.app_label,): counted(rows) for rows in rows_of_models}
+    found: Counter[tuple[str, ...]] = Counter()
+    for rows in rows_of_models:
+        found[(leases.task_queue(rows.model),)] += counted(rows)
+    return found

@@ -49,6 +49,7 @@ class TestLeases:
         assert 'leases_due{queue="payments"} 3.0' in page
         assert 'leases_overdue{queue="payments"} 2.0' in page
         assert 'leases_due{queue="notifications"} 0.0' in page
+        assert 'leases_due{queue="maintenance"} 0.0' in page  # of what has no queue of its own
         assert 'leases_overdue{queue="notifications"} 0.0' in page
 
 
