@@ -32,7 +32,16 @@ from django.db.models.functions import Coalesce, Now
 
 from booking_platform.contract.announcing import Announced
 from booking_platform.contract.trace_context import PARENT_LENGTH
-from booking_platform.messaging import attempt_log, bound, broker, clock, metrics, outages, outbox, tracing
+from booking_platform.messaging import (
+    attempt_log,
+    bound,
+    broker,
+    clock,
+    metrics,
+    outages,
+    outbox,
+    tracing,
+)
 from booking_platform.messaging.attempt_log import DECIDED, Said
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.telling import safely
