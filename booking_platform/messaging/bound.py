@@ -40,15 +40,19 @@ def group(consumer: str, deliveries: Sequence[object]) -> AbstractContextManager
     return bound_contextvars(consumer=consumer, group_size=len(deliveries))
 
 
-def event(one: Event) -> AbstractContextManager[None]:
-    """Bind the ids of an event. A payload that can't say what it is about must still be parked."""
+def about(one: Event) -> str:
+    """Return what an event is about; empty for a payload that can't say so, which must still be parked."""
     try:
-        about = one.aggregate_id or None
+        return one.aggregate_id
     except SoftTimeLimitExceeded:
         raise
     except Exception:
-        about = None
-    return bound_contextvars(event_id=one.event_id, aggregate_id=about)
+        return ""
+
+
+def event(one: Event) -> AbstractContextManager[None]:
+    """Bind the ids of an event."""
+    return bound_contextvars(event_id=one.event_id, aggregate_id=about(one) or None)
 
 
 def alone(events: Sequence[Event | None]) -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ from booking_platform.contract.envelope import (
     raw_fingerprint,
 )
 from booking_platform.contract.identity import subject
-from booking_platform.messaging import broker, clock, metrics, outbox
+from booking_platform.messaging import bound, broker, clock, metrics, outbox
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, Suspect
 from booking_platform.messaging.publishing import Outgoing
@@ -82,7 +82,7 @@ class Parking(NamedTuple):
     def aggregate_id(self) -> str:
         """Return what the event speaks of; empty where that can't be read."""
         if self.event is not None:
-            return self.event.aggregate_id
+            return bound.about(self.event)
         names = {each.named_by for each in event_types().values()} - {""}
         found = (subject(self.delivery.body, name) for name in sorted(names))
         return next(filter(None, found), "")
