@@ -23,6 +23,7 @@ from catalog.models import Reservation, SeatChange, Tour
 from tests.events import cancelled, changed, created, deliveries
 from tests.factories import TourFactory
 from tests.integration.test_booking_lives import QUEUES, again, at, groups, life
+from tests.servers import wait_until
 from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -56,6 +57,16 @@ def by_events(tour: Tour) -> list[SeatChange]:
 
 def outcomes(change: SeatChange) -> list[tuple[str, str, int]]:
     return [(each.booking_id, each.outcome, each.seats) for each in change.caused_by]
+
+
+def somebody_waits() -> bool:
+    """Return whether a session waits for a lock that this one holds."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity "
+            "WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def assert_complete(tour: Tour) -> None:
@@ -219,11 +230,34 @@ class TestOnceInEffect:
         def resize() -> None:
             for number in range(15):
                 mine = Tour.objects.get(pk=tour.pk)
-                mine.capacity = 1000 + number
+                mine.capacity = 1000 + number % 2
                 mine.save(by="ada")
 
-        at_once(lambda: book("A"), lambda: book("B"), resize)
+        at_once(lambda: book("A"), lambda: book("B"), resize, resize)
         assert len(by_events(tour)) == 30
+        assert_complete(tour)
+
+    @pytest.mark.skipif(
+        connection.vendor == "sqlite", reason="SQLite has one writer: there is no race to lose"
+    )
+    def test_a_capacity_that_was_set_back_meanwhile_is_told_of(self, tour: Tour) -> None:
+        raised = threading.Event()
+
+        def raise_it() -> None:
+            with transaction.atomic():
+                mine = Tour.objects.get(pk=tour.pk)
+                mine.capacity = 30
+                mine.save(by="ada")
+                raised.set()
+                wait_until(somebody_waits, seconds=20, what="the other waits for the tour")
+
+        def keep_it() -> None:
+            mine = Tour.objects.get(pk=tour.pk)
+            assert raised.wait(10)
+            mine.save(by="grace")  # with the capacity that it had before
+
+        at_once(raise_it, keep_it)
+        assert [each.what for each in changes(tour)][1:] == ["capacity 10 → 30", "capacity 30 → 10"]
         assert_complete(tour)
 
     @pytest.mark.skipif(
