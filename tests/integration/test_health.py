@@ -78,7 +78,7 @@ class TestWhatIsWrong:
     def test_a_migration_that_is_not_applied_is_named(self, served: None) -> None:
         with connection.cursor() as cursor:
             cursor.execute(
-                "DELETE FROM django_migrations WHERE app = 'messaging' AND name LIKE '0008%%'", []
+                "DELETE FROM django_migrations WHERE app = 'messaging' AND name LIKE '0009%%'", []
             )
         try:
             status, problems = ready()
