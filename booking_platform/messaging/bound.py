@@ -40,19 +40,15 @@ def group(consumer: str, deliveries: Sequence[object]) -> AbstractContextManager
     return bound_contextvars(consumer=consumer, group_size=len(deliveries))
 
 
-def about(one: Event) -> str:
-    """Return what an event is about; empty for a payload that can't say so, which must still be parked."""
+def event(one: Event) -> AbstractContextManager[None]:
+    """Bind the ids of an event. A payload that can't say what it is about must still be parked."""
     try:
-        return one.aggregate_id
+        about = one.aggregate_id or None
     except SoftTimeLimitExceeded:
         raise
     except Exception:
-        return ""
-
-
-def event(one: Event) -> AbstractContextManager[None]:
-    """Bind the ids of an event."""
-    return bound_contextvars(event_id=one.event_id, aggregate_id=about(one) or None)
+        about = None
+    return bound_contextvars(event_id=one.event_id, aggregate_id=about)
 
 
 def alone(events: Sequence[Event | None]) -> AbstractContextManager[None]:
