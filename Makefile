@@ -23,7 +23,7 @@ run: $(READY) ## start web, worker and beat together; Ctrl-C stops them all; POR
 	@python manage.py run --port $(PORT)
 
 test: $(READY) ## run all tests, on PostgreSQL and RabbitMQ and on the embedded default
-	@python -m tests.servers tests/run
+	@python -m tests.servers --forgetful tests/run
 
 matrix: $(READY) ## run the tests on other versions, as root; ARGS="tests/acceptance -k …" RELEASES=trixie
 	@RELEASES="$(RELEASES)" python -m tests.matrix $(ARGS)

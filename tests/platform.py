@@ -3,10 +3,10 @@
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 from celery import current_app
@@ -18,6 +18,7 @@ from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 from catalog.models import Reservation, Tour
 from tests.events import body
+from tests.nursery import Forked
 from tests.servers import PATIENCE, wait_until
 from tests.sessions import database_url
 
@@ -25,7 +26,13 @@ SMALL_PIPE = 4096  # bytes
 
 
 class Worker(CeleryProcess):
-    """A worker, and the processes of its pool."""
+    """A worker, and the processes of its pool; or beat. It is forked where Python itself has nothing to read."""
+
+    def _begun(self, env: Mapping[str, str], output: IO[bytes] | None) -> Any:
+        if output is None or any(name.startswith("PYTHON") for name in self._env):
+            return super()._begun(env, output)
+        _python, _m, module, *given = self._command
+        return Forked(module, *given, env=env, output=output)
 
     def pool(self) -> list[psutil.Process]:
         """Return the processes of the pool; a worker has no other children."""

@@ -5,6 +5,8 @@
 (``DATABASE_URL``, ``RABBITMQ_URL``), else those on localhost's standard ports, else private ones,
 started from installed binaries or, for root on Debian, from its packages. What can't be had stays
 unset. Whatever was started or created is gone afterwards.
+
+After ``--forgetful`` a private PostgreSQL waits for no disk: good for tests, and not for measuring.
 """
 
 import atexit
@@ -31,6 +33,8 @@ from tests.rabbitmqctl import rabbitmqctl as rabbitmqctl  # noqa: PLC0414
 from tests.rabbitmqctl import remove_virtual_hosts
 
 POSTGRES_PORT, RABBITMQ_PORT = 5432, 5672
+# Lost is what was committed only if the machine fails, and not if the server is killed.
+FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 START_SECONDS = 180  # beside the other processes of a parallel run
 PATIENCE = 120  # seconds for what is expected: a loaded machine is slow, and not wrong
 
@@ -228,15 +232,18 @@ def can_start_postgresql() -> bool:
     return bool(glob("/usr/lib/postgresql/*/bin/initdb") or shutil.which("initdb"))
 
 
-def database_url(cleanup: ExitStack) -> str | None:
-    """Return the URL of a PostgreSQL server on which databases may be created."""
+def database_url(cleanup: ExitStack, **settings: str) -> str | None:
+    """Return the URL of a PostgreSQL server on which databases may be created.
+
+    One that is started for it has these settings.
+    """
     if (named := os.environ.get("DATABASE_URL", "")).startswith("postgres"):
         return named
     standard = f"postgres://postgres@127.0.0.1:{POSTGRES_PORT}/postgres"
     if listens(POSTGRES_PORT) and _accepts(standard):
         return standard
     if _install("postgresql", "/usr/lib/postgresql/*/bin/initdb"):
-        server = PostgreSQL()
+        server = PostgreSQL(**settings)
         cleanup.callback(server.remove)
         return server.url()
     return None
@@ -271,11 +278,13 @@ def rabbitmq_url(cleanup: ExitStack) -> str | None:
 
 def main(command: list[str]) -> int:
     """Run a command with servers at hand; return its exit status."""
+    settings = FORGETFUL if command[0] == "--forgetful" else {}
+    command = command[bool(settings) :]
     with ExitStack() as cleanup:
         atexit.register(cleanup.close)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         found = {
-            "TEST_DATABASE_URL": database_url(cleanup),
+            "TEST_DATABASE_URL": database_url(cleanup, **settings),
             "TEST_RABBITMQ_URL": rabbitmq_url(cleanup),
         }
         for name, url in found.items():

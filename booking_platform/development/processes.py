@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
@@ -41,13 +42,12 @@ class PythonProcess:
         with ExitStack() as stack:
             output = stack.enter_context(self.log_file.open("ab")) if self.log_file else None
             self._begin = output.tell() if output else 0
-            self.process = subprocess.Popen(
-                self._command,
-                env=os.environ | self._env,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            self.process = self._begun(os.environ | self._env, output)
+
+    def _begun(self, env: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._command, env=env, stdout=output, stderr=output, start_new_session=True
+        )
 
     @property
     def log(self) -> str:

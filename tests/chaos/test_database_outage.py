@@ -13,7 +13,7 @@ import pytest
 
 from tests.events import created
 from tests.platform import Platform
-from tests.servers import PostgreSQL, can_start_postgresql
+from tests.servers import FORGETFUL, PostgreSQL, can_start_postgresql
 
 pytestmark = [
     pytest.mark.servers,
@@ -27,7 +27,7 @@ OUTAGE_SECONDS = 8
 
 @pytest.fixture
 def server() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
+    server = PostgreSQL(**FORGETFUL)
     try:
         yield server
     finally:

@@ -13,6 +13,8 @@ import pytest
 from tests import matrix
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.once
+
 REFUSED = "import os; from tests import matrix; os.setuid(65534); matrix.main([])"
 
 

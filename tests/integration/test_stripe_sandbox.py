@@ -11,6 +11,8 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from tests.servers import wait_until
 from tests.stripe_clients import client, in_flight, refund, replayed
 
+pytestmark = pytest.mark.once
+
 DAY = 24 * 60 * 60
 LONG = 60  # seconds: a wait that no test sits out
 

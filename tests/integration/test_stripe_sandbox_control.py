@@ -25,6 +25,8 @@ from tests.servers import wait_until
 from tests.stripe_clients import client, in_flight, refund, replayed
 from tests.stripe_remote import Remote
 
+pytestmark = pytest.mark.once
+
 DAY = 24 * 60 * 60
 SECRET = "whsec_sandbox"
 LONG = 60  # seconds: a wait that no test sits out

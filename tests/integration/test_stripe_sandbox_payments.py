@@ -10,6 +10,8 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from tests.stripe_clients import refund, replayed
 from tests.stripe_remote import Remote
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def payment(sandbox: Sandbox) -> str:
