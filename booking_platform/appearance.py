@@ -55,6 +55,7 @@ UNFOLD: dict[str, Any] = {
             "950": "oklch(28.2% .091 267.935)",
         }
     },
+    "DASHBOARD_CALLBACK": "booking_platform.operations.dashboard_page.show",
     "SIDEBAR": {
         "show_search": False,
         "show_all_applications": False,
@@ -98,6 +99,16 @@ UNFOLD: dict[str, Any] = {
                     _list("Jobs", "playlist_play", "messaging.deadletter")
                     | {"link": reverse_lazy("admin:operations_bulkjob_changelist")},
                     _list("Processed events", "checklist", "messaging.processedevent"),
+                ],
+            },
+            {
+                "title": "Platform",
+                "separator": True,
+                "items": [
+                    _list("Audits", "fact_check", "operations.auditrun"),
+                    _list("Announcements", "campaign", "messaging.outboxrow"),
+                    _list("Workers", "memory", "messaging.heartbeat"),
+                    _list("Counts by minute", "bar_chart", "operations.tally"),
                 ],
             },
             {

@@ -187,6 +187,11 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "cleanup": {"task": "messaging.cleanup", "schedule": crontab(hour="2", minute="0")},
     "audit": {"task": "operations.audit", "schedule": crontab(hour="3", minute="0")},
+    "tallies": {
+        "task": "operations.count_outcomes",
+        "schedule": 60.0,
+        "options": {"expiration": 60.0},
+    },
 }
 
 # --- Events ----------------------------------------------------------------------------------

@@ -5,4 +5,5 @@ class CatalogConfig(AppConfig):
     name = "catalog"
 
     def ready(self) -> None:
-        from catalog import audits, retention, story  # noqa: F401  (they join audits, cleanup and story)
+        # They join the audits, the cleanup, the dashboard and the story.
+        from catalog import audits, parts, retention, story  # noqa: F401

@@ -49,7 +49,7 @@ def _finding(tour: Tour, held: int) -> Finding:
             f"says that {tour.available_seats} seats are available, and by its numbers {available} are"
         )
     return Finding(
-        f"tour {tour.pk}",
+        f"catalog.tour {tour.pk}",
         f"Tour {tour.pk} {'; it '.join(wrong)}.",
         "Find out who has written to the database past the platform. Then run "
         f"`python manage.py recount_seats {tour.pk}`, which counts the reservations anew.",
@@ -77,7 +77,7 @@ def seat_history() -> Iterator[Finding]:
         known = span.order_by("pk").annotate(newest=newest).filter(newest__isnull=False)
         for tour in known.filter(~Exists(as_it_is)):
             yield Finding(
-                f"tour {tour.pk}",
+                f"catalog.tour {tour.pk}",
                 f"Tour {tour.pk} has other seats than the last change in its history left "
                 f"(version {tour.newest}): {tour.explain_seats()}.",
                 "Find out who has written to the database past the platform; during an upgrade a worker of "

@@ -21,6 +21,14 @@ def seats_left(capacity: Any) -> Greatest:
     return Greatest(Value(0), capacity - F("reserved_seats") - sold_outside)
 
 
+# Seats sold beyond the capacity, as SQL.
+OVERBOOKED = Greatest(
+    Value(0),
+    F("reserved_seats") + Greatest(Value(0), F("unledgered_seats")) - F("capacity"),
+    output_field=models.BigIntegerField(),
+)
+
+
 class Tour(models.Model):
     """A tour and its seats.
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.db import IntegrityError, models
-from django.db.models import Count, F, Sum, Value
-from django.db.models.functions import Greatest
+from django.db.models import Count, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.safestring import SafeString
@@ -15,7 +14,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from booking_platform.operations.records import AnyModelAdmin, lines, list_link, moment, visible
 from catalog import pictures
-from catalog.models import Reservation, Tour
+from catalog.models import OVERBOOKED, Reservation, Tour
 from catalog.tour_pages import history_of
 
 if TYPE_CHECKING:
@@ -25,12 +24,6 @@ else:
 
 NUMBERS = ("available_seats", "reserved_seats", "unledgered_seats", "overbooked")  # the workers'
 QUOTED = 60  # characters of a value that a sentence names
-
-OVERBOOKED = Greatest(
-    Value(0),
-    F("reserved_seats") + Greatest(Value(0), F("unledgered_seats")) - F("capacity"),
-    output_field=models.BigIntegerField(),
-)
 
 
 class TourForm(TourModelForm):

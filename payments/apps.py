@@ -5,4 +5,5 @@ class PaymentsConfig(AppConfig):
     name = "payments"
 
     def ready(self) -> None:
-        from payments import audits, checks, story  # noqa: F401  (they join the audits, the checks, the story)
+        # They join the audits, the checks, the dashboard and the story.
+        from payments import audits, checks, parts, story  # noqa: F401

@@ -7,7 +7,7 @@ by the broker.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import django
 from amqp.exceptions import AccessRefused, AMQPError, MessageNacked, NotFound, PreconditionFailed
@@ -264,6 +264,32 @@ def open_channel(connection: Connection) -> Iterator[Any]:
     finally:
         with suppress(*connection.connection_errors, *connection.channel_errors):
             channel.close()
+
+
+class Depth(NamedTuple):
+    """What the broker says of a queue."""
+
+    waiting: int  # messages that no consumer has been given
+    consumers: int | None  # None: a broker that does not know
+
+
+def depths(connection: Connection) -> dict[str, Depth | None]:
+    """Return what the broker says of each of our queues; None: it has no such queue.
+
+    Raises:
+        UNREACHABLE: it does not answer.
+    """
+    names = [queue.name for queue in queues()]
+    found: dict[str, Depth | None] = dict.fromkeys(names)
+    knows_consumers = connection.transport.driver_type == "amqp"
+    while names:  # the broker closes a channel that has asked for what is not there
+        with open_channel(connection) as channel, suppress(NotFound):
+            while names:
+                name = names.pop()
+                answer = channel.queue_declare(name, passive=True)
+                consumers = answer.consumer_count if knows_consumers else None
+                found[name] = Depth(answer.message_count, consumers)
+    return found
 
 
 def connection_to_publish() -> Connection:

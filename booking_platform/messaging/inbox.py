@@ -36,6 +36,7 @@ from booking_platform.messaging.rules import (
     reason,
 )
 from booking_platform.messaging.suspects import Portion, Trial, portions
+from booking_platform.messaging.tallies import CONFLICTS, DUPLICATES, TALLIES
 from booking_platform.messaging.telling import safely
 from booking_platform.messaging.tracing import Settled, ToldGroup
 
@@ -173,6 +174,7 @@ def _commit_bound(
         except LostRace as race:
             pause = pauses.pause(attempt)
             metrics.OPTIMISTIC_LOCK_CONFLICTS.labels(race.resource_type).inc()
+            TALLIES.add(CONFLICTS, race.resource_type)
             # Bound, not passed: a rule may name its context as the line names its own words.
             log.bind(**race.context).info(
                 f"Optimistic lock conflict on a {race.resource_type}: trying again",
@@ -295,6 +297,7 @@ def _tell(consumer: Consumer, committed: Committed) -> None:
     repeated = Counter(event.event_type for event, _ in committed.duplicates)
     for event_type, count in repeated.items():
         metrics.DUPLICATE_EVENTS.labels(event_type).inc(count)
+        TALLIES.add(DUPLICATES, consumer.queue, count)
     for event, before in committed.duplicates:
         log.info(
             "Duplicate event: applied before, no effect now",

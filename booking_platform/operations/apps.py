@@ -5,10 +5,12 @@ class OperationsConfig(AppConfig):
     name = "booking_platform.operations"
 
     def ready(self) -> None:
-        # They join the cleanup, the audits and the story, in every process.
+        # They join the cleanup, the audits, the dashboard and the story, in every process.
         from booking_platform.operations import (  # noqa: F401
             auditing,
             kernel_audits,
+            kernel_parts,
             kernel_story,
             logins,
+            tallies,
         )

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Count, Model, QuerySet
 
+from booking_platform.messaging import clock
+from booking_platform.messaging.leases import Leased, due
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rows import in_spans
 from booking_platform.operations.records import exact
@@ -62,6 +64,7 @@ AUDITS: dict[str, Audit] = {}  # by name
 FIGURES: list[Callable[[], Iterator[Figure]]] = []
 
 Find = Callable[[], Iterator[Finding]]
+R = TypeVar("R", bound=Leased)
 
 
 def audits(name: str, promise: str, *, outside: str = "") -> Callable[[Find], Find]:
@@ -89,6 +92,11 @@ def informs(figures: Callable[[], Iterator[Figure]]) -> Callable[[], Iterator[Fi
 def late() -> timedelta:
     """Return after what time something that was due is overdue."""
     return max(settings.AUDIT_LATE, timedelta(seconds=SWEEPS_MISSED * settings.SWEEP_SECONDS))
+
+
+def overdue_of(rows: "QuerySet[R]") -> "QuerySet[R]":
+    """Return the rows that are due, or whose lease has ended, for longer than some sweeps."""
+    return due(rows, clock.now() - late())
 
 
 def without_record(

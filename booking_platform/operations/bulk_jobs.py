@@ -13,7 +13,7 @@ from booking_platform.messaging import broker, clock, heartbeats
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.operations import bulk, tasks
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, ReasonForm
-from booking_platform.operations.leased import has_worker, next_attempt
+from booking_platform.operations.leased import DueFilter, has_worker, next_attempt
 from booking_platform.operations.letter_filters import NotRepeatable, selection_of
 from booking_platform.operations.models import BulkJob
 from booking_platform.operations.records import exact, foreign, link, moment, visible
@@ -118,7 +118,7 @@ class BulkJobAdmin(DecisionsAdmin):
 
     change_form_template = "admin/operations/bulk_job.html"
     list_display = ("job", "which", "how_far", "stands", "made_by", "made")
-    list_filter = ("kind",)
+    list_filter = ("kind", DueFilter)
     fields = ("job", "which", "because", "made_by", "made")
     decisions = (STOP,)
 

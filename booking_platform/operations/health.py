@@ -22,7 +22,14 @@ log = structlog.get_logger(__name__)
 
 LIVE, READY = "/live", "/ready"
 SECONDS = 4.0  # in which a check answers, or has failed; a probe waits as long for all of them
-NO_ANSWER = f"does not answer within {SECONDS:g} s"
+
+
+def no_answer(seconds: float) -> str:
+    """Return what is wrong with what does not answer in time."""
+    return f"does not answer within {seconds:g} s"
+
+
+NO_ANSWER = no_answer(SECONDS)
 
 Check = Callable[[], str]  # returns what is wrong; empty: nothing
 
@@ -99,7 +106,8 @@ def problems_of(checks: dict[str, Probe], seconds: float = SECONDS) -> dict[str,
     deadline = time.monotonic() + seconds
     for run in runs.values():
         run.done.wait(max(0.0, deadline - time.monotonic()))
-    return {name: run.problem if run.done.is_set() else NO_ANSWER for name, run in runs.items()}
+    late = no_answer(seconds)
+    return {name: run.problem if run.done.is_set() else late for name, run in runs.items()}
 
 
 def _database() -> str:

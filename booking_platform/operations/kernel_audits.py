@@ -20,8 +20,8 @@ from booking_platform.operations.audits import (
     Finding,
     audits,
     informs,
-    late,
     model_name,
+    overdue_of,
 )
 from booking_platform.operations.records import exact
 
@@ -142,11 +142,13 @@ def overdue() -> Iterator[Finding]:
 
 def overdue_rows() -> Iterator[QuerySet[Any]]:
     """Yield for each leased model the rows that are due, or whose lease has ended, for some sweeps."""
-    before = clock.now() - late()
-    waits = Q(lease_until__lt=before) | Q(lease_until__isnull=True, next_attempt_at__lt=before)
-    for model in apps.get_models():
-        if issubclass(model, Leased):
-            yield model._default_manager.filter(waits)
+    for model in leased_models():
+        yield overdue_of(model._default_manager.all())
+
+
+def leased_models() -> list[type[Leased]]:
+    """Return the models of all apps whose rows are worked on under leases."""
+    return [model for model in apps.get_models() if issubclass(model, Leased)]
 
 
 def _overdue(model: type[Leased], pk: int, since: datetime) -> Finding:

@@ -24,6 +24,7 @@ from django.utils.timezone import localtime
 
 from booking_platform.messaging import clock, leases
 from booking_platform.messaging.leases import Leased
+from booking_platform.operations.audits import overdue_of
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, ReasonForm
 from booking_platform.operations.records import (
     exact,
@@ -168,7 +169,12 @@ class DueFilter(admin.SimpleListFilter):
     title = parameter_name = "due"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("now", "now, or overdue"), ("later", "later"), ("under-way", "under way")]
+        return [
+            ("now", "now, or overdue"),
+            ("overdue", "overdue: no worker has taken it up"),
+            ("later", "later"),
+            ("under-way", "under way"),
+        ]
 
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Any]
@@ -177,6 +183,8 @@ class DueFilter(admin.SimpleListFilter):
         match self.value():
             case "now":
                 return leases.due(queryset, now)
+            case "overdue":
+                return overdue_of(queryset)
             case "later":
                 return queryset.filter(lease_until__isnull=True, next_attempt_at__gt=now)
             case "under-way":

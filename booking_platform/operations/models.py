@@ -4,6 +4,7 @@ from django.utils import timezone
 
 from booking_platform.messaging import clock, leases
 from booking_platform.messaging.leases import Leased
+from booking_platform.messaging.rules import LONGEST_OUTCOME, LONGEST_QUEUE
 
 
 class AuditRun(models.Model):
@@ -28,6 +29,11 @@ class AuditRun(models.Model):
     def age_seconds(self) -> float:
         """Seconds since it ended."""
         return max(0.0, (clock.now() - self.finished_at).total_seconds())
+
+    @property
+    def incomplete(self) -> list[str]:
+        """The names of the audits that could not look at all there is."""
+        return [name for name, result in self.results.items() if result["incomplete"]]
 
     @classmethod
     def newest(cls) -> "AuditRun | None":
@@ -117,3 +123,32 @@ class BulkJob(Leased):
         if leases.at_rest(jobs).update(stopped_by=by, **ended, **free):
             return True
         return jobs.update(stopped_by=by) == 1
+
+
+class Tally(models.Model):
+    """How often something happened within a minute: for display, since nobody counts a large table then."""
+
+    kind = models.CharField(max_length=20, help_text="What is counted.")
+    minute = models.DateTimeField(help_text="When the minute began.")
+    subject = models.CharField(
+        max_length=LONGEST_QUEUE,
+        blank=True,
+        help_text="The consumer, or what was written; empty: a mark that the minute is counted.",
+    )
+    word = models.CharField(
+        max_length=LONGEST_OUTCOME, blank=True, help_text="The outcome, where it has one."
+    )
+    count = models.BigIntegerField()
+
+    class Meta:
+        db_table = "tallies"
+        verbose_name, verbose_name_plural = "count", "counts by minute"
+        ordering = ("-minute", "kind", "subject", "word")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("minute", "kind", "subject", "word"), name="tallies_once_a_minute"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.kind} of {self.subject} at {self.minute:%Y-%m-%d %H:%M}"

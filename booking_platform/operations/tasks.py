@@ -1,13 +1,16 @@
-"""The tasks of operations, on the queue ``maintenance``."""
+"""The tasks of operations, on the queue ``maintenance``; and what each process of a worker does beside them."""
+
+from typing import Any
 
 import structlog
-from celery import shared_task
+from celery import shared_task, signals
 
 from booking_platform.messaging import broker, clock, leases, sweeps
 from booking_platform.messaging.leases import Conclusion
 from booking_platform.messaging.relaying import RELAY
-from booking_platform.operations import auditing, bulk
+from booking_platform.operations import auditing, bulk, tallies
 from booking_platform.operations.models import BulkJob
+from booking_platform.operations.tallying import WRITER
 
 log = structlog.get_logger(__name__)
 
@@ -52,3 +55,26 @@ def begin(job: BulkJob) -> None:
 def sweep_bulk_jobs() -> None:
     """Ask for bulk jobs whose worker is gone, or that wait for a broker."""
     sweeps.sweep(BulkJob, bulk_job, None)
+
+
+@shared_task(name="operations.count_outcomes")
+def count_outcomes() -> None:
+    """Count the outcomes of the minutes that are over."""
+    tallies.count_outcomes()
+
+
+@signals.worker_process_init.connect  # of a pool that forks, and of one that does all by itself
+@signals.worker_ready.connect  # of threads
+def _store_what_is_counted(**_: Any) -> None:
+    WRITER.enable()
+
+
+@signals.task_prerun.connect
+def _store_tallies(**_: Any) -> None:
+    WRITER.begin()
+
+
+@signals.worker_process_shutdown.connect  # of a pool that forks
+@signals.worker_shutdown.connect  # of one that does all in one process
+def _store_the_last_tallies(**_: Any) -> None:
+    WRITER.end()

@@ -7,7 +7,11 @@ import pytest
 from django.contrib.auth.models import Group, User
 from playwright.sync_api import Browser
 
-from booking_platform.messaging.models import DeadLetter, ProcessedEvent
+from booking_platform.messaging import broker, heartbeats
+from booking_platform.messaging.models import DeadLetter, Heartbeat, OutboxRow, ProcessedEvent
+from booking_platform.messaging.tallies import CONFLICTS, DUPLICATES, Counted
+from booking_platform.operations import auditing, tallies
+from booking_platform.operations.models import AuditRun, Tally
 from booking_platform.operations.records import story_address
 from catalog.models import Reservation, Tour
 from notifications.models import CancellationEmail
@@ -30,6 +34,13 @@ from tests.integration.refund_rows import completed, refused
 WINDOWS = [(width, scheme) for width in (WIDE, NARROW) for scheme in ("light", "dark")]
 PASSWORD = "correct horse battery"
 LONG = "booking-" + "x" * 240
+
+MIDDLE_OF_THE_LAST_BAR = """canvas => {
+    const bar = Chart.getChart(canvas).getDatasetMeta(0).data.at(-1);
+    return [bar.x, (bar.y + bar.base) / 2];
+}"""
+COLOUR_OF_THE_LEGEND = """() =>
+    Chart.getChart(document.querySelector("canvas.chart")).options.plugins.legend.labels.color"""
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -57,12 +68,20 @@ def a_bit_of_everything() -> None:
     refused(booking_id="BK-1", last_error="charge already refunded " * 10)
     completed(booking_id=LONG)
     uncertain(booking_id="BK-1")
+    for queue in broker.task_queues()[1:]:
+        heartbeats.store(queue, "celery@worker-" + "x" * 100)
+    tallies.add({Counted(DUPLICATES, CREATED): 3, Counted(CONFLICTS, "tour"): 1})
+    tallies.count_outcomes()
+    auditing.run()
     Group.objects.get_or_create(name="reader")
 
 
 def pages() -> list[str]:
     """Return the address of each list, and of a record of each."""
-    kinds = (Tour, Reservation, Refund, CancellationEmail, DeadLetter, ProcessedEvent, User, Group)
+    kinds = (
+        Tour, Reservation, Refund, CancellationEmail, DeadLetter, ProcessedEvent, User, Group,
+        AuditRun, OutboxRow, Heartbeat, Tally,
+    )  # fmt: skip
     records = [kind._default_manager.latest("pk") for kind in kinds]
     stories = map(story_address, ("BK-1", LONG, "nothing-of-this-id"))
     return ["/admin/", *map(listing, records), *map(page, records), *stories]
@@ -114,3 +133,38 @@ def test_an_overbooked_tour_shows_its_history_and_keeps_what_others_changed(
     tour.refresh_from_db()
     assert tour.capacity == 30
     assert tour.description.split() == ["Three", "other", "lines"]
+
+
+class TestTheDashboard:
+    def test_a_bar_and_its_figure_lead_to_the_events_behind_them(
+        self, browser: Browser, live_server: object, admin: User
+    ) -> None:
+        tour = TourFactory.create(capacity=3)
+        settle(CREATED, events.created(tour.pk, "BK-1"), events.created(tour.pk, "BK-2"))
+        with person(browser, str(live_server)) as somebody:
+            somebody.log_in("admin", PASSWORD)
+            page = somebody.page
+            somebody.go("/admin/")
+            page.get_by_text("Bookings by hour, as a table").press("Enter")
+            page.locator("details[open] td a").press("Enter")
+            page.wait_for_url("**/processedevent/?*outcome=reserved*")
+            assert page.locator("#result_list tbody tr").count() == 2
+            somebody.go("/admin/")
+            canvas = page.locator("canvas.chart").first
+            x, y = canvas.evaluate(MIDDLE_OF_THE_LAST_BAR)
+            canvas.click(position={"x": x, "y": y})
+            page.wait_for_url("**/processedevent/?*outcome=reserved*processed_at__lt*")
+            assert page.locator("#result_list tbody tr").count() == 2
+            assert not somebody.problems
+
+    def test_a_chart_is_drawn_for_the_theme_that_is_chosen(
+        self, browser: Browser, live_server: object, admin: User
+    ) -> None:
+        tour = TourFactory.create(capacity=3)
+        settle(CREATED, events.created(tour.pk, "BK-1"))
+        with person(browser, str(live_server)) as somebody:
+            somebody.log_in("admin", PASSWORD)
+            somebody.go("/admin/")
+            light = somebody.page.evaluate(COLOUR_OF_THE_LEGEND)
+            somebody.page.evaluate("document.documentElement.className = 'dark'")
+            somebody.page.wait_for_function(f"({COLOUR_OF_THE_LEGEND})() !== {light!r}")

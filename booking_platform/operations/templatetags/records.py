@@ -1,8 +1,11 @@
 """Foreign text in templates, so that nothing in it hides."""
 
+from datetime import datetime
+
 from django import template
 from django.db.models import Model
 from django.utils.text import capfirst
+from django.utils.timezone import localtime
 
 register = template.Library()
 
@@ -14,3 +17,27 @@ def name_of_part(title: object) -> str:
     from booking_platform.operations.records import exact
 
     return exact(title) if isinstance(title, Model) else str(capfirst(str(title)))
+
+
+@register.filter
+def shown(value: object) -> str:
+    """Return a figure, a time or foreign text as people read it."""
+    from booking_platform.operations.records import visible
+
+    if isinstance(value, datetime):
+        return f"{localtime(value):%Y-%m-%d %H:%M:%S %Z}"
+    return f"{value:,}" if isinstance(value, int) else visible(value)
+
+
+@register.filter
+def is_figure(value: object) -> bool:
+    """Return whether a cell holds a number."""
+    return isinstance(value, int)
+
+
+@register.filter
+def age(since: datetime, now: datetime) -> str:
+    """Return how long ago something was."""
+    from booking_platform.operations import dashboard
+
+    return dashboard.age(since, now)
