@@ -65,8 +65,8 @@ def make() -> None:
         SimpleNamespace(connection=connection),
     )
     import_module(f"{migrations}.0002_roles").make_roles(apps, editor)
-    import_module(f"{migrations}.0004_bulk_jobs").give_rights(apps, editor)
-    import_module(f"{migrations}.0006_tallies").show_more(apps, editor)
+    import_module(f"{migrations}.0003_bulk_jobs").give_rights(apps, editor)
+    import_module(f"{migrations}.0005_tallies").show_more(apps, editor)
 
 
 @pytest.fixture(autouse=True)

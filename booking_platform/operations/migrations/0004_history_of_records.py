@@ -6,7 +6,7 @@ from django.db import migrations
 class Migration(migrations.Migration):
     dependencies = [
         ("admin", "0003_logentry_add_action_flag_choices"),
-        ("operations", "0004_bulk_jobs"),
+        ("operations", "0003_bulk_jobs"),
     ]
 
     operations = [

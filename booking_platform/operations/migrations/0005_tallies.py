@@ -38,7 +38,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ("messaging", "0008_heartbeats"),
-        ('operations', '0005_history_of_records'),
+        ('operations', '0004_history_of_records'),
     ]
 
     operations = [
