@@ -23,7 +23,7 @@ from booking_platform.contract.envelope import (
     identify,
     raw_fingerprint,
 )
-from booking_platform.contract.identity import subject
+from booking_platform.contract.identity import LONGEST_ID, subject
 from booking_platform.messaging import broker, clock, metrics, outbox
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, Suspect
@@ -80,12 +80,17 @@ class Parking(NamedTuple):
 
     @property
     def aggregate_id(self) -> str:
-        """Return what the event speaks of; empty where that can't be read."""
-        if self.event is not None:
-            return self.event.aggregate_id
-        names = {each.named_by for each in event_types().values()} - {""}
-        found = (subject(self.delivery.body, name) for name in sorted(names))
-        return next(filter(None, found), "")
+        """Return what the event speaks of; empty where that can't be read or stored.
+
+        No bug in an app's payload may keep an event from being parked.
+        """
+        try:
+            about = self.event.aggregate_id if self.event else _subject(self.delivery.body)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:
+            return ""
+        return about if _storable(about, LONGEST_ID) == about else ""
 
 
 class NotReplayable(Exception):
@@ -231,9 +236,16 @@ def unread(queue: str, delivery: Delivery, _now: datetime) -> Parking:
     return Parking(origin, delivery, None, Refused(POISON, "it ended whoever tried to record it"))
 
 
-def _storable(text: str) -> str:
+def _subject(body: bytes) -> str:
+    """Return what a body speaks of that is no event, by the names that the payloads give it."""
+    names = {each.named_by for each in event_types().values()} - {""}
+    found = (subject(body, name) for name in sorted(names))
+    return next(filter(None, found), "")
+
+
+def _storable(text: str, longest: int = LONGEST_QUEUE) -> str:
     """Return what a header says so that it fits a column: whoever may publish can write it."""
-    return text.encode(errors="replace").decode().replace("\0", "")[:LONGEST_QUEUE]
+    return text.encode(errors="replace").decode().replace("\0", "")[:longest]
 
 
 def _as_event(

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,10 +15,13 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from booking_platform.contract.events import BookingCreated
 from booking_platform.development.stripe_sandbox import Sandbox
-from booking_platform.messaging import attempt_log, dead_letters, edits, outbox, retention
+from booking_platform.messaging import arrivals, attempt_log, dead_letters, edits, outbox, retention
 from booking_platform.messaging.attempt_log import Said
+from booking_platform.messaging.dead_letters import Parking
 from booking_platform.messaging.models import Attempt, DeadLetter, OutboxRow, ProcessedEvent
+from booking_platform.messaging.rules import CONSUMERS, INVALID, Consumer, Refused
 from booking_platform.operations.stories import MOST, TELLERS, Kind, Level, Meaning
 from booking_platform.operations.story import Story, looked_for, meanings_of, story_of
 from catalog.models import Tour
@@ -44,6 +48,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 EMAILS = "notification.booking-cancelled"
 CHANGED = "tour-catalog.booking-changed"
 HOSTILE = '<script>alert(1)</script>"\\\u00a0 é' + "x" * 220
+
+
+def _parking(consumer: Consumer, event: dict[str, Any]) -> Parking:
+    [delivery] = events.deliveries(event)
+    arrival = arrivals.read(consumer, delivery, timezone.now())
+    assert isinstance(arrival, arrivals.Arrival)
+    return arrival.parking(consumer, Refused(INVALID, "no"))
 
 
 def everything(_: str) -> bool:
@@ -325,6 +336,22 @@ class TestDeadLetters:
     )
     def test_one_of_which_no_booking_can_be_read(self, body: bytes) -> None:
         assert parked(body).aggregate_id == ""
+
+    @pytest.mark.parametrize("about", ["x" * 256, "a\0b", "\ud800", 17])
+    def test_a_payload_that_says_what_can_not_be_stored_is_parked(
+        self, tour: Tour, about: Any
+    ) -> None:
+        """The bug of an app: its event must not come again for ever."""
+
+        class Odd(BookingCreated, frozen=True, kw_only=True):
+            @property
+            def aggregate_id(self) -> str:
+                return about  # type: ignore[no-any-return]
+
+        consumer = replace(CONSUMERS[CREATED], payload=Odd)
+        event = events.created(tour.pk, "BK-1", event_id="e1") | {"eventType": "Odd"}
+        dead_letters.park([_parking(consumer, event)])
+        assert DeadLetter.objects.get().aggregate_id in ("", "17")
 
     def test_one_from_before_is_found_by_its_event(self, tour: Tour) -> None:
         cancel(tour, "BK-1", CANCELLED, event_id="e1")
