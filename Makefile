@@ -22,7 +22,7 @@ demo: $(READY) ## run the main job and check it; RABBITMQ_URL=… DATABASE_URL=�
 run: $(READY) ## start web, worker and beat together; Ctrl-C stops them all; PORT=8000
 	@python manage.py run --port $(PORT)
 
-test: $(READY) ## run all tests, on PostgreSQL and RabbitMQ and on the embedded default
+test: $(READY) ## run all tests, on PostgreSQL and RabbitMQ and on the embedded default; COVERAGE=true
 	@python -m tests.servers --forgetful tests/run
 
 matrix: $(READY) ## run the tests on other versions, as root; ARGS="tests/acceptance -k …" RELEASES=trixie

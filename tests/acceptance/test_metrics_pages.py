@@ -52,7 +52,7 @@ def of_worker(port: int) -> str:
     """Return the page of a worker; empty while there is none."""
     with (
         suppress(OSError),
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as page,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as page,
     ):
         return str(page.read().decode())
     return ""

@@ -180,7 +180,7 @@ class TestHowOftenItIsRead:
             threads = [threading.Thread(target=kept) for _ in range(5)]
             for thread in threads:
                 thread.start()
-            wait_until(lambda: watch.asked == len(threads), seconds=20, what="all have asked")
+            wait_until(lambda: watch.asked == len(threads), what="all have asked")
         for thread in threads:
             thread.join(20)
         assert len(reads) == 1

@@ -49,7 +49,7 @@ class TestARun:
         started = parent.children(recursive=True)
 
         process.send_signal(how)
-        _, alive = psutil.wait_procs([process, *started], timeout=30)
+        _, alive = psutil.wait_procs([process, *started], timeout=120)
 
         for each in alive:
             each.kill()

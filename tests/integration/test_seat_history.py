@@ -249,11 +249,11 @@ class TestOnceInEffect:
                 mine.capacity = 30
                 mine.save(by="ada")
                 raised.set()
-                wait_until(somebody_waits, seconds=20, what="the other waits for the tour")
+                wait_until(somebody_waits, what="the other waits for the tour")
 
         def keep_it() -> None:
             mine = Tour.objects.get(pk=tour.pk)
-            assert raised.wait(10)
+            assert raised.wait(60)
             mine.save(by="grace")  # with the capacity that it had before
 
         at_once(raise_it, keep_it)

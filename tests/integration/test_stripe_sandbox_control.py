@@ -384,7 +384,7 @@ class TestServer:
             headers = {"Authorization": "Bearer sk_test_1"}
             for _ in range(2):
                 answer = session.get(
-                    f"{sandbox.url}/v1/refunds", headers=headers, stream=True, timeout=10
+                    f"{sandbox.url}/v1/refunds", headers=headers, stream=True, timeout=60
                 )
                 used.add(answer.raw.connection.sock.getsockname())
                 assert answer.json()["data"] == []

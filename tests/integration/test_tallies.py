@@ -177,7 +177,7 @@ class TestWhatWorkersCount:
             threads = [each for each in threading.enumerate() if each.name == "tallies"]
             assert len(threads) == 1
             counted.add(CONFLICTS, "tour")
-            wait_until(lambda: counts(CONFLICTS), seconds=30, what="it is stored")
+            wait_until(lambda: counts(CONFLICTS), what="it is stored")
         finally:
             writer.end()
             threads[0].join()
