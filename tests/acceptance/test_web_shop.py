@@ -88,7 +88,7 @@ class TestAWebShop:
         platform.wait_for(lambda: free() == [1, 0, 100], "the shop shows the seat given back")
         announced = TourAvailability.objects.values_list("tour_id", "available")
         platform.wait_for(
-            lambda: dict(announced) == {tours[0].pk: 1, tours[1].pk: 0, tours[2].pk: 100},
+            lambda: dict(announced.all()) == {tours[0].pk: 1, tours[1].pk: 0, tours[2].pk: 100},
             "the read model equals the tours",
         )
         assert parked() == []
