@@ -31,7 +31,8 @@ class ProcessedEvent(models.Model):
     outcome = models.CharField(max_length=LONGEST_OUTCOME, help_text="What the event did.")
     occurred_at = models.DateTimeField(null=True, help_text="The event's own timestamp.")
     processed_at = models.DateTimeField(default=timezone.now)
-    repeats = models.PositiveIntegerField(
+    # Not positive by a check: to add one, PostgreSQL reads the whole table while everybody waits for it.
+    repeats = models.IntegerField(
         default=0, db_default=0, help_text="How often it came again, without effect."
     )
     last_repeated_at = models.DateTimeField(null=True, blank=True)
