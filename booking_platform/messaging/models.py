@@ -181,7 +181,7 @@ class DeadLetter(models.Model):
         return self.edited_event_id is not None
 
     def resolve(self, state: "DeadLetter.State", *, by: str, why: str) -> bool:
-        """Close this dead letter; return false if it was parked again or closed since it was read."""
+        """Close this dead letter; return false if it was parked again, edited or closed since it was read."""
         fields: dict[str, Any] = {
             "state": state,
             "resolved_at": clock.now(),
@@ -189,7 +189,10 @@ class DeadLetter(models.Model):
             "resolution": why,
         }
         as_read = DeadLetter.objects.filter(
-            pk=self.pk, state=self.State.PARKED, attempts=self.attempts
+            pk=self.pk,
+            state=self.State.PARKED,
+            attempts=self.attempts,
+            edited_event_id=self.edited_event_id,
         )
         return as_read.update(**fields) == 1
 
