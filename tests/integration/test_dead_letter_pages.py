@@ -242,8 +242,20 @@ class TestEditing:
         assert "An event of this id was applied by" in text(asked)
         assert "Say that you know it" in text(asked)
         assert sent(channel) == []
-        self.fill(admin_client, letter, "BK-2", "BK-3", send="1", sure="on")
+        told = {"sure": "on", "doubts": asked.context["told"]}
+        self.fill(admin_client, letter, "BK-2", "BK-3", send="1", **told)
         assert [each["payload"]["bookingId"] for each in sent(channel)] == ["BK-3"]
+
+    def test_who_is_sure_has_been_told_of_just_that(
+        self, admin_client: Client, channel: Any
+    ) -> None:
+        letter = a_parked_event()
+        asked = self.fill(admin_client, letter, "{\n", "{\n\n", check="1")
+        told = {"sure": "on", "doubts": asked.context["told"]}
+        DeadLetter.objects.filter(pk=letter.pk).update(replay_token="of a replay that has begun")
+        again = self.fill(admin_client, letter, "{\n", "{\n\n", send="1", **told)
+        assert "A replay of the original was begun before" in text(again)
+        assert sent(channel) == []
 
     def test_to_change_nothing_has_to_be_meant(self, admin_client: Client, channel: Any) -> None:
         letter = a_parked_event()
