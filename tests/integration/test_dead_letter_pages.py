@@ -451,3 +451,19 @@ class TestJobs:
     def test_whoever_sees_no_dead_letters_sees_no_jobs(self, admin_client: Client) -> None:
         a_parked_event()
         assert staff("view_tour").get(listing(BulkJob)).status_code == 403
+
+
+def test_a_number_out_of_bounds_is_asked_for_again(admin_client: Client) -> None:
+    a_parked_event()
+    chosen = {"action": "discard", "select_across": "1", "_selected_action": "0"}
+    given = chosen | {"confirmed": "yes", "why": "x", "newest": str(-(10**30))}
+    answer = admin_client.post(reverse("admin:messaging_deadletter_changelist"), given)
+    assert answer.status_code == 200
+    assert not BulkJob.objects.exists()
+
+
+@pytest.mark.parametrize("query", ["s=x&page=x", "s=x&page=99", "s=x"])
+def test_there_is_no_search_of_the_theme(admin_client: Client, query: str) -> None:
+    """It would put what is typed into an address, and so into the logs of whoever stands before."""
+    assert admin_client.get(f"/admin/search/?{query}").status_code == 404
+    assert b"/admin/search/" not in admin_client.get(reverse("admin:index")).content
