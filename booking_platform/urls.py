@@ -1,5 +1,6 @@
 from django.conf import settings
 from django.contrib import admin
+from django.http import HttpRequest, HttpResponse, HttpResponseNotFound
 from django.urls import path, re_path
 from django.views.generic import RedirectView
 
@@ -11,11 +12,18 @@ admin.site.index_title = "Operations"
 
 refunds_moved = RedirectView.as_view(url="/admin/payments/refund/%(rest)s", query_string=True)
 
+
+def nothing(_request: HttpRequest) -> HttpResponse:
+    """Answer for a page of the theme that nothing leads to, and that fails where a query is not its own."""
+    return HttpResponseNotFound("There is no such page.", content_type="text/plain")
+
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     # Where the refunds' pages were, for whoever has kept a link.
     re_path("^admin/payments/idempotencystore/(?P<rest>.*)$", refunds_moved),
     path("admin/story/", admin.site.admin_view(story_page.show), name="story"),
+    path("admin/search/", nothing),
     path("admin/", admin.site.urls),
     path("webhooks/stripe/", webhooks.receive),
     path("metrics", web_metrics.show, name="prometheus-django-metrics"),

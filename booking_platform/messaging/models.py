@@ -31,7 +31,8 @@ class ProcessedEvent(models.Model):
     outcome = models.CharField(max_length=LONGEST_OUTCOME, help_text="What the event did.")
     occurred_at = models.DateTimeField(null=True, help_text="The event's own timestamp.")
     processed_at = models.DateTimeField(default=timezone.now)
-    repeats = models.PositiveIntegerField(
+    # Not positive by a check: to add one, PostgreSQL reads the whole table while everybody waits for it.
+    repeats = models.IntegerField(
         default=0, db_default=0, help_text="How often it came again, without effect."
     )
     last_repeated_at = models.DateTimeField(null=True, blank=True)
@@ -180,7 +181,7 @@ class DeadLetter(models.Model):
         return self.edited_event_id is not None
 
     def resolve(self, state: "DeadLetter.State", *, by: str, why: str) -> bool:
-        """Close this dead letter; return false if it was parked again or closed since it was read."""
+        """Close this dead letter; return false if it was parked again, edited or closed since it was read."""
         fields: dict[str, Any] = {
             "state": state,
             "resolved_at": clock.now(),
@@ -188,7 +189,10 @@ class DeadLetter(models.Model):
             "resolution": why,
         }
         as_read = DeadLetter.objects.filter(
-            pk=self.pk, state=self.State.PARKED, attempts=self.attempts
+            pk=self.pk,
+            state=self.State.PARKED,
+            attempts=self.attempts,
+            edited_event_id=self.edited_event_id,
         )
         return as_read.update(**fields) == 1
 

@@ -38,7 +38,7 @@ STOP = Decision(
 class JobForm(ReasonForm):
     """Asks why, and keeps which letters were there when it asked."""
 
-    newest = forms.IntegerField(widget=forms.HiddenInput)
+    newest = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
     select_across = forms.CharField(widget=forms.HiddenInput, required=False)
 
     @classmethod

@@ -16,6 +16,7 @@ from django.utils.text import Truncator
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from booking_platform.contract.editing import Change
+from booking_platform.contract.fingerprints import fingerprint
 from booking_platform.messaging import broker, edits
 from booking_platform.messaging.dead_letters import NotReplayable, consumers_of
 from booking_platform.messaging.edits import Edit, InvalidEdit
@@ -131,7 +132,11 @@ class EditsAdmin(AnyModelAdmin):
             if needed := lacking(request.user, edit.consumers):
                 raise NotReplayable(needed)
             doubts = [*edits.doubts(letter), *([] if edit.changed else [UNCHANGED])]
-            if "send" not in request.POST or (doubts and not form.cleaned_data["sure"]):
+            told = _seen(doubts)
+            sure = form.cleaned_data["sure"] and request.POST.get("doubts") == told
+            if "send" not in request.POST or (doubts and not sure):
+                form.data = form.data.copy()
+                form.data.pop("sure", None)  # it was said of what was shown then
                 return self._page(request, letter, form, edit=edit, doubts=doubts)
             self._carry_out(request, letter, edit, form.cleaned_data["why"])
         except InvalidEdit as error:
@@ -176,6 +181,7 @@ class EditsAdmin(AnyModelAdmin):
             "edit": edit,
             "changed": shown_changes(edit.changed) if edit else (),
             "doubts": [visible(doubt) for doubt in doubts],
+            "told": _seen(doubts),
             "unsure": bool(doubts) and "send" in request.POST,
             "letter": {
                 "Event id": exact(letter.event_id) or "unreadable",
@@ -212,6 +218,11 @@ def history_of(edit: Edit, why: str) -> str:
         names.append(f"{len(edit.changed) - LISTED} more")
     what = ", ".join(names) or "nothing but its event id"
     return f"replayed, edited, as {exact(edit.event_id)}; changed: {what}. {why}"
+
+
+def _seen(doubts: Sequence[str]) -> str:
+    """Return what stands for doubts in a form: whoever is sure has been told of these, and of no others."""
+    return fingerprint(doubts)
 
 
 def _page(letter: DeadLetter) -> str:

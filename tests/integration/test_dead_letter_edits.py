@@ -274,6 +274,15 @@ class TestTwoPeople:
             dead_letters.send(other)
         assert len(taken(platform)) == 2
 
+    def test_what_was_edited_meanwhile_is_not_discarded(self, platform: Platform) -> None:
+        letter = park(created(NO_TOUR, "BK-1"))
+        other = DeadLetter.objects.get()
+        edit = edits.examine(letter, to_tour(letter, 1))
+        edits._begin(letter, edit, by="ada")  # and the broker takes its time
+        assert not dead_letters.discard(other, by="bob", why="not needed")
+        other.refresh_from_db()
+        assert other.state == "parked"
+
     def test_the_same_edit_of_what_came_again_is_the_same_event(self, platform: Platform) -> None:
         """Without a booking id nothing else tells that the seats are taken already."""
         tour = TourFactory.create(capacity=10)

@@ -242,8 +242,20 @@ class TestEditing:
         assert "An event of this id was applied by" in text(asked)
         assert "Say that you know it" in text(asked)
         assert sent(channel) == []
-        self.fill(admin_client, letter, "BK-2", "BK-3", send="1", sure="on")
+        told = {"sure": "on", "doubts": asked.context["told"]}
+        self.fill(admin_client, letter, "BK-2", "BK-3", send="1", **told)
         assert [each["payload"]["bookingId"] for each in sent(channel)] == ["BK-3"]
+
+    def test_who_is_sure_has_been_told_of_just_that(
+        self, admin_client: Client, channel: Any
+    ) -> None:
+        letter = a_parked_event()
+        asked = self.fill(admin_client, letter, "{\n", "{\n\n", check="1")
+        told = {"sure": "on", "doubts": asked.context["told"]}
+        DeadLetter.objects.filter(pk=letter.pk).update(replay_token="of a replay that has begun")
+        again = self.fill(admin_client, letter, "{\n", "{\n\n", send="1", **told)
+        assert "A replay of the original was begun before" in text(again)
+        assert sent(channel) == []
 
     def test_to_change_nothing_has_to_be_meant(self, admin_client: Client, channel: Any) -> None:
         letter = a_parked_event()
@@ -439,3 +451,19 @@ class TestJobs:
     def test_whoever_sees_no_dead_letters_sees_no_jobs(self, admin_client: Client) -> None:
         a_parked_event()
         assert staff("view_tour").get(listing(BulkJob)).status_code == 403
+
+
+def test_a_number_out_of_bounds_is_asked_for_again(admin_client: Client) -> None:
+    a_parked_event()
+    chosen = {"action": "discard", "select_across": "1", "_selected_action": "0"}
+    given = chosen | {"confirmed": "yes", "why": "x", "newest": str(-(10**30))}
+    answer = admin_client.post(reverse("admin:messaging_deadletter_changelist"), given)
+    assert answer.status_code == 200
+    assert not BulkJob.objects.exists()
+
+
+@pytest.mark.parametrize("query", ["s=x&page=x", "s=x&page=99", "s=x"])
+def test_there_is_no_search_of_the_theme(admin_client: Client, query: str) -> None:
+    """It would put what is typed into an address, and so into the logs of whoever stands before."""
+    assert admin_client.get(f"/admin/search/?{query}").status_code == 404
+    assert b"/admin/search/" not in admin_client.get(reverse("admin:index")).content

@@ -1,7 +1,7 @@
-"""How often events came, what attempts came to, and which booking a dead letter is of.
+"""How often events came, and what attempts came to.
 
-No table is rewritten on PostgreSQL: the columns have constant defaults. Dead letters from before name no
-booking until they come again.
+PostgreSQL neither rewrites nor reads the table of processed events, which all workers wait for meanwhile: the
+columns have constant defaults, and no check that the rows which are there would have to pass.
 """
 
 from django.db import migrations, models
@@ -34,11 +34,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.AddField(
-            model_name='deadletter',
-            name='aggregate_id',
-            field=models.CharField(blank=True, db_default='', default='', help_text='What it speaks of, as far as that can be read.', max_length=255),
-        ),
-        migrations.AddField(
             model_name='processedevent',
             name='last_repeated_at',
             field=models.DateTimeField(blank=True, null=True),
@@ -46,11 +41,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='processedevent',
             name='repeats',
-            field=models.PositiveIntegerField(db_default=0, default=0, help_text='How often it came again, without effect.'),
-        ),
-        migrations.AddIndex(
-            model_name='deadletter',
-            index=models.Index(fields=['aggregate_id'], name='dead_letters_aggregate'),
+            field=models.IntegerField(db_default=0, default=0, help_text='How often it came again, without effect.'),
         ),
         migrations.AddIndex(
             model_name='attempt',
