@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from operator import methodcaller
 from types import TracebackType
 from typing import Any, Self
 
@@ -84,7 +85,7 @@ class Peer:
     def send(self, *parts: bytes) -> None:
         """Write each part by itself, as soon as what was ordered before is written."""
         for part in parts:
-            self._order(lambda connection, part=part: connection.sendall(part))
+            self._order(methodcaller("sendall", part))
 
     def reset(self) -> None:
         """End the connection as a crash does."""

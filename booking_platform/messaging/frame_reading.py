@@ -11,13 +11,12 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import version
 from struct import Struct
 from typing import Any, NoReturn
 
-import amqp
-import kombu
+import amqp.transport
 import structlog
-from amqp import transport as amqp_transport
 from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
 from celery import signals
 from kombu.transport import pyamqp
@@ -100,11 +99,13 @@ class Frames:
         raise self._broken
 
 
-_Transport: Any = amqp_transport._AbstractTransport  # type: ignore[attr-defined]  # no stubs
-
-
-class _ReadsAhead(_Transport):
+class _ReadsAhead:
     """A transport that reads more than it was asked for, and keeps it."""
+
+    sock: Any
+    connected: bool
+    _quick_recv: Callable[[int], bytes]
+    _recv_now: Callable[[int], bytes]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -129,15 +130,12 @@ class _ReadsAhead(_Transport):
         self.frames.add(self._received(self._recv_now))
 
     def close(self) -> None:
-        super().close()
+        super().close()  # type: ignore[misc]  # of py-amqp
         self.frames.clear()
 
     def pending(self) -> int:
         """Return how many bytes are read already, where no event loop sees them."""
         return 0
-
-    def _recv_now(self, size: int) -> bytes:
-        raise NotImplementedError
 
     def _received(self, recv: Callable[[int], bytes]) -> bytes:
         try:
@@ -151,9 +149,12 @@ class _ReadsAhead(_Transport):
         except OSError:
             self.connected = False
             raise
+        except ValueError as error:  # its TLS has ended: `farewell` shuts a socket down
+            self.connected = False
+            raise ConnectionResetError(str(error)) from None
 
 
-class TCPTransport(_ReadsAhead, amqp_transport.TCPTransport):  # type: ignore[misc]
+class TCPTransport(_ReadsAhead, amqp.transport.TCPTransport):
     """Reads from a plain socket."""
 
     def _recv_now(self, size: int) -> bytes:
@@ -161,11 +162,15 @@ class TCPTransport(_ReadsAhead, amqp_transport.TCPTransport):  # type: ignore[mi
         return found
 
 
-class TLSTransport(_ReadsAhead, amqp_transport.SSLTransport):  # type: ignore[misc]
+class TLSTransport(_ReadsAhead, amqp.transport.SSLTransport):
     """Reads what is encrypted, one record at a time: that may be there in part only."""
 
+    def _shutdown_transport(self) -> None:
+        with suppress(ValueError):  # its TLS has ended
+            super()._shutdown_transport()  # type: ignore[misc]  # no stubs
+
     def pending(self) -> int:
-        return self.sock.pending() if self.sock is not None else 0
+        return int(self.sock.pending()) if self.sock is not None else 0
 
     def _recv_now(self, size: int) -> bytes:
         sock = self.sock
@@ -216,13 +221,12 @@ class ReadsAtOnce(_Connection):
         host: str,
         connect_timeout: float | None,
         ssl: Any = False,
-        read_timeout: float | None = None,
-        write_timeout: float | None = None,
+        *timeouts: float | None,
         **options: Any,
     ) -> Any:
-        """Return the transport, which is not connected yet."""
-        options |= {"read_timeout": read_timeout, "write_timeout": write_timeout}
+        """Return the transport, which is not connected yet; ``timeouts`` are those to read and write."""
         kind = TLSTransport if ssl else TCPTransport
+        options |= dict(zip(("read_timeout", "write_timeout"), timeouts, strict=True))
         return kind(host, connect_timeout=connect_timeout, ssl=ssl, **options)
 
     def blocking_read(self, timeout: float | None = None) -> Any:
@@ -246,8 +250,9 @@ class ReadsAtOnce(_Connection):
 
     def collect(self) -> None:
         super().collect()
-        if self._bell:
-            self._bell.close()
+        bell, self._bell = self._bell, None
+        if bell:
+            bell.close()
 
     def _on_readable(self) -> None:
         if not self.connected:
@@ -301,13 +306,13 @@ def install() -> None:
     With versions of py-amqp and Kombu whose insides are not known, they read as ever, and the worker
     says so.
     """
-    found = (amqp.__version__, kombu.__version__)
+    found = (version("amqp"), version("kombu"))
     if found != KNOWN:
         signals.celeryd_after_setup.connect(partial(_say_why_not, found), weak=False)
         return
     kind: Any = pyamqp.Transport.Connection
     pyamqp.Transport.Connection = type(kind.__name__, (ReadsAtOnce, kind), {})
-    pyamqp.Transport.register_with_event_loop = _register  # type: ignore[method-assign]
+    pyamqp.Transport.register_with_event_loop = _register  # type: ignore[assignment,method-assign]
 
 
 def _say_why_not(found: tuple[str, str], **_: Any) -> None:

@@ -1,16 +1,16 @@
 """The laws of reading hold for what is read at once, and for py-amqp's own reading, which it replaces."""
 
+import socket
 import ssl
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import amqp
-import kombu
 import pytest
 import trustme
 from amqp.exceptions import (
@@ -515,6 +515,14 @@ class TestAtOnce:
         with pytest.raises(UnexpectedFrame):
             client.channel.queue_declare("q")
 
+    def test_a_socket_that_is_shut_down_is_an_error(self, open_client: Open, read: Read) -> None:
+        """So a worker that was told to stop gives up a broker that does not answer."""
+        client = open_client()
+        client.connection.sock.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(OSError):  # noqa: PT011  (of several kinds)
+            read(client, 1)
+        assert not client.connection.connected
+
     def test_a_loop_hears_that_its_connection_is_gone(self, open_client: Open) -> None:
         client = open_client()
         client.loop()
@@ -527,13 +535,15 @@ class TestAtOnce:
 class TestInstalled:
     def test_these_versions_are_known(self) -> None:
         """Else: compare what `frame_reading` replaces with the new versions, and name them there."""
-        assert (amqp.__version__, kombu.__version__) == frame_reading.KNOWN
+        assert (version("amqp"), version("kombu")) == frame_reading.KNOWN
         assert issubclass(pyamqp.Transport.Connection, frame_reading.ReadsAtOnce)
         assert issubclass(pyamqp.Transport.Connection, PatientConnection)
 
     def test_with_others_py_amqp_reads_as_ever_and_the_worker_says_so(self) -> None:
         program = (
-            "import amqp; amqp.__version__ = '6.0.0'\n"
+            "from importlib import metadata\n"
+            "found = metadata.version\n"
+            "metadata.version = lambda name: '6.0.0' if name == 'amqp' else found(name)\n"
             "from kombu.transport import pyamqp\n"
             "from celery import signals\n"
             "import booking_platform\n"
