@@ -483,6 +483,30 @@ class TestAtOnce:
             next(client.turns)
         assert fired
 
+    def test_a_socket_that_has_nothing_after_all_holds_nothing_up(self, open_client: Open) -> None:
+        """Whoever was told of it in the same turn has read it."""
+        client = open_client(connect_timeout=SECONDS)
+        client.loop()
+        begin = time.monotonic()
+        client.connection._on_readable()
+        assert time.monotonic() - begin < SECONDS / 2
+
+    def test_nothing_comes_after_a_message_that_closes_the_connection(
+        self, peer: Peer, open_client: Open
+    ) -> None:
+        client = open_client()
+
+        def receive(message: Any) -> None:
+            client.receive(message)
+            client.kombu.close()
+
+        client.consume(receive)
+        client.loop()
+        peer.around[CLOSE] = (b"", b"".join(delivery(b"b", tag=2)))
+        peer.send(b"".join(delivery(b"a")))
+        assert client.run_until(1) == [b"a"]
+        assert not client.connection.connected
+
     def test_what_an_error_leaves_is_taken_in_the_next_turn(
         self, peer: Peer, open_client: Open
     ) -> None:
