@@ -15,13 +15,21 @@ from kombu.utils.url import maybe_sanitize_url
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
 
 from booking_platform import redaction, servers, standard_streams
-from booking_platform.messaging import bound, broker, farewell, lenient_amqp, metric_files
+from booking_platform.messaging import (
+    bound,
+    broker,
+    farewell,
+    frame_reading,
+    lenient_amqp,
+    metric_files,
+)
 from booking_platform.messaging.telling import safely
 from booking_platform.messaging.worker import EventConsumers
 
 lenient_amqp.install()
 metric_files.install()
 farewell.install()
+frame_reading.install()  # after farewell, whose connections it extends
 # By name, so that nothing of it is imported before somebody asks for it; in production nobody can.
 TRANSPORT_ALIASES["embedded"] = "booking_platform.development.embedded_broker:Transport"
 

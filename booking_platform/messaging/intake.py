@@ -16,6 +16,7 @@ from celery.platforms import EX_FAILURE
 from celery.worker import state
 from kombu import Connection
 from kombu.message import Message
+from vine import promise
 
 from booking_platform.messaging.groups import GroupMessage
 from booking_platform.messaging.sources import Source, Waiting
@@ -47,7 +48,7 @@ class Intake:
         if loop is None:
             self._wake = _Dispatcher(self._dispatch).wake
         else:
-            self._wake = partial(loop.call_soon, self._dispatch)
+            self._wake = partial(loop.call_soon, promise(self._dispatch))  # a set holds it: once
             self._later = loop.call_later
         for source in self._sources:
             source.consume(connection, self._places(), partial(self._receive, source))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from booking_platform import servers
+from booking_platform.messaging import broker
 from booking_platform.messaging.models import DeadLetter
 from catalog.models import Tour
 from tests.amqp_frames import (
@@ -25,6 +26,8 @@ from tests.amqp_frames import (
     CONTENT_TYPE,
     CORRELATION_ID,
     DELIVERY_MODE,
+    EXPIRATION,
+    FRAME_MAX,
     HEADERS,
     MESSAGE_ID,
     PERSISTENT,
@@ -199,3 +202,23 @@ class TestFrames:
         platform.wait_for_processed(applied + 1)
         assert set(DeadLetter.objects.values_list("attempts", flat=True)) == {1}
         assert_adds_up(tour)
+
+
+class TestHeaders:
+    def test_one_that_the_broker_has_made_larger_than_agreed_is_read(
+        self, platform: Platform
+    ) -> None:
+        """It adds to the header of what it gives up, and splits none: no limit may end the worker."""
+        dead = broker.dead_letter_queue().name
+        headers = table((b"pad", text(b"p" * (FRAME_MAX - 172))))
+        props = {HEADERS: headers, DELIVERY_MODE: bytes([PERSISTENT]), EXPIRATION: short(b"1")}
+        with FrameWriter(servers.broker_url()) as writer:
+            writer.publish(b"{}", key=CREATED, props=properties(props))
+        with platform.channel() as channel:
+            platform.wait_for(
+                lambda: channel.queue_declare(dead, passive=True).message_count, "it has expired"
+            )
+        worker = platform.start("-c", "1")
+        platform.wait_for(DeadLetter.objects.exists, "the dead letter")
+        assert worker.process.poll() is None
+        assert "Traceback" not in worker.log

@@ -124,6 +124,14 @@ class TestAFreePool:
         free.publish("b", "c")
         assert free.run() == [["b", "c"]]
 
+    def test_many_deliveries_ask_the_event_loop_for_one_call(
+        self, worker: Callable[..., Worker]
+    ) -> None:
+        free = worker(batches=(100,))
+        free.publish(*"abcde")
+        free.drain()
+        assert len(set(free.soon)) == 1  # Kombu's loop keeps a set
+
     def test_it_gets_a_group_for_every_place(self, worker: Callable[..., Worker]) -> None:
         free = worker(batches=(2,), places=3)
 
