@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
-from django.db import models
+from django.db import Error, models, transaction
 from django.db.models import F
 
-from booking_platform.messaging import clock
+from booking_platform.messaging import clock, outages
 from booking_platform.messaging.models import Attempt
 from booking_platform.messaging.retention import BATCH, part_of_cleanup
 
@@ -38,7 +38,25 @@ DECIDED = Said("No attempt: a person decided about it")
 def note(
     row: models.Model, number: int, said: Said, at: datetime, *, announced: Iterable[str] = ()
 ) -> None:
-    """Store what an attempt at a row came to, in the transaction of the caller, which has locked the row."""
+    """Store what an attempt at a row came to, in the transaction of the caller, which has locked the row.
+
+    The entry is for people alone: where the database will not have it, it is left out and logged.
+
+    Raises:
+        django.db.Error: the database is away.
+    """
+    try:
+        with transaction.atomic():
+            _store(row, number, said, at, announced)
+    except Error as error:
+        if outages.passes(error):
+            raise
+        log.exception("What an attempt came to can't be kept", what=row._meta.label, pk=row.pk)
+
+
+def _store(
+    row: models.Model, number: int, said: Said, at: datetime, announced: Iterable[str]
+) -> None:
     said = Said(*map(_storable, said, (100, LONGEST, 255)))
     keys = " ".join(announced)
     entries = of(type(row), [row.pk]).order_by("-pk")

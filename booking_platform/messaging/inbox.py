@@ -9,7 +9,7 @@ that cause it are parked.
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
@@ -74,8 +74,9 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
             full = len(deliveries) == consumer.batch > 1
             for portion in portions(consumer.queue, told.deliveries):
                 for committed in _commits_of(consumer, portion, now):
-                    safely(_count_latency, consumer, committed)
+                    at = clock.ticks()
                     _finish(consumer, committed, told, full=full)
+                    safely(_count_latency, consumer, committed, at)
         safely(_count_group, consumer, len(deliveries), clock.ticks() - begun)
 
 
@@ -269,9 +270,9 @@ def _settled(committed: Committed) -> Iterator[Settled]:
         yield Settled(parking.delivery.trace, PARKED, parking.refused.reason.code)
 
 
-def _count_latency(consumer: Consumer, committed: Committed) -> None:
-    """Count how old the events were that were just committed; a producer's clock may be ahead of ours."""
-    now = clock.now()
+def _count_latency(consumer: Consumer, committed: Committed, at: float) -> None:
+    """Count how old events were when they were committed, ``at`` ticks; a producer's clock may be ahead of ours."""
+    now = clock.now() - timedelta(seconds=clock.ticks() - at)
     ages = [
         max(0.0, (now - arrival.event.occurred_at).total_seconds())
         for arrival in committed.arrivals

@@ -16,7 +16,7 @@ from django.utils.timezone import localtime
 
 from booking_platform.messaging import broker, clock, dead_letters, edits
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from booking_platform.operations.bulk import OVERTAKEN
+from booking_platform.operations.bulk import EDITED, OVERTAKEN
 from booking_platform.operations.bulk_jobs import JobsAdmin
 from booking_platform.operations.decisions import Decision, Interrupted
 from booking_platform.operations.exports import PAGE_OF_BODIES, ExportsAdmin
@@ -254,7 +254,7 @@ class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
         return format_html('<p>{}</p><pre class="body">{}</pre>', note, text[:SHOWN])
 
     def is_open(self, letter: DeadLetter, how: Decision) -> bool:
-        fits = how is DISCARD or letter.edit_begun == (how is SEND_AGAIN)
+        fits = letter.edit_begun == (how is SEND_AGAIN)
         return letter.state == DeadLetter.State.PARKED and fits
 
     def decide(
@@ -278,6 +278,8 @@ class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
 
     def carry_out(self, request: HttpRequest, record: Any, how: Decision, why: str) -> str:
         letter, by = DeadLetter.objects.get(pk=record.pk), request.user.get_username()
+        if how is DISCARD and letter.edit_begun:  # it would be announced as without effect
+            return EDITED
         if how is DISCARD:
             return "" if dead_letters.discard(letter, by=by, why=why) else OVERTAKEN
         event_type = edits.type_of(letter) if how is SEND_AGAIN else letter.event_type

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from booking_platform.messaging import clock, leases
 from booking_platform.messaging.dead_letters import UNROUTABLE
@@ -86,11 +86,12 @@ def _overdue() -> Values:
 def _dead_letters() -> Values:
     waiting = DeadLetter.objects.filter(state=DeadLetter.State.PARKED).order_by()
     found: Counter[tuple[str, ...]] = Counter()
-    for queue, reason in waiting.values_list("queue", "reason")[:MOST].iterator():
+    some = DeadLetter.objects.filter(pk__in=waiting.values("pk")[:MOST]).order_by()
+    for queue, reason, count in some.values_list("queue", "reason").annotate(Count("pk")):
         # Anybody may name a queue to the broker, and each value of a label is kept for ever.
         ours = queue in CONSUMERS or reason == UNROUTABLE.code
         labels = (queue if ours else "none of ours", reason)
-        found[labels] += 1
+        found[labels] += count
     return found
 
 

@@ -135,8 +135,9 @@ class EditsAdmin(AnyModelAdmin):
             told = _seen(doubts)
             sure = form.cleaned_data["sure"] and request.POST.get("doubts") == told
             if "send" not in request.POST or (doubts and not sure):
-                form.data = form.data.copy()
-                form.data.pop("sure", None)  # it was said of what was shown then
+                typed = request.POST.copy()
+                typed.pop("sure", None)  # it was said of what was shown then
+                form = EditForm(typed)
                 return self._page(request, letter, form, edit=edit, doubts=doubts)
             self._carry_out(request, letter, edit, form.cleaned_data["why"])
         except InvalidEdit as error:

@@ -154,7 +154,8 @@ def _history(records: Sequence[Model]) -> Iterator[tuple[str, Entry]]:
     for model, kind in kinds.items():
         pks = [str(record.pk) for record in records if type(record) is model]
         about |= Q(content_type=kind, object_id__in=pks)
-    for logged in LogEntry.objects.filter(about).select_related("user").order_by()[:MOST]:
+    newest = LogEntry.objects.filter(about).select_related("user").order_by("-pk")
+    for logged in newest[:MOST]:
         record = by_key[logged.content_type_id or 0, logged.object_id or ""]
         who, what = logged.user.get_username(), visible(logged.get_change_message())
         words = f"{visible(who)} decided about {named(record)}: {what}"

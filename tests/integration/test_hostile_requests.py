@@ -17,6 +17,10 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
+from booking_platform.messaging import clock
+from booking_platform.messaging.models import Heartbeat
+from booking_platform.operations import auditing
+from booking_platform.operations.models import BulkJob, Tally
 from tests import events
 from tests.factories import TourFactory
 from tests.integration.admin_pages import CANCELLED, CREATED, a_parked_event, listing, settle
@@ -65,6 +69,11 @@ def records(admin_user: User) -> dict[type[Model], Model]:
         settle(queue, cancelled)
     a_parked_event()
     Group.objects.create(name="staff")
+    now = clock.now()
+    Heartbeat.objects.create(queue="catalog", worker="worker@host", seen_at=now)
+    Tally.objects.create(kind="outcomes", minute=now, subject=CREATED, word="reserved", count=1)
+    BulkJob.objects.create(kind="replay", selection={}, newest=1, user=admin_user, total=1)
+    auditing.run()
     LogEntry.objects.create(
         user=admin_user,
         content_type=ContentType.objects.get_for_model(tour),
