@@ -25,7 +25,8 @@ AWAITED = (State.CANCELLED, State.CHANGED)  # bookings whose creation has not ar
 UNKNOWN_TOUR = reason(
     "unknown_tour",
     "names a tour that does not exist",
-    "Add the tour, if it is missing here, and replay. If the id is wrong, the producer must correct it.",
+    "If the tour was published before it was added here, add it, see that it got this id, and replay. Else "
+    "edit each with the right id and replay it, and have the producer correct the id.",
 )
 OTHER_TOUR = reason(
     "other_tour",

@@ -23,7 +23,7 @@ from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.development.stripe_sandbox import running as stripe_sandbox
 from booking_platform.messaging import clock, inbox
 from booking_platform.messaging.groups import Delivery
-from booking_platform.messaging.models import DeadLetter, OutboxRow, ProcessedEvent
+from booking_platform.messaging.models import Attempt, DeadLetter, OutboxRow, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 from catalog.models import Reservation, SeatChange, Tour
 from notifications.models import CancellationEmail
@@ -33,6 +33,7 @@ GROUP = 200  # events a group, as a busy worker has
 PRICE = 4_000  # cents a seat
 # What happens in an hour of the day: few book at night.
 BUSY = (1, 1, 1, 1, 1, 2, 3, 5, 8, 9, 9, 8, 7, 8, 9, 9, 8, 8, 9, 10, 9, 6, 4, 2)
+DAY = timedelta(hours=len(BUSY))
 # How many seats the tours have, for each 4,000 bookings: most have room, some are sold out.
 ROOM = (1200, 900, 600, 400, 200, 120, 80, 50, 24, 12)
 NAMES = (
@@ -44,7 +45,9 @@ NAMES = (
 DATED: dict[type[models.Model], tuple[str, ...]] = {
     ProcessedEvent: ("processed_at",),
     DeadLetter: ("parked_at", "last_parked_at"),
+    Attempt: ("first_at", "last_at"),
     Reservation: ("created_at", "updated_at"),
+    Tour: ("created_at",),
     SeatChange: ("changed_at",),
     Refund: ("created_at", "first_sent_at", "updated_at"),
     CancellationEmail: ("created_at", "wanted_at", "sent_at", "updated_at"),
@@ -65,7 +68,9 @@ def make(bookings: int, *, seed: int = 0) -> dict[str, int]:
             mail.port,
             "none",
         )
+        began = clock.now()
         season = Season(Random(seed), bookings, stripe, mail)
+        _date_back(began, by=DAY)  # the tours were there before the first booking
         for age, share in track(
             list(_hours(bookings)), description="Hours of bookings", transient=True
         ):
@@ -116,7 +121,7 @@ class Season:
         ]
         self._prefix = f"{chance.getrandbits(32):08x}"
         self._booked = 0
-        self._live: list[tuple[str, int, int]] = []  # bookings: id, tour, seats
+        self._live: list[tuple[str, int, int, str]] = []  # bookings: id, tour, seats, payment
         self._troubles: dict[str, int] = defaultdict(int)
         newest = Tour.objects.order_by("-pk").values_list("pk", flat=True)[0]
         self._missing_tour = newest + 1  # nobody has created it yet
@@ -144,14 +149,11 @@ class Season:
         tour = self._chance.choice(self._tours).pk
         if self._chance.random() < 0.002:  # noqa: PLR2004
             tour = self._missing_tour
-        self._live.append((booking, tour, seats))
+        self._live.append((booking, tour, seats, _payment(booking, seats)))
         return [_event(examples.booking_created(tour, booking, seats))]
 
     def _cancellation(self) -> list[Event]:
-        booking, tour, seats = self._live.pop(self._chance.randrange(len(self._live)))
-        paid = self._stripe.payment(
-            amount=seats * PRICE, currency="eur", metadata={"booking_id": booking}
-        )
+        booking, tour, seats, paid = self._live.pop(self._chance.randrange(len(self._live)))
         address = f"{booking}@example.com"
         said: dict[str, Any] = {
             "paymentId": paid,
@@ -169,7 +171,7 @@ class Season:
             self._mail.fail(RCPT, "550 5.1.1 no such user here", to=address)
         if seats > 1 and self._chance.random() < 0.1:  # noqa: PLR2004
             left = seats - 1
-            self._live.append((booking, tour, left))
+            self._live.append((booking, tour, left, paid))
             said |= {"seatsRemaining": left, "amount": PRICE / 100}
             return [_event(examples.booking_cancelled(tour, booking, 1, **said))]
         return [_event(examples.booking_cancelled(tour, booking, seats, **said))]
@@ -215,6 +217,11 @@ _CANCELLATIONS = (
     _Trouble(15, _lack_balance),
     _Trouble(15, _mistype_address),
 )
+
+
+def _payment(booking: str, seats: int) -> str:
+    """Return a name under which any sandbox has the payment: this one is gone when staff try again."""
+    return f"pi_sandbox_{seats * PRICE}_eur_{booking.replace('-', '_')}"
 
 
 def _event(event: Json) -> Event:

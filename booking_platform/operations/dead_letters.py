@@ -168,7 +168,7 @@ class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
 
     @admin.display(description="what to do")
     def advice(self, letter: DeadLetter) -> str:
-        return letter.why.advice or "-"
+        return (letter.state == DeadLetter.State.PARKED and letter.why.advice) or "-"
 
     @admin.display(description="state", ordering="state")
     def short_state(self, letter: DeadLetter) -> str:

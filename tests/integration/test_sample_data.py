@@ -10,11 +10,17 @@ from django.utils import timezone
 
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.operations import auditing
-from catalog.models import Reservation
+from catalog.models import Reservation, SeatChange, Tour
 from notifications.models import CancellationEmail
 from payments.models import Refund
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def tour_history(tour: int) -> Any:
+    """Return when the seats of a tour changed, from its first version on."""
+    changes = SeatChange.objects.filter(tour_id=tour).order_by("version")
+    return changes.values_list("changed_at", flat=True)
 
 
 @pytest.fixture
@@ -41,6 +47,13 @@ def test_it_has_every_kind_of_trouble_and_breaks_no_promise() -> None:
         0
     ]
     assert timezone.now() - oldest > timedelta(hours=20)
+    assert not Tour.objects.filter(created_at__gt=oldest).exists()
+    for tour in Tour.objects.all():
+        times = list(tour_history(tour.pk))
+        assert times == sorted(times)
+    assert not Refund.objects.exclude(payment_id__startswith="pi_sandbox_").exclude(
+        payment_id__startswith="pi_mistyped_"
+    )
     broken: list[str] = []
     auditing.run(tell=lambda audit, finding: broken.append(f"{audit.name}: {finding}"))
     assert [found for found in broken if not found.startswith("overdue")] == []
