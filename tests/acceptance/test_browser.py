@@ -42,7 +42,8 @@ MIDDLE_OF_THE_LAST_BAR = """canvas => {
 COLOUR_OF_THE_LEGEND = """() =>
     Chart.getChart(document.querySelector("canvas.chart")).options.plugins.legend.labels.color"""
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What a browser shows is the same on each database.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.once]
 
 
 @pytest.fixture(scope="module")

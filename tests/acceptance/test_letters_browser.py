@@ -19,7 +19,8 @@ from tests.integration.admin_pages import REFUNDS, a_parked_event, page, parked
 WINDOWS = [(width, scheme) for width in (WIDE, NARROW) for scheme in ("light", "dark")]
 PASSWORD = "correct horse battery"
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What a browser shows is the same on each database.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.once]
 
 
 @pytest.fixture(scope="module")

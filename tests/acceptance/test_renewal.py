@@ -1,8 +1,10 @@
 """Queues of the version before, with what is in them, become those of this one."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from amqp.exceptions import PreconditionFailed
 from django.core.management import CommandError, call_command
 
 from booking_platform import servers
@@ -17,6 +19,7 @@ from tests.amqp_frames import (
 )
 from tests.events import body, created
 from tests.platform import Platform, assert_adds_up, parked
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -106,9 +109,17 @@ class TestRenewal:
 
     def test_it_waits_until_the_workers_are_gone(self, platform: Platform) -> None:
         platform.start("-c", "1")
-        platform.delete_queue("catalog")
         with platform.channel() as channel:
-            channel.queue_declare("catalog", durable=True, auto_delete=False)
+            wait_until(lambda: self.is_made_anew(platform, channel), what="its queue is an old one")
             channel.basic_consume("catalog")
             with pytest.raises(CommandError, match="A worker consumes catalog"):
                 call_command("renew_queues", verbosity=0)
+
+    @staticmethod
+    def is_made_anew(platform: Platform, channel: Any) -> bool:
+        """Make a queue as older versions made it; false if the worker, which lost it, was faster."""
+        platform.delete_queue("catalog")
+        with suppress(PreconditionFailed):
+            channel.queue_declare("catalog", durable=True, auto_delete=False)
+            return True
+        return False

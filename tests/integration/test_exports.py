@@ -144,6 +144,7 @@ class TestAFile:
         assert response.status_code == 302
         assert response["Location"] == listing(Reservation)
 
+    @pytest.mark.once
     def test_a_hundred_thousand_rows_take_no_more_memory(self, admin_client: Client) -> None:
         process, most, size = psutil.Process(), 0, 0
         reserve(100_000)
