@@ -9,10 +9,12 @@ from booking_platform.operations.dashboard import (
     Panel,
     Row,
     list_url,
+    number,
     page_url,
     shows,
 )
 from booking_platform.operations.outcomes import by_hour
+from booking_platform.operations.parked import parked
 from catalog.bookings import Outcome
 from catalog.models import OVERBOOKED, Tour
 
@@ -22,6 +24,20 @@ TOURS = 10  # that are named
 INTEREST = Case(When(reserved_seats=0, then=2), When(available_seats=0, then=1), default=0)
 
 CREATED, CANCELLED = "tour-catalog.booking-created", "tour-catalog.booking-cancelled"
+
+CHANGED = "tour-catalog.booking-changed"
+
+parked(
+    CREATED,
+    one="event of a new booking, for its seats",
+    many="events of new bookings, for their seats",
+)
+parked(
+    CANCELLED,
+    one="event of a cancellation, for its seats",
+    many="events of cancellations, for their seats",
+)
+parked(CHANGED, one="event of a change, for its seats", many="events of changes, for their seats")
 
 
 @shows("Bookings", "messaging.view_processedevent", place=10)
@@ -51,16 +67,27 @@ def seats(_look: Look) -> Panel:
     return Panel(
         note="Overbooked tours first, then those with the fewest seats left, then the sold out.",
         numbers=[
-            Number(label="tours", value=its["tours"], url=list_url(Tour)),
-            Number(label="seats free", value=its["free"] or 0, url=list_url(Tour, seats="free")),
-            Number(label="tours sold out", value=its["full"], url=list_url(Tour, seats="sold-out")),
             Number(
-                label="tours overbooked",
+                label=number(its["tours"], "tour", "tours"), value=its["tours"], url=list_url(Tour)
+            ),
+            Number(
+                label=number(its["free"], "seat free", "seats free"),
+                value=its["free"] or 0,
+                url=list_url(Tour, seats="free"),
+            ),
+            Number(
+                label=number(its["full"], "tour sold out", "tours sold out"),
+                value=its["full"],
+                url=list_url(Tour, seats="sold-out"),
+            ),
+            Number(
+                label=number(its["overbooked_tours"], "tour overbooked", "tours overbooked"),
                 value=its["overbooked_tours"],
                 url=list_url(Tour, seats="overbooked"),
                 level="bad" if its["overbooked_tours"] else "",
             ),
         ],
+        nothing="There are no tours yet.",
         columns=("tour", "sold", "free", "of"),
         rows=[_row(tour) for tour in nearly_full[:TOURS]],
     )

@@ -1,5 +1,6 @@
 """The admin of tours: their seats in a picture and in words, how these came about, and what staff may change."""
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
@@ -187,7 +188,7 @@ class TourAdmin(AnyModelAdmin):
                 *(
                     list_link(
                         Reservation,
-                        f"{count} {state}, {seats} seats",
+                        f"{count} {state}, {seats} seat{'' if seats == 1 else 's'}",
                         tour=tour.pk,
                         state__exact=state,
                     )
@@ -203,6 +204,14 @@ class TourAdmin(AnyModelAdmin):
         if obj.overbooked_seats:
             problem = f"{obj} is overbooked: {obj.explain_seats()}."
             self.message_user(request, problem, messages.WARNING)
+
+    def response_add(
+        self, request: HttpRequest, obj: Tour, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """Say which number the new tour has: events name it by that."""
+        said = copy(obj)
+        said.name = f"tour {obj.pk} ({obj.name})"
+        return super().response_add(request, said, post_url_continue)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

@@ -16,6 +16,8 @@ from booking_platform.operations.dashboard import (
     stamp,
     waits,
 )
+from booking_platform.operations.parked import parked
+from notifications.audits import QUEUE
 from notifications.models import CancellationEmail
 
 State = CancellationEmail.State
@@ -28,6 +30,12 @@ SHOWN: dict[str, Level] = {
     State.UNCERTAIN: "attention",
 }
 WAITING = Q(state__in=(State.FAILED, State.UNCERTAIN), settled_at__isnull=True)
+
+parked(
+    QUEUE,
+    one="cancellation of which no e-mail tells",
+    many="cancellations of which no e-mail tells",
+)
 
 
 @waits("E-mails", "notifications.view_cancellationemail", place=20)

@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.utils.timezone import localtime
 
 from booking_platform.messaging import clock
+from booking_platform.operations.booking_letters import missing
 from booking_platform.operations.leased import next_attempt
 from booking_platform.operations.leased_story import leased_chapter, step
 from booking_platform.operations.records import exact, visible
@@ -25,6 +26,7 @@ from booking_platform.operations.stories import (
 )
 from notifications.addresses import UnusableAddress, mailbox
 from notifications.attempts import SENT
+from notifications.audits import QUEUE
 from notifications.models import CancellationEmail
 
 SEE = "notifications.view_cancellationemail"
@@ -44,8 +46,7 @@ def emails(asked: Asked) -> Chapter:
     for email in found[:MOST]:
         chapter.entries += _asked_for(email)
         chapter.points.append(_stands(email))
-    if not chapter.points:
-        chapter.points.append(Point(STANDS, "None was asked for."))
+    chapter.points += missing(asked, QUEUE, about=STANDS, stored=bool(chapter.points))
     return chapter
 
 

@@ -16,9 +16,18 @@ from booking_platform.operations.dashboard import (
     stamp,
     waits,
 )
+from booking_platform.operations.parked import parked
+from payments.audits import QUEUE
 from payments.models import Refund
 
 Status = Refund.Status
+
+parked(
+    QUEUE,
+    one="cancellation whose refund was not asked for",
+    many="cancellations whose refund was not asked for",
+    place=11,  # beside the refunds: it is money that customers wait for
+)
 
 SHOWN: dict[str, Level] = {Status.COMPLETED: "good", Status.FAILED: "bad"}
 

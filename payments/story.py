@@ -6,6 +6,7 @@ from django.db.models import Q
 
 from booking_platform.contract.announcements import RefundRequested
 from booking_platform.messaging import clock
+from booking_platform.operations.booking_letters import missing
 from booking_platform.operations.leased import next_attempt
 from booking_platform.operations.leased_story import leased_chapter, step
 from booking_platform.operations.records import exact, visible
@@ -25,6 +26,7 @@ from booking_platform.operations.stories import (
     tells,
 )
 from payments.attempts import AS_BEFORE, COMPLETED
+from payments.audits import QUEUE
 from payments.decisions import meaning_of, obstacle_to_approval
 from payments.models import NothingToRefund, Refund
 
@@ -48,9 +50,9 @@ def refunds(asked: Asked) -> Chapter:
     nothing = NothingToRefund.objects.filter(booking_id=asked.booking).order_by()[:MOST]
     for each in nothing:
         chapter.entries.append(_nothing(each))
-    if not chapter.points:
-        why = "A cancellation named no payment to refund." if nothing else "None was asked for."
-        chapter.points.append(Point(STANDS, why))
+    if nothing and not chapter.points:
+        chapter.points.append(Point(STANDS, "A cancellation named no payment to refund."))
+    chapter.points += missing(asked, QUEUE, about=STANDS, stored=bool(chapter.points))
     return chapter
 
 

@@ -219,7 +219,8 @@ class OutboxRow(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.announcements} announcements of {self.created_at}"
+        many = "" if self.announcements == 1 else "s"
+        return f"{self.announcements} announcement{many} of {self.created_at}"
 
     @classmethod
     def waiting(cls) -> "models.QuerySet[OutboxRow]":

@@ -12,5 +12,6 @@ class OperationsConfig(AppConfig):
             kernel_parts,
             kernel_story,
             logins,
+            parked,
             tallies,
         )

@@ -12,6 +12,8 @@ from django.utils.timezone import localtime
 from booking_platform.messaging import broker, clock, heartbeats
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.operations import bulk, tasks
+from booking_platform.operations.bulk_outcomes import outcomes_of
+from booking_platform.operations.dashboard import number
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, ReasonForm
 from booking_platform.operations.leased import DueFilter, has_worker, next_attempt
 from booking_platform.operations.letter_filters import NotRepeatable, selection_of
@@ -74,7 +76,9 @@ class JobsAdmin(DecisionsAdmin):
             newest=min(form.cleaned_data["newest"], bulk.newest_letter()),
         )
         self.log_addition(
-            request, job, f"{how.listed}, {job.total} letters; {selection.in_words()}"
+            request,
+            job,
+            f"{how.listed}, {job.total} {number(job.total, 'letter', 'letters')}; {selection.in_words()}",
         )
         tasks.begin(job)
         return HttpResponseRedirect(reverse("admin:operations_bulkjob_change", args=[job.pk]))
@@ -140,7 +144,8 @@ class BulkJobAdmin(DecisionsAdmin):
 
     @admin.display(description="done")
     def how_far(self, job: BulkJob) -> str:
-        failed = f", {job.failed:,} stay open" if job.failed else ""
+        stay = number(job.failed, "stays open", "stay open")
+        failed = f", {job.failed:,} {stay}" if job.failed else ""
         return f"{job.done:,} of {job.total:,}{failed}"
 
     @admin.display(description="state")
@@ -161,6 +166,7 @@ class BulkJobAdmin(DecisionsAdmin):
             "percent": job.percent,
             "failures": [_failure(failure, letters) for failure in job.failures],
             "more_failures": job.failed - len(job.failures),
+            "outcomes": outcomes_of(job) if _tells_outcomes(job, request) else None,
         }
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -178,6 +184,12 @@ class BulkJobAdmin(DecisionsAdmin):
         if not its_own and not request.user.has_perm(bulk.RIGHTS[BulkJob.Kind(record.kind)]):
             return f"it is not yours, and you may not {record.kind} dead letters"
         return "" if record.stop(by=request.user.get_username()) else "it has ended already"
+
+
+def _tells_outcomes(job: BulkJob, request: HttpRequest) -> bool:
+    """Return whether a page says what became of the events of a job."""
+    may = request.user.has_perm("messaging.view_processedevent")
+    return may and job.kind == BulkJob.Kind.REPLAY and job.done > 0
 
 
 def _failure(failure: dict[str, Any], letters: dict[int, DeadLetter]) -> tuple[object, str]:

@@ -50,6 +50,7 @@ class Waiting:
     since: datetime | None = None  # the oldest of them
     meaning: str  # what that means, or what to do, in a sentence
     url: str  # of the list behind it
+    place: int | None = None  # among all that waits, where it is not that of its part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class Panel:
     numbers: Sequence[Number] = ()
     series: Sequence[Series] = ()
     columns: Sequence[str] = ()
+    nothing: str = "There is nothing to list."  # what is said of a table without rows
     rows: Sequence[Row] = ()
 
 
@@ -218,11 +220,11 @@ def look(user: Any) -> Dashboard:
         django.db.Error: the database is away, and its time is not known either.
     """
     at = Look(clock.now())
-    waiting: list[Waiting] = []
+    waiting: list[tuple[int, Waiting]] = []
     not_known: list[str] = []
     for wait in _for(user, WAITS):
         found, problem = _ask(wait, at, [])
-        waiting += found
+        waiting += [(wait.place if each.place is None else each.place, each) for each in found]
         if problem:
             not_known.append(f"{wait.title}: {problem}")
     shown = []
@@ -230,7 +232,8 @@ def look(user: Any) -> Dashboard:
         panel, problem = _ask(show, at, Panel())
         shown.append(Shown(show.title, panel, problem))
     may_see = bool(_for(user, WAITS) or shown)
-    return Dashboard(at.now, waiting, shown, not_known, may_see)
+    in_order = [each for _, each in sorted(waiting, key=lambda placed: placed[0])]
+    return Dashboard(at.now, in_order, shown, not_known, may_see)
 
 
 def _for(user: Any, parts: dict[str, Part[T]]) -> list[Part[T]]:

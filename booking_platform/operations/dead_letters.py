@@ -61,7 +61,8 @@ REPLAY = Decision(
     undone="not replayed",
     explanation="The original message goes to the queue it came from again, and to no other. What "
     "was applied meanwhile is recognised and has no effect; what still can't be applied is parked "
-    "again.",
+    "again. A letter is closed once it is sent: its event is then treated as any other, so that a booking "
+    "which finds no seats by then is rejected, and waits for nobody.",
     why_required=False,
 )
 DISCARD = Decision(

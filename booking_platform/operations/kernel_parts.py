@@ -1,4 +1,4 @@
-"""What the kernel shows on the dashboard: dead letters, late work, announcements, workers, queues, the audit."""
+"""What the kernel shows on the dashboard: late work, announcements, workers, queues, the audit."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from booking_platform.messaging.models import (
     OutboxRow,
     ProcessedEvent,
 )
-from booking_platform.messaging.rules import CONSUMERS, REASONS, Reason
+from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.messaging.tallies import CONFLICTS, DUPLICATES
 from booking_platform.operations.audits import overdue_of
 from booking_platform.operations.broker_depths import BROKER
@@ -39,38 +39,10 @@ from booking_platform.operations.dashboard import (
 from booking_platform.operations.kernel_audits import leased_models
 from booking_platform.operations.models import AuditRun, BulkJob, Tally
 
-LARGEST = 5  # reasons of dead letters that are named
 AUDIT_MISSING = timedelta(hours=26)  # it is made once a day
-
-State = DeadLetter.State
 
 
 # What waits for a person.
-
-
-@waits("Dead letters", "messaging.view_deadletter", place=30)
-def dead_letters(_look: Look) -> Iterator[Waiting]:
-    """Yield the most frequent reasons of open dead letters, and the rest."""
-    parked = DeadLetter.objects.filter(state=State.PARKED).order_by()
-    reasons = parked.values_list("reason").annotate(Count("pk"), Min("parked_at"))
-    largest = sorted(reasons, key=lambda each: (-each[1], each[0]))
-    for code, count, since in largest[:LARGEST]:
-        why = REASONS.get(code, Reason(code, code))
-        yield Waiting(
-            what=number(count, f"dead letter: {why.meaning}", f"dead letters: {why.meaning}"),
-            count=count,
-            since=since,
-            meaning=why.advice or "These events have had no effect: replay or discard them.",
-            url=list_url(DeadLetter, reason=code),
-        )
-    if rest := largest[LARGEST:]:
-        yield Waiting(
-            what=f"dead letters in all, for {len(rest)} more reasons",
-            count=sum(count for _, count, _ in largest),
-            since=min(since for _, _, since in largest),
-            meaning="These events have had no effect: replay or discard them.",
-            url=list_url(DeadLetter),
-        )
 
 
 def _overdue(model: type[Leased], _look: Look) -> Iterator[Waiting]:
@@ -129,7 +101,9 @@ def audit(look: Look) -> Iterator[Waiting]:
     run = AuditRun.newest()
     if run is None or look.now - run.finished_at > AUDIT_MISSING:
         yield Waiting(
-            what="audit is missing" if run else "audit is missing: there has been none yet",
+            what="daily audit is missing"
+            if run
+            else "daily audit is missing: there has been none yet",
             count=1,
             since=run.finished_at if run else None,
             meaning="Beat has the promises audited once a day, in a worker of the queue maintenance; "
@@ -188,12 +162,15 @@ def without_effect(look: Look) -> Panel:
     """Show how often a repeat was recognised, and how often a write lost its race."""
     since = stamp(look.since)
     rows = []
-    for kind, what in ((DUPLICATES, "duplicates suppressed"), (CONFLICTS, "lock conflicts")):
+    for kind, one, many in (
+        (DUPLICATES, "duplicate suppressed", "duplicates suppressed"),
+        (CONFLICTS, "lock conflict", "lock conflicts"),
+    ):
         by_subject: dict[str, int] = {}
         for (its_kind, _, subject, _), count in look.counts.by.items():
             if its_kind == kind:
                 by_subject[subject] = by_subject.get(subject, 0) + count
-        rows.append((kind, what, by_subject))
+        rows.append((kind, number(sum(by_subject.values()), one, many), by_subject))
     return Panel(
         note="Both are harmless: a repeat has no effect, and a write that lost its race was done again. "
         "A worker that is killed may not have told of its last seconds.",
@@ -205,6 +182,7 @@ def without_effect(look: Look) -> Panel:
             )
             for kind, what, by_subject in rows
         ],
+        nothing="No repeat came, and no write lost its race.",
         columns=("where", "what", "how often"),
         rows=[
             Row(
@@ -223,6 +201,7 @@ def queues(look: Look) -> Panel:
     """Show what waits in each queue, and who takes it, as the broker says."""
     return Panel(
         note="As the broker says now. What workers hold already is not among it.",
+        nothing="The broker has none of the queues.",
         columns=("queue", "waiting", "consumers"),
         rows=[_queue(look, name, depth) for name, depth in BROKER.depths().items()],
     )
@@ -255,8 +234,17 @@ def announcements(_look: Look) -> Panel:
     waiting = list_url(OutboxRow, published="waiting")
     return Panel(
         numbers=[
-            Number(label="groups that wait", value=rows, url=waiting, level="bad" if late else ""),
-            Number(label="announcements in them", value=backlog.announcements, url=waiting),
+            Number(
+                label=number(rows, "group that waits", "groups that wait"),
+                value=rows,
+                url=waiting,
+                level="bad" if late else "",
+            ),
+            Number(
+                label=number(backlog.announcements, "announcement waits", "announcements wait"),
+                value=backlog.announcements,
+                url=waiting,
+            ),
             Number(
                 label="that the oldest waits",
                 value=f"{backlog.oldest_seconds:,.0f} s",
@@ -278,6 +266,7 @@ def workers(look: Look) -> Panel:
     return Panel(
         numbers=[_newest_event(look)],
         note="Of several workers of a queue the one that is free answers: not each is seen each time.",
+        nothing="No worker was seen lately.",
         columns=("worker", "queues", "last seen"),
         rows=[
             Row(

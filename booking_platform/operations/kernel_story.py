@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, Q
 from django.utils.timezone import localtime
 
 from booking_platform.contract.announcing import EventDiscarded, EventParked
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
-from booking_platform.messaging.rules import event_types, meanings
+from booking_platform.messaging.rules import meanings
+from booking_platform.operations.booking_letters import SEE_LETTERS, of_bookings
 from booking_platform.operations.records import LISTED, exact, visible
 from booking_platform.operations.stories import (
     MOST,
@@ -27,21 +28,9 @@ from booking_platform.operations.stories import (
     times,
 )
 
-BOOKING = "bookingId"
-SEE_EVENTS, SEE_LETTERS = "messaging.view_processedevent", "messaging.view_deadletter"
+SEE_EVENTS = "messaging.view_processedevent"
 
 State = DeadLetter.State
-
-
-def of_bookings() -> QuerySet[ProcessedEvent]:
-    """Return the processed events whose ``aggregate_id`` names a booking, and nothing else."""
-    others = [
-        each.__name__ for each in event_types().values() if each.named_by not in ("", BOOKING)
-    ]
-    return ProcessedEvent.objects.exclude(event_type__in=others).order_by()
-
-
-# Neither query below sorts: PostgreSQL might walk the index of the times for that, past all other bookings.
 
 
 @tells("events", SEE_EVENTS)
@@ -75,8 +64,9 @@ def _came(same: list[ProcessedEvent]) -> Iterator[Entry]:
 @tells("dead letters", SEE_LETTERS)
 def dead_letters(asked: Asked) -> Chapter:
     """Return the events that could not be applied, and what became of them."""
-    letters, more = _letters(asked.booking)
-    chapter = Chapter(records=list[Model](letters), more=more)
+    found = asked.letters or ()
+    letters = found[:MOST]
+    chapter = Chapter(records=list[Model](letters), more=len(found) > MOST)
     for letter in letters:
         chapter.entries += _parked(letter)
         if letter.event_type != EventParked.__name__:
@@ -90,21 +80,6 @@ def dead_letters(asked: Asked) -> Chapter:
     if waiting:
         chapter.points.append(_waits(waiting))
     return chapter
-
-
-def _letters(booking: str) -> tuple[list[DeadLetter], bool]:
-    """Return the dead letters that name a booking, those of its events that name none, and corrected ones."""
-    letters = DeadLetter.objects.defer("body", "edited_body").order_by()
-    its_events = of_bookings().filter(aggregate_id=booking).values_list("event_id", flat=True)
-    event_ids = list(its_events[:MOST])
-    found = [
-        *letters.filter(aggregate_id=booking)[: MOST + 1],
-        *letters.filter(aggregate_id="", event_id__in=event_ids)[: MOST + 1],
-        # Those that were corrected may have named another booking before.
-        *letters.filter(edited_event_id__in=event_ids)[: MOST + 1],
-    ]
-    each_once = list({letter.pk: letter for letter in found}.values())
-    return each_once[:MOST], len(each_once) > MOST
 
 
 def _parked(letter: DeadLetter) -> Iterator[Entry]:

@@ -23,7 +23,7 @@ class AuditRun(models.Model):
         ordering = ("-id",)
 
     def __str__(self) -> str:
-        return f"{self.started_at:%Y-%m-%d %H:%M}: {self.found} findings"
+        return f"{self.started_at:%Y-%m-%d %H:%M}: {self.found} finding{'' if self.found == 1 else 's'}"
 
     @property
     def age_seconds(self) -> float:

@@ -8,6 +8,7 @@ from django.utils.safestring import SafeString
 
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS, event_types, meanings
+from booking_platform.operations.bulk_outcomes import JobFilter
 from booking_platform.operations.records import (
     ColumnFilter,
     RecordsOfFact,
@@ -49,6 +50,7 @@ class ProcessedEventAdmin(RecordsOfFact):
         column_filter("outcome", _outcomes),
         ("processed_at", admin.DateFieldListFilter),
         BookingFilter,
+        JobFilter,
     )
     search_fields = ("aggregate_id__exact", "event_id__exact")
     search_help_text = "A whole booking id or event id"

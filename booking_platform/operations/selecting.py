@@ -86,9 +86,9 @@ class Selection:
         """Return what a job stores of it."""
         return {name: value for name, value in asdict(self).items() if value}
 
-    def letters(self) -> Letters:
-        """Return the open dead letters that are meant."""
-        letters = DeadLetter.objects.filter(state=DeadLetter.State.PARKED)
+    def letters(self, state: DeadLetter.State = DeadLetter.State.PARKED) -> Letters:
+        """Return the dead letters of a state that are meant: the open ones, unless another is named."""
+        letters = DeadLetter.objects.filter(state=state)
         if self.pks:
             letters = letters.filter(pk__in=self.pks)
         for name, condition in CONDITIONS.items():
@@ -102,7 +102,7 @@ class Selection:
 
     def _words(self) -> Iterator[str]:
         if self.pks:
-            yield f"{len(self.pks)} that were chosen"
+            yield f"{len(self.pks)} that {'was' if len(self.pks) == 1 else 'were'} chosen"
         if self.reason:
             known = REASONS.get(self.reason)
             yield f"reason: {known.meaning if known else self.reason}"

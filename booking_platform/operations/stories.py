@@ -5,7 +5,7 @@ An app tells what it knows with ``@tells``, and says which bookings a search ter
 queries that an index answers, and returns a bounded number of entries.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
+
+from booking_platform.messaging.models import DeadLetter
 
 MOST = 500  # entries of a story, and rows that one teller reads of a kind
 LONGEST_TRANSACTION = timedelta(minutes=1)  # between what it stores first and its announcements
@@ -94,6 +96,9 @@ class Asked:
 
     booking: str
     waiting_since: datetime | None = None  # the oldest announcement that is not published yet
+    letters: Sequence[DeadLetter] | None = (
+        None  # its dead letters; None: the person may not see them
+    )
 
     def announcement(self, at: datetime, key: str) -> Entry:
         """Return the entry of something that other systems are told of, under a routing key.

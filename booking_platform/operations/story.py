@@ -11,6 +11,7 @@ from django.db.models import Model, Q
 
 from booking_platform.messaging import clock
 from booking_platform.messaging.models import OutboxRow
+from booking_platform.operations.booking_letters import SEE_LETTERS, letters_of
 from booking_platform.operations.records import visible
 from booking_platform.operations.stories import (
     LONGEST_TRANSACTION,
@@ -59,7 +60,8 @@ class Story:
 
 def story_of(booking: str, may: May) -> Story:
     """Return the story of a booking, in a number of queries that does not depend on it."""
-    asked = Asked(booking, _waiting_since())
+    letters = letters_of(booking) if may(SEE_LETTERS) else None
+    asked = Asked(booking, _waiting_since(), letters)
     story = Story(booking)
     chapters: list[Chapter] = []
     for teller in TELLERS.values():

@@ -10,17 +10,22 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from booking_platform.messaging import clock, dead_letters, edits, inbox, leases
+from booking_platform.messaging import broker, clock, dead_letters, edits, inbox, leases
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
-from booking_platform.operations import bulk
+from booking_platform.operations import bulk, bulk_outcomes
+from booking_platform.operations.bulk_outcomes import outcomes_of
 from booking_platform.operations.models import BulkJob
 from booking_platform.operations.selecting import Selection
 from booking_platform.operations.tasks import bulk_job
 from tests.events import cancelled, created, deliveries
 from tests.factories import TourFactory, past
+from tests.integration.admin_pages import choose, listed, page, staff, text
 from tests.platform import Platform, parked
 from tests.servers import free_port
 
@@ -183,6 +188,79 @@ class TestWhatBecomesOfEach:
         monkeypatch.setattr(dead_letters, "discard", faulty)
         made = run(job(Kind.DISCARD))
         assert (made.done, made.failed, made.failures[0]["why"]) == (2, 1, "a bug: KeyError: 'x'")
+
+
+class TestWhatBecameOfTheEvents:
+    def replay(self, user: User | None = None) -> BulkJob:
+        """Replay three bookings, of which one finds a seat, one none, and one is not applied yet."""
+        letters = park(3)
+        tour = TourFactory.create(pk=NO_TOUR, capacity=2)
+        made = run(job(user=user, queue=CREATED))
+        first, second, _ = ({"event_id": each.event_id} for each in letters)
+        for name, each in (("BK-A", first), ("BK-B", second)):
+            inbox.process(CONSUMERS[CREATED], deliveries(created(tour.pk, name, 2, **each)))
+        return made
+
+    def test_it_is_told_by_outcome_with_the_list_behind_each(
+        self, platform: Platform, admin_client: Client
+    ) -> None:
+        park(1)
+        run(job(why="another"))
+        inbox.process(CONSUMERS[CREATED], deliveries(created(TourFactory.create().pk, "BK-C")))
+        made = self.replay()
+        told = outcomes_of(made)
+        assert [(each.name, each.count) for each in told.applied] == [
+            ("rejected", 1), ("reserved", 1)
+        ]  # fmt: skip
+        assert (told.not_applied, told.looked_at, told.more) == (1, 3, False)
+        shown = text(admin_client.get(page(made)))
+        assert "not yet applied, or parked again</td><td>-</td><td>1</td>" in shown
+        for each in told.applied:
+            assert each.url in shown
+            [event] = admin_client.get(each.url).context["cl"].result_list
+            assert event.outcome == each.name
+
+    def test_an_event_of_another_consumer_is_not_of_it(self, platform: Platform) -> None:
+        made = self.replay()
+        event = ProcessedEvent.objects.get(outcome="reserved")
+        ProcessedEvent.objects.filter(pk=event.pk).update(consumer=CANCELLED)
+        told = outcomes_of(made)
+        assert [each.name for each in told.applied] == ["rejected"]
+        assert told.not_applied == 2
+
+    def test_one_that_had_no_queue_is_told_of_each_consumer(self, platform: Platform) -> None:
+        made = self.replay()
+        BulkJob.objects.update(selection={})
+        DeadLetter.objects.update(queue=broker.unroutable_queue().name)
+        made.refresh_from_db()
+        assert (len(outcomes_of(made).applied), outcomes_of(made).not_applied) == (2, 1)
+
+    def test_it_is_bounded(self, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = self.replay()
+        monkeypatch.setattr(bulk_outcomes, "MOST", 2)
+        with CaptureQueriesContext(connection) as asked:
+            told = outcomes_of(made)
+        assert len(asked) == 3
+        assert (sum(each.count for each in told.applied), told.not_applied) == (2, 0)
+        assert told.more
+
+    def test_it_needs_the_right_to_see_events(self, platform: Platform) -> None:
+        made = self.replay()
+        client = staff("view_deadletter")
+        assert "What became of" not in text(client.get(page(made)))
+
+    @pytest.mark.parametrize("value", ["0", "x", "9" * 30, "-1", ""])
+    def test_events_of_no_job_are_none(self, admin_client: Client, value: str) -> None:
+        inbox.process(CONSUMERS[CREATED], deliveries(created(TourFactory.create().pk, "BK")))
+        assert not listed(admin_client, ProcessedEvent, job=value)
+
+    def test_the_confirmation_says_that_a_letter_is_closed_once_it_is_sent(
+        self, admin_client: Client
+    ) -> None:
+        [letter] = park(1)
+        asked = text(choose(admin_client, "replay", letter))
+        assert "A letter is closed once it is sent" in asked
+        assert "finds no seats by then is rejected" in asked
 
 
 class TestWhoStopsIt:

@@ -21,6 +21,7 @@ from booking_platform.operations.audit_runs import where
 from booking_platform.operations.broker_depths import Asked
 from booking_platform.operations.dashboard import Dashboard, NotKnown, Panel, Part, Waiting
 from booking_platform.operations.models import AuditRun, BulkJob, Tally
+from booking_platform.operations.parked import MEANINGS
 from booking_platform.operations.selecting import Selection
 from catalog import parts
 from catalog.models import Tour
@@ -31,6 +32,7 @@ from tests.integration.admin_pages import (
     CANCELLED,
     CREATED,
     NO_TOUR,
+    REFUNDS,
     listed,
     page,
     settle,
@@ -126,14 +128,17 @@ class TestWhatWaits:
     ) -> None:
         a_day(2)
         found = waiting(user)
-        assert {what: each.count for what, each in found.items()} == {
-            f"dead letter: {REASONS['malformed'].meaning}": 1,  # it came twice
-            "dead letters: names a tour that does not exist": 2,
-            "refunds wait for a person": 2,
-            "refunds are overdue": 2,
-            "groups of announcements are not published": OutboxRow.objects.count() - 1,
-            "e-mails wait for a person": 2,
-        }
+        assert (
+            {what: each.count for what, each in found.items()}
+            == {
+                f"event of a new booking, for its seats: {REASONS['malformed'].meaning}": 1,  # it came twice
+                "events of new bookings, for their seats: names a tour that does not exist": 2,
+                "refunds wait for a person": 2,
+                "refunds are overdue": 2,
+                "groups of announcements are not published": OutboxRow.objects.count() - 1,
+                "e-mails wait for a person": 2,
+            }
+        )
         for each in found.values():
             assert behind(client, each.url) == each.count, each.what
             assert each.since is not None
@@ -162,12 +167,38 @@ class TestWhatWaits:
             DeadLetter(
                 queue=CREATED, event_id=f"{number}", reason=f"r{number}", body=b"", detail=""
             )
-            for number in range(7)
+            for number in range(10)
         )
         found = waiting(user)
-        assert len(found) == 6
-        rest = found["dead letters in all, for 2 more reasons"]
-        assert behind(client, rest.url) == rest.count == 7
+        assert len(found) == 9
+        rest = found["dead letters in all, for 2 more causes"]
+        assert behind(client, rest.url) == rest.count == 10
+        DeadLetter.objects.filter(reason="r9").delete()
+        assert "dead letters in all, for 1 more cause" in waiting(user)
+
+    def test_refunds_that_were_not_asked_for_come_before_all_but_refunds(
+        self, user: User, client: Client, well: None
+    ) -> None:
+        for queue, count in ((CREATED, 3), (CANCELLED, 2), (REFUNDS, 1), (REFUNDS, 2)):
+            settle(queue, *(b"{" + b"x" * (count * 10 + n) for n in range(count)))
+        DeadLetter.objects.create(queue="elsewhere", fingerprint="f", body=b"", reason="malformed")
+        EmailFactory.create(state="failed")
+        RefundFactory.create(needs_review=True)
+        found = waiting(user)
+        why = REASONS["malformed"].meaning
+        assert list(found) == [
+            "refund waits for a person",
+            f"cancellations whose refund was not asked for: {why}",
+            "e-mail waits for a person",
+            f"events of new bookings, for their seats: {why}",
+            f"events of cancellations, for their seats: {why}",
+            f"dead letter of another queue: {why}",
+        ]
+        for each in found.values():
+            assert behind(client, each.url) == each.count, each.what
+
+    def test_what_a_queue_is_called_is_said_of_one_that_is_there(self) -> None:
+        assert MEANINGS.keys() <= CONSUMERS.keys()
 
     def test_what_an_audit_found_is_said(self, user: User, client: Client, well: None) -> None:
         tour = TourFactory.create(capacity=20)
@@ -184,9 +215,9 @@ class TestWhatWaits:
         self, user: User, well: None
     ) -> None:
         AuditRun.objects.update(finished_at=clock.now() - timedelta(hours=27))
-        assert list(waiting(user)) == ["audit is missing"]
+        assert list(waiting(user)) == ["daily audit is missing"]
         AuditRun.objects.all().delete()
-        assert list(waiting(user)) == ["audit is missing: there has been none yet"]
+        assert list(waiting(user)) == ["daily audit is missing: there has been none yet"]
         auditing.run()
         run = AuditRun.objects.get()
         run.results["seats"]["incomplete"] = "the database was away"
@@ -250,7 +281,7 @@ class TestFigures:
         over.save(update_fields=["capacity"])
         shown = panel(user, "Seats")
         assert figures(shown) == {
-            "tours": 3, "seats free": 15, "tours sold out": 2, "tours overbooked": 1
+            "tours": 3, "seats free": 15, "tours sold out": 2, "tour overbooked": 1
         }  # fmt: skip
         assert [(row.name, *row.cells, row.share) for row in shown.rows] == [
             (over.name, 4, 0, 3, 100), (free.name, 5, 15, 20, 25), (full.name, 2, 0, 2, 100)
@@ -274,11 +305,23 @@ class TestFigures:
     ) -> None:
         settle(CREATED, created(TourFactory.create().pk, "A"))
         shown = figures(panel(user, "Announcements"))
-        assert shown["groups that wait"] == OutboxRow.objects.count()
-        assert shown["announcements in them"] == outbox.backlog().announcements > 0
+        assert shown["groups that wait"] == OutboxRow.objects.count() > 1
+        assert shown["announcements wait"] == outbox.backlog().announcements > 1
+        OutboxRow.objects.exclude(pk=OutboxRow.objects.latest("pk").pk).delete()
+        assert figures(panel(user, "Announcements"))["group that waits"] == 1
         [row] = panel(user, "Workers").rows
         assert row.name == "celery@here"
         assert behind(client, row.url) == len(broker.task_queues())
+
+    def test_a_table_without_rows_says_what_there_is_none_of(
+        self, user: User, client: Client, well: None
+    ) -> None:
+        Heartbeat.objects.all().delete()
+        shown = text(client.get(reverse("admin:index")))
+        assert "No worker was seen lately." in shown
+        assert "No repeat came, and no write lost its race." in shown
+        assert "There are no tours yet." in shown
+        assert "None." not in shown
 
     def test_what_runs_out_of_the_day_is_left_out(self, user: User, well: None) -> None:
         a_day()

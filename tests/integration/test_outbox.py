@@ -191,7 +191,7 @@ class TestRelaying:
     ) -> None:
         store(1)
         monkeypatch.setattr(relaying, "Publisher", Away)
-        with pytest.raises(CommandError, match="1 announcements wait: it is away"):
+        with pytest.raises(CommandError, match="1 announcement waits: it is away"):
             call_command("relay_outbox")
 
     def test_what_nobody_listens_to_is_published_and_no_dead_letter(self) -> None:

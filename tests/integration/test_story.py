@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -257,6 +257,47 @@ class TestRefunds:
     def test_a_cancellation_that_asked_for_none(self, tour: Tour) -> None:
         cancel(tour, "BK-1", REFUNDS)
         assert point("BK-1", "Refund").what == "A cancellation named no payment to refund."
+
+
+class TestWhatIsNotStored:
+    """A cancellation that is parked asks for a refund and an e-mail that no table has."""
+
+    BAD: ClassVar[dict[str, Any]] = {"amount": -1, "userEmail": "nobody"}
+
+    @pytest.mark.parametrize(("queue", "about"), [(REFUNDS, "Refund"), (EMAILS, "E-mail")])
+    def test_the_letter_that_waits_is_named(self, tour: Tour, queue: str, about: str) -> None:
+        assert point("BK-1", about).what == "None was asked for."
+        cancel(tour, "BK-1", queue, **self.BAD)
+        letter = DeadLetter.objects.get()
+        stands = point("BK-1", about)
+        assert stands.what == (
+            f"None is stored for an event that could not be applied: it is dead letter {letter.pk}, "
+            "which waits for a person."
+        )
+        assert stands.level is Level.PERSON
+        assert [link.to for link in stands.links] == [letter]
+        other = {"Refund": "E-mail", "E-mail": "Refund"}[about]
+        assert point("BK-1", other).what == "None was asked for."
+
+    def test_it_is_said_beside_a_refund_that_is_stored(self, tour: Tour) -> None:
+        RefundFactory.create(booking_id="BK-1")
+        cancel(tour, "BK-1", REFUNDS, **self.BAD)
+        points = [each.what for each in story("BK-1").points if each.about == "Refund"]
+        assert sum("None is stored for an event" in each for each in points) == 1
+        assert len(points) == 2
+        DeadLetter.objects.update(state="discarded")
+        assert "NOT refunded" in point("BK-1", "Refund").what
+
+    def test_one_that_was_discarded_is_said(self, tour: Tour) -> None:
+        cancel(tour, "BK-1", REFUNDS, **self.BAD)
+        DeadLetter.objects.update(state="discarded")
+        assert "(discarded: a person decided" in point("BK-1", "Refund").what
+
+    def test_whoever_may_not_see_letters_is_not_told_of_them(self, tour: Tour) -> None:
+        cancel(tour, "BK-1", REFUNDS, **self.BAD)
+        [stands] = story("BK-1", lambda right: right == "payments.view_refund").points
+        assert stands.what.startswith("None is stored. Your account may not see")
+        assert not stands.links
 
 
 class TestEmails:

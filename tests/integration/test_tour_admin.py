@@ -98,9 +98,10 @@ class TestTours:
         response = admin_client.post(
             reverse("admin:catalog_tour_add"),
             {"name": "Loire", "description": "", "price": "9.90", "capacity": 12},
+            follow=True,
         )
-        assert response.status_code == 302
         tour = Tour.objects.get(name="Loire")
+        assert f"tour {tour.pk} (Loire)" in messages(response)
         assert (tour.capacity, tour.available_seats, tour.unledgered_seats) == (12, 12, 0)
 
     def test_staff_edit_four_fields_and_no_seat_numbers(self, admin_client: Client) -> None:

@@ -12,4 +12,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         wrong = availability.refresh()
-        self.stdout.write(f"{wrong} tours had other numbers." if wrong else "All tours had theirs.")
+        some = f"{wrong} tour{'' if wrong == 1 else 's'} had other numbers."
+        self.stdout.write(some if wrong else "All tours had theirs.")

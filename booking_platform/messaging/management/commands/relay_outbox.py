@@ -16,5 +16,7 @@ class Command(BaseCommand):
             published = relaying.relay_now()
         except (outbox.BrokerRefused, *UNREACHABLE) as error:
             left = outbox.backlog().announcements
-            raise CommandError(f"{left} announcements wait: {error}") from error
-        self.stdout.write(f"{published} announcements published; none waits")
+            wait = "announcement waits" if left == 1 else "announcements wait"
+            raise CommandError(f"{left} {wait}: {error}") from error
+        many = "" if published == 1 else "s"
+        self.stdout.write(f"{published} announcement{many} published; none waits")
