@@ -18,7 +18,7 @@ from booking_platform.operations.models import BulkJob
 from booking_platform.operations.records import exact
 from booking_platform.operations.selecting import Letters, Selection
 
-MOST = 5_000  # letters of a job that are looked at, the first ones
+MOST = 1_000  # letters of a job that are looked at, the first ones
 APART = timedelta(seconds=1)  # two processes may believe that it is, of one moment
 
 
