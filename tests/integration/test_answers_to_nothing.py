@@ -31,7 +31,7 @@ class TestAFilter:
     def test_a_choice_that_it_has_not_is_refused_and_not_ignored(
         self, admin_client: Client, model: type, its: type[ChoiceFilter]
     ) -> None:
-        answer = admin_client.get(listing(model), {its.parameter_name: "f\u202eoo"})
+        answer = admin_client.get(listing(model), {str(its.parameter_name): "f\u202eoo"})
         assert answer.status_code == 400
         assert f"'{its.parameter_name}' has no choice" in answer.content.decode()
 
@@ -39,7 +39,7 @@ class TestAFilter:
     def test_none_is_no_filter(
         self, admin_client: Client, model: type, its: type[ChoiceFilter]
     ) -> None:
-        assert admin_client.get(listing(model), {its.parameter_name: ""}).status_code == 200
+        assert admin_client.get(listing(model), {str(its.parameter_name): ""}).status_code == 200
 
 
 class TestAnEmptyList:
@@ -62,7 +62,9 @@ class TestAnEmptyList:
 
 
 class TestNoPage:
-    def test_it_is_said_with_and_without_a_login(self, client: Client, admin_client: Client) -> None:
+    def test_it_is_said_with_and_without_a_login(
+        self, client: Client, admin_client: Client
+    ) -> None:
         for browser, address in ((client, "/nowhere"), (admin_client, "/admin/nowhere/")):
             answer = browser.get(address)
             assert answer.status_code == 404

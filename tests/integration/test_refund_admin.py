@@ -259,7 +259,9 @@ class TestThePage:
             assert advice in text(choose(admin_client, "approve", refund))
             assert "approve" in advice.lower()
 
-    def test_it_says_that_to_try_again_does_not_add_to_a_payment(self, admin_client: Client) -> None:
+    def test_it_says_that_to_try_again_does_not_add_to_a_payment(
+        self, admin_client: Client
+    ) -> None:
         said = text(admin_client.get(page(awaiting(reviews.NOT_COVERED))))
         assert "To try now can't help while the payment is what it is" in said
 
