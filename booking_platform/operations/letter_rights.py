@@ -5,10 +5,12 @@ from typing import Any
 from django.db import models
 from django.http import HttpRequest
 
+from booking_platform.messaging import edits
 from booking_platform.messaging.dead_letters import consumers_of
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.operations import rights
 from booking_platform.operations.decisions import MOST_AT_ONCE, Decision, DecisionsAdmin
+from booking_platform.operations.letter_edits import SEND_AGAIN
 from booking_platform.operations.selecting import going_to
 
 
@@ -16,7 +18,10 @@ class LetterRightsAdmin(DecisionsAdmin):
     """Dead letters, of which some queues' need a right of their own."""
 
     def permissions(self, record: Any, how: Decision) -> list[str]:
-        return rights.needed(how.permission, consumers_of(record))
+        consumers = consumers_of(record)
+        if how is SEND_AGAIN:  # an unroutable event may have another type by now
+            consumers += consumers_of(record, edits.type_of(record))
+        return rights.needed(how.permission, consumers)
 
     def chosen(self, request: HttpRequest, listed: models.QuerySet[Any]) -> models.QuerySet[Any]:
         """Return what the person selected and may decide about, oldest first."""
