@@ -1,6 +1,7 @@
 from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, HttpResponseNotFound
+from django.shortcuts import render
 from django.urls import path, re_path
 from django.views.generic import RedirectView
 
@@ -17,6 +18,19 @@ def nothing(_request: HttpRequest) -> HttpResponse:
     """Answer for a page of the theme that nothing leads to, and that fails where a query is not its own."""
     return HttpResponseNotFound("There is no such page.", content_type="text/plain")
 
+
+def not_allowed(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001  (Django's)
+    """Say that the person may not do this, and whom to ask."""
+    return render(request, "403.html", admin.site.each_context(request), status=403)
+
+
+def not_there(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001  (Django's)
+    """Say that there is no such page: of what was asked for nothing is repeated."""
+    return render(request, "404.html", admin.site.each_context(request), status=404)
+
+
+handler403 = "booking_platform.urls.not_allowed"
+handler404 = "booking_platform.urls.not_there"
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),

@@ -40,13 +40,13 @@ class TourFilter(ColumnFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         value = self.value() or ""
-        tour = Tour.objects.filter(pk=value).first() if value.isdecimal() else None
-        return [(value, tour.name)] if tour else []
+        self.tour = Tour.objects.filter(pk=value).first() if value.isdecimal() else None
+        return [(value, self.tour.name if self.tour else "no such tour")] if value else []
 
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Reservation]
     ) -> models.QuerySet[Reservation]:
-        return super().queryset(request, queryset) if self.lookup_choices else queryset
+        return super().queryset(request, queryset) if self.tour else queryset.none()
 
 
 @admin.register(Reservation)

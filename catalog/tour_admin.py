@@ -13,7 +13,14 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from booking_platform.operations.records import AnyModelAdmin, lines, list_link, moment, visible
+from booking_platform.operations.records import (
+    AnyModelAdmin,
+    ChoiceFilter,
+    lines,
+    list_link,
+    moment,
+    visible,
+)
 from catalog import pictures
 from catalog.models import OVERBOOKED, Reservation, Tour
 from catalog.tour_pages import history_of
@@ -93,7 +100,7 @@ def _quoted(value: Any) -> str:
     return f"“{text}”" if isinstance(value, str) else text
 
 
-class SeatsFilter(admin.SimpleListFilter):
+class SeatsFilter(ChoiceFilter):
     title = parameter_name = "seats"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:

@@ -43,6 +43,7 @@ from payments.decisions import (
     SETTLE,
     TRY_NOW,
     ReissueForm,
+    advice_for,
     meaning_of,
     obstacle_to_approval,
     obstacle_to_approval_with_others,
@@ -130,8 +131,9 @@ class RefundAdmin(ExportsAdmin, LeasedAdmin):
             "response_as_text",
         )
         facts, *settlement = super().get_fieldsets(request, obj)
-        if obj is not None and obj.needs_review and obj.review_code:
-            facts[1]["fields"].insert(1, "why_it_waits")
+        if obj is not None and obj.needs_review:
+            why = ["why_it_waits"] if obj.review_code else []
+            facts[1]["fields"][1:1] = [*why, "what_to_do"]
         if obj is not None and obj.approved_at:
             settlement.append(("Approval", {"fields": approval}))
         return [
@@ -159,6 +161,10 @@ class RefundAdmin(ExportsAdmin, LeasedAdmin):
     @admin.display(description="why it waits")
     def why_it_waits(self, refund: Refund) -> str:
         return visible(meaning_of(refund.review_code))
+
+    @admin.display(description="what to do")
+    def what_to_do(self, refund: Refund) -> str:
+        return advice_for(refund)
 
     @admin.display(description="in spite of")
     def in_spite_of(self, refund: Refund) -> SafeString:
@@ -219,6 +225,7 @@ class RefundAdmin(ExportsAdmin, LeasedAdmin):
 
     def described(self, record: Any, how: Decision) -> dict[str, object]:
         why = {"Why it waits": visible(meaning_of(record.review_code))} if how is APPROVE else {}
+        advice = {"What to do": advice_for(record)} if how in (APPROVE, SETTLE) else {}
         key = {"Key until now": visible(record.idempotency_key)} if how is REISSUE else {}
         return {
             "Booking": exact(record.booking_id),
@@ -227,6 +234,7 @@ class RefundAdmin(ExportsAdmin, LeasedAdmin):
             "Amount": record.amount,
             "Payment": exact(record.payment_id),
             "What is next": visible(self.what_is_next(record)),
+            **advice,
             **key,
         }
 

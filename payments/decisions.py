@@ -64,6 +64,22 @@ def meaning_of(code: str) -> str:
     return REVIEWS[code].meaning if code in REVIEWS else code
 
 
+def advice_for(refund: Refund) -> str:
+    """Return what a person can do about a refund that waits, and what can't help."""
+    if refund.stripe_refund_id:
+        return (
+            "Compare it with Stripe's dashboard. Have Stripe asked again by trying now, or mark it settled if "
+            "the customer has the money."
+        )
+    if review := REVIEWS.get(refund.review_code):
+        return review.advice
+    return (
+        "Look at the payment in Stripe's dashboard. If the customer has the money, mark it settled. If the cause "
+        "is gone, try now, under the same key. Re-issue it under a new key only if Stripe keeps its old answer "
+        "under this one."
+    )
+
+
 def obstacle_to_approval(refund: Refund) -> str:
     """Return why a refund can't be approved as it is; empty if it can."""
     if not refund.needs_review:

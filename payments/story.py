@@ -27,7 +27,7 @@ from booking_platform.operations.stories import (
 )
 from payments.attempts import AS_BEFORE, COMPLETED
 from payments.audits import QUEUE
-from payments.decisions import meaning_of, obstacle_to_approval
+from payments.decisions import advice_for, meaning_of
 from payments.models import NothingToRefund, Refund
 
 SEE = "payments.view_refund"
@@ -107,15 +107,7 @@ def _why(refund: Refund) -> str:
 
 def _then(refund: Refund) -> str:
     """Return what a person can do about a refund that waits."""
-    if refund.stripe_refund_id:
-        return "Compare it with Stripe's dashboard. Open it to have Stripe asked again, or to mark it settled."
-    ways = [
-        "have it tried now if the cause is gone",
-        "mark it settled if the customer has the money",
-    ]
-    if not obstacle_to_approval(refund):
-        ways.insert(0, "approve it if the money is to go out all the same")
-    return f"Open it: {', or '.join(ways)}."
+    return f"{advice_for(refund)} The buttons are on the page of the refund."
 
 
 def _step(refund: Refund) -> str:

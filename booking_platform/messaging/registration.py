@@ -43,7 +43,7 @@ def consumes(
         another one does not keep it from its work; without ``uses`` all are read. ``requires`` names
     settings, and what to set them to: a worker does not start on the queue without them.
     ``replay_permission`` names a permission of Django (``"app.codename"``) that people need, beside the
-    one to replay dead letters, to replay one to this queue. The workers of the app (``-Q``, and the
+    one to replay, edit or discard dead letters, to do so with those of this queue. The workers of the app (``-Q``, and the
     label of the app) serve the queue.
 
         Raises:

@@ -136,7 +136,9 @@ class Consumer:
     task_queue: str  # Celery's queue: the workers that serve it (`-Q`) take these events too
     usual_outcome: TextChoices  # claimed with the event: only the others need a second write
     requires: Mapping[str, str]  # settings that it can't do without, and what to set them to
-    replay_permission: str | None  # of Django: who replays a dead letter to it needs this one too
+    replay_permission: (
+        str | None
+    )  # of Django: who decides about its dead letters needs this one too
 
     @property
     def outcomes(self) -> dict[str, str]:

@@ -15,10 +15,10 @@ from booking_platform.messaging.models import OutboxRow, ProcessedEvent
 from booking_platform.operations.audits import AUDITS
 from booking_platform.operations.dashboard import list_url, page_url
 from booking_platform.operations.models import AuditRun
-from booking_platform.operations.records import RecordsOfFact, lines, moment, visible
+from booking_platform.operations.records import ChoiceFilter, RecordsOfFact, lines, moment, visible
 
 
-class FoundFilter(admin.SimpleListFilter):
+class FoundFilter(ChoiceFilter):
     title, parameter_name = "findings", "findings"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:

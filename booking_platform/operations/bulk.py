@@ -133,7 +133,7 @@ def _carry_out(job: BulkJob, letter: DeadLetter, producer: Producer | None) -> N
         django.db.Error: the database is away.
     """
     try:
-        problem = _send(job, letter, producer) if job.kind == Kind.REPLAY else _obstacle(letter)
+        problem = _obstacle(job, letter) or _send(letter, producer)
         with transaction.atomic():
             problem = problem or _close(job, letter)
             _count(job, letter, problem)
@@ -146,20 +146,23 @@ def _carry_out(job: BulkJob, letter: DeadLetter, producer: Producer | None) -> N
         _count(job, letter, f"a bug: {worded(error)}")
 
 
-def _send(job: BulkJob, letter: DeadLetter, producer: Producer | None) -> str:
-    """Send a letter to its queue; return why that can't be, or nothing."""
+def _obstacle(job: BulkJob, letter: DeadLetter) -> str:
+    """Return why a job may not decide about a letter; empty if it may."""
     assert job.user is not None  # asked before
     if problem := lacking(job.user, dead_letters.consumers_of(letter)):
         return problem
+    return EDITED if job.kind == Kind.DISCARD and letter.edit_begun else ""
+
+
+def _send(letter: DeadLetter, producer: Producer | None) -> str:
+    """Send a letter to its queue if there is a producer; return why that can't be, or nothing."""
+    if producer is None:  # to discard needs none
+        return ""
     try:
         dead_letters.send(letter, producer=producer)
     except NotReplayable as error:
         return str(error).removeprefix(f"{letter}: ")  # it is named beside it
     return ""
-
-
-def _obstacle(letter: DeadLetter) -> str:
-    return EDITED if letter.edit_begun else ""
 
 
 def _close(job: BulkJob, letter: DeadLetter) -> str:

@@ -1,5 +1,6 @@
 """The pages of bulk jobs: how they are made of a list of dead letters, how far they are, how they are stopped."""
 
+from dataclasses import replace
 from typing import Any, Self
 
 from django import forms
@@ -11,12 +12,13 @@ from django.utils.timezone import localtime
 
 from booking_platform.messaging import broker, clock, heartbeats
 from booking_platform.messaging.models import DeadLetter
-from booking_platform.operations import bulk, tasks
+from booking_platform.operations import bulk, rights, tasks
 from booking_platform.operations.bulk_outcomes import outcomes_of
 from booking_platform.operations.dashboard import number
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, ReasonForm
 from booking_platform.operations.leased import DueFilter, has_worker, next_attempt
 from booking_platform.operations.letter_filters import NotRepeatable, selection_of
+from booking_platform.operations.letter_rights import LetterRightsAdmin
 from booking_platform.operations.models import BulkJob
 from booking_platform.operations.records import exact, foreign, link, moment, visible
 from booking_platform.operations.selecting import Selection
@@ -50,7 +52,7 @@ class JobForm(ReasonForm):
         return cls(confirmed, initial={"newest": bulk.newest_letter(), "select_across": across})
 
 
-class JobsAdmin(DecisionsAdmin):
+class JobsAdmin(LetterRightsAdmin):
     """Dead letters, of which many are decided about in the background."""
 
     def decide_about_many(
@@ -90,7 +92,7 @@ class JobsAdmin(DecisionsAdmin):
 
     def _selection(self, request: HttpRequest, chosen: models.QuerySet[Any]) -> Selection:
         if request.POST.get("select_across") == "1":
-            return selection_of(request.GET)
+            return replace(selection_of(request.GET), without=rights.barred(request.user))
         return Selection(pks=tuple(chosen.values_list("pk", flat=True)[:MOST_CHOSEN]))
 
     def _ask_about_job(

@@ -261,6 +261,8 @@ class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
     def decide(
         self, request: HttpRequest, listed: models.QuerySet[Any], how: Decision
     ) -> HttpResponse | None:
+        if self.refuse(request, listed, how):
+            return None
         if how is EDIT:
             return self.begin_edit(request, self.chosen(request, listed))
         if how in (REPLAY, DISCARD) and self.is_for_many(request):
@@ -279,14 +281,15 @@ class DeadLetterAdmin(GroupsAdmin, EditsAdmin, ExportsAdmin, JobsAdmin):
 
     def carry_out(self, request: HttpRequest, record: Any, how: Decision, why: str) -> str:
         letter, by = DeadLetter.objects.get(pk=record.pk), request.user.get_username()
+        event_type = edits.type_of(letter) if how is SEND_AGAIN else letter.event_type
+        if needed := lacking(request.user, dead_letters.consumers_of(letter, event_type)):
+            return needed
         if how is DISCARD and letter.edit_begun:  # it would be announced as without effect
             return EDITED
         if how is DISCARD:
             return "" if dead_letters.discard(letter, by=by, why=why) else OVERTAKEN
-        event_type = edits.type_of(letter) if how is SEND_AGAIN else letter.event_type
         send = edits.send_again if how is SEND_AGAIN else dead_letters.replay
-        needed = lacking(request.user, dead_letters.consumers_of(letter, event_type))
-        return needed or self._send(request, letter, send, by=by, why=why)
+        return self._send(request, letter, send, by=by, why=why)
 
     def _send(
         self,

@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from booking_platform.operations.records import LISTED, AnyModelAdmin, RecordsOfFact, exact, visible
+from booking_platform.operations.rights import holders
 
 MOST_AT_ONCE = 500  # records a request: it has to end, and a form may have 1,000 fields
 
@@ -36,11 +37,6 @@ class Decision:
     @property
     def label(self) -> str:
         return " ".join(self.title.format("").split())
-
-    @property
-    def hint(self) -> str:
-        """What the button says when it is pointed at: what the confirmation would, where there is none."""
-        return "" if self.asks else self.explanation
 
 
 class ReasonForm(forms.Form):
@@ -107,6 +103,10 @@ class DecisionsAdmin(RecordsOfFact):
             Interrupted: it can't be done for the other records either.
         """
         raise NotImplementedError
+
+    def permissions(self, record: Any, how: Decision) -> list[str]:
+        """Return the permissions that a decision about the record needs."""
+        return [how.permission]
 
     # How a decision is made.
 
@@ -246,11 +246,19 @@ class DecisionsAdmin(RecordsOfFact):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        record, allowed = context["original"], self.get_actions(request)
+        offered: list[Decision] = []
+        withheld: dict[str, list[str]] = {}  # by who may
+        for how in self.decisions:
+            if not self.is_open(context["original"], how):
+                continue
+            needed = self.permissions(context["original"], how)
+            if all(map(request.user.has_perm, needed)):
+                offered.append(how)
+            else:
+                withheld.setdefault(holders(needed), []).append(how.label)
         context |= {
-            "decisions": [
-                how for how in self.decisions if how.action in allowed and self.is_open(record, how)
-            ],
+            "decisions": offered,
+            "withheld": [(", ".join(labels), who) for who, labels in withheld.items()],
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
         }
         return super().render_change_form(request, context, *args, **kwargs)

@@ -27,6 +27,7 @@ from booking_platform.messaging.leases import Leased
 from booking_platform.operations.audits import overdue_of
 from booking_platform.operations.decisions import Decision, DecisionsAdmin, ReasonForm
 from booking_platform.operations.records import (
+    ChoiceFilter,
     exact,
     foreign,
     identifier,
@@ -147,7 +148,7 @@ class InGroups(AnyPaginator):
         return Page(rows, number, self)
 
 
-class PersonFilter(admin.SimpleListFilter):
+class PersonFilter(ChoiceFilter):
     title, parameter_name = "a person", "person"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -165,7 +166,7 @@ class PersonFilter(admin.SimpleListFilter):
         return queryset
 
 
-class DueFilter(admin.SimpleListFilter):
+class DueFilter(ChoiceFilter):
     title = parameter_name = "due"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:

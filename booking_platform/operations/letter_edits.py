@@ -129,7 +129,7 @@ class EditsAdmin(AnyModelAdmin):
             return self._page(request, letter, form)
         try:
             edit = edits.examine(letter, form.cleaned_data["text"])
-            if needed := lacking(request.user, edit.consumers):
+            if needed := lacking(request.user, (*consumers_of(letter), *edit.consumers)):
                 raise NotReplayable(needed)
             doubts = [*edits.doubts(letter), *([] if edit.changed else [UNCHANGED])]
             told = _seen(doubts)

@@ -14,9 +14,12 @@ from django.urls import path
 from django.utils.timesince import timesince
 
 from booking_platform.messaging import clock
+from booking_platform.messaging.dead_letters import consumers_of
+from booking_platform.messaging.models import DeadLetter
 from booking_platform.messaging.rules import REASONS, Reason
 from booking_platform.operations.decisions import Decision
-from booking_platform.operations.records import AnyModelAdmin
+from booking_platform.operations.records import AnyModelAdmin, visible
+from booking_platform.operations.rights import lacking
 from booking_platform.operations.selecting import OTHER, known_queues, known_types
 
 
@@ -98,18 +101,30 @@ class GroupsAdmin(AnyModelAdmin):
             raise PermissionDenied
         its = groups()
         now = clock.now()
+        may = [how for how in self.decisions_on_groups if request.user.has_perm(how.permission)]
         context = {
             **self.admin_site.each_context(request),
             "title": "Dead letters by reason",
             "opts": self.opts,
             "groups": [
-                (group, f"{group.letters:,}", timesince(group.oldest, now, depth=1))
+                (
+                    group,
+                    f"{group.letters:,}",
+                    timesince(group.oldest, now, depth=1),
+                    *self._offered(request, group, may),
+                )
                 for group in its
             ],
             "total": f"{sum(group.letters for group in its):,}",
-            "decisions": [
-                how for how in self.decisions_on_groups if request.user.has_perm(how.permission)
-            ],
+            "decisions": may,
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
         }
         return TemplateResponse(request, "admin/operations/letter_groups.html", context)
+
+    def _offered(
+        self, request: HttpRequest, group: Group, decisions: Sequence[Decision]
+    ) -> tuple[Sequence[Decision], str]:
+        """Return what a person may decide about a group; or nothing, and why."""
+        consumers = consumers_of(DeadLetter(queue=group.queue, event_type=group.event_type))
+        why = lacking(request.user, consumers) if decisions else ""
+        return ((), visible(why)) if why else (decisions, "")

@@ -16,6 +16,7 @@ from booking_platform.messaging.tallies import CONFLICTS, DUPLICATES
 from booking_platform.operations.models import Tally
 from booking_platform.operations.records import (
     SHOWN,
+    ChoiceFilter,
     ColumnFilter,
     RecordsOfFact,
     as_text,
@@ -26,7 +27,7 @@ from booking_platform.operations.records import (
 from booking_platform.operations.tallies import OUTCOMES
 
 
-class PublishedFilter(admin.SimpleListFilter):
+class PublishedFilter(ChoiceFilter):
     title = parameter_name = "published"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -67,7 +68,7 @@ class OutboxAdmin(RecordsOfFact):
         return format_html('<p>{}</p><pre class="body" tabindex="0">{}</pre>', note, text[:SHOWN])
 
 
-class SeenFilter(admin.SimpleListFilter):
+class SeenFilter(ChoiceFilter):
     title = parameter_name = "seen"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:

@@ -202,6 +202,24 @@ class RecordsOfFact(AnyModelAdmin):
         return False
 
 
+class UnknownChoice(Exception):
+    """A list is filtered by a value that its filter does not offer; the message names both."""
+
+
+class ChoiceFilter(admin.SimpleListFilter):
+    """A filter whose values are names of conditions.
+
+    Raises:
+        UnknownChoice: the address has another value, which would show everything as if it were filtered.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        value = self.value()
+        if value and value not in {str(known) for known, _ in self.lookup_choices}:
+            raise UnknownChoice(f"the filter {self.parameter_name!r} has no choice {value[:50]!r}")
+
+
 class ColumnFilter(admin.SimpleListFilter):
     """A filter of one column by its value, where a choice was made."""
 

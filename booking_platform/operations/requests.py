@@ -14,6 +14,8 @@ from django.db import DataError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.urls import reverse
 
+from booking_platform.operations.records import UnknownChoice, visible
+
 log = structlog.get_logger(__name__)
 
 LONGEST = 4_000  # characters of a value; Python reads no integer of 4,300 digits
@@ -40,7 +42,9 @@ class AdminAddresses:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Return a refusal where the database could not hold a value that the address names."""
+        """Return a refusal where a filter, or the database, can't take a value that the address names."""
+        if isinstance(error, UnknownChoice):
+            return _refusal(request, visible(error))
         if request.method == "GET" and _is_admin(request) and isinstance(error, UNSTORABLE):
             return _refusal(request, "a value in it is out of bounds")
         return None

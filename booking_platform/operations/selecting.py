@@ -1,6 +1,6 @@
 """Which dead letters a list shows and a job is about: the same conditions for both."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,6 +46,14 @@ def of_type(letters: Letters, event_type: str) -> Letters:
     return letters.filter(event_type=event_type)
 
 
+def going_to(queues: Collection[str]) -> Q:
+    """Return the condition of letters that a replay sends to queues: theirs, and unroutable ones."""
+    keys = {CONSUMERS[queue].routing_key for queue in queues}
+    types = [each.__name__ for key, each in event_types().items() if key in keys]
+    unroutable = Q(queue=broker.unroutable_queue().name, event_type__in=types)
+    return Q(queue__in=queues) | unroutable
+
+
 def with_words(letters: Letters, words: str) -> Letters:
     """Return the letters that hold each of the words in their event id or detail.
 
@@ -76,11 +84,13 @@ class Selection:
     event_type: str = ""
     words: str = ""
     pks: tuple[int, ...] = ()
+    without: tuple[str, ...] = ()  # queues about whose letters whoever chose them may not decide
 
     @classmethod
     def stored(cls, columns: Mapping[str, Any]) -> "Selection":
         """Return a selection as ``as_json`` has stored it."""
-        return cls(**{**columns, "pks": tuple(columns.get("pks", ()))})
+        lists = {name: tuple(columns.get(name, ())) for name in ("pks", "without")}
+        return cls(**{**columns, **lists})
 
     def as_json(self) -> dict[str, Any]:
         """Return what a job stores of it."""
@@ -94,6 +104,8 @@ class Selection:
         for name, condition in CONDITIONS.items():
             if value := getattr(self, name):
                 letters = condition(letters, value)
+        if self.without:
+            letters = letters.exclude(going_to(self.without))
         return letters.defer("body", "edited_body")
 
     def in_words(self) -> str:
@@ -112,3 +124,5 @@ class Selection:
             yield f"type: {'none of ours' if self.event_type == OTHER else self.event_type}"
         if self.words:
             yield f"search: {self.words}"
+        if self.without:
+            yield f"without what goes to {', '.join(self.without)}"

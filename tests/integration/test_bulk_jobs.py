@@ -163,6 +163,8 @@ class TestWhatBecomesOfEach:
         assert "you need the permission payments.request_refund" in made.failures[0]["why"]
         assert made.failures[0]["letter"] == letters[1][0].pk
         assert sent(platform, REFUNDS) == 0
+        discarded = run(job(Kind.DISCARD))
+        assert (discarded.done, discarded.failed) == (0, 1)  # it was to give a customer money back
         user = person("replay_deadletter", "request_refund")
         assert run(job(user=user)).done == 1
 

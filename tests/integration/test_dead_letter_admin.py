@@ -13,11 +13,12 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from booking_platform.messaging import broker, dead_letters
+from booking_platform.messaging import broker, dead_letters, leases
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
-from booking_platform.operations import decisions
+from booking_platform.operations import bulk, decisions
+from booking_platform.operations.models import BulkJob
 from tests import events
 from tests.factories import TourFactory
 from tests.integration.admin_pages import (
@@ -29,6 +30,7 @@ from tests.integration.admin_pages import (
     before,
     choose,
     columns_of,
+    confirm,
     fields,
     kept,
     listed,
@@ -361,7 +363,7 @@ class TestTheRightOfAQueue:
         money, seats = self.refund_letter(), a_parked_event("evt-seats")
         response = decide(client, "replay", money, seats, why="try")
         assert "1 dead letter replayed: evt-seats" in messages(response)
-        told = f"not replayed: to replay it to {REFUNDS} you need the permission {self.NEEDED}"
+        told = f"not replayed: for what goes to {REFUNDS} you need the permission {self.NEEDED}"
         assert told in messages(response)
         assert DeadLetter.objects.get(state="parked") == money
         assert columns_of(money)["replay_token"] == ""  # it was not even sent
@@ -391,8 +393,41 @@ class TestTheRightOfAQueue:
         decide(staff("view_deadletter", "replay_deadletter", "request_refund"), "replay", first)
         assert DeadLetter.objects.get(state="parked") == second
 
-    def test_to_discard_one_needs_no_other_right(self) -> None:
+    def test_to_discard_one_needs_it_too(self) -> None:
         letter = self.refund_letter()
-        decide(staff("view_deadletter", "discard_deadletter"), "discard", letter, why="decided")
-        letter.refresh_from_db()
-        assert letter.state == DeadLetter.State.DISCARDED
+        client = staff("view_deadletter", "discard_deadletter")
+        assert self.NEEDED in messages(decide(client, "discard", letter, why="decided"))
+        assert columns_of(letter)["state"] == "parked"
+        right = Permission.objects.get(codename="request_refund")
+        User.objects.get(username="staff").user_permissions.add(right)
+        decide(client, "discard", letter, why="decided")
+        assert columns_of(letter)["state"] == "discarded"
+
+    def test_what_may_not_be_is_refused_before_anything_is_confirmed(self) -> None:
+        client = staff("view_deadletter", "replay_deadletter")
+        money, seats = self.refund_letter(), a_parked_event("evt-seats")
+        asked = choose(client, "replay", money, seats)
+        assert self.NEEDED in messages(asked)
+        assert asked.context["records"] == [seats]
+        alone = choose(client, "replay", money)
+        assert self.NEEDED in messages(alone)
+        assert "records" not in alone.context  # the list, and no confirmation
+
+    def test_of_a_whole_list_they_are_left_out(self) -> None:
+        client = staff("view_deadletter", "discard_deadletter")
+        lost = self.unroutable_letter(events.cancelled(1, "BK-1", event_id="lost"))
+        money, seats = self.refund_letter(), a_parked_event("evt-seats")
+        whole = {"select_across": "1"}
+        asked = choose(client, "discard", seats, **whole)
+        assert "2 of them are not discarded" in messages(asked)
+        assert f"without what goes to {REFUNDS}" in text(asked)
+        confirm(client, asked, why="decided")
+        job = BulkJob.objects.get()
+        assert job.total == 1
+        leases.take_up(BulkJob.objects.all(), bulk.attempt)
+        assert [columns_of(each)["state"] for each in (lost, money, seats)] == [
+            "parked", "parked", "discarded",
+        ]  # fmt: skip
+        alone = choose(client, "discard", money, **whole)
+        assert "2 of them are not discarded" in messages(alone)
+        assert BulkJob.objects.count() == 1

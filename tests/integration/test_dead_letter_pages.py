@@ -351,6 +351,9 @@ class TestWhoMayEdit:
         edit = edits.examine(letter, edits.draft(letter).replace('"euro"', '"eur"'))
         edits._begin(letter, edit, by="bob")
         client = staff("view_deadletter", "edit_deadletter")
+        shown = client.get(page(letter))
+        assert shown.context["decisions"] == []
+        assert "You may not: Send what was made of again" in text(shown)
         answer = choose(client, "send_again", letter, confirmed="1", why="x")
         assert "you need the permission payments.request_refund" in messages(answer)
         assert sent(channel, REFUNDS) == []

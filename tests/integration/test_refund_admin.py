@@ -15,6 +15,7 @@ from booking_platform.messaging.models import ProcessedEvent
 from catalog.models import Reservation
 from payments import admin as refund_admin
 from payments import reviews
+from payments.decisions import advice_for
 from payments.keys import idempotency_key
 from payments.models import Refund
 from payments.requesting import Outcome
@@ -247,6 +248,29 @@ class TestThePage:
         assert "of_a_newer_version" in text(admin_client.get(page(awaiting("of_a_newer_version"))))
         for other in (in_progress(review_code=reviews.ABOVE_LIMIT), refused()):
             assert "why it waits" not in text(admin_client.get(page(other))).lower()
+
+    @pytest.mark.parametrize("code", [*reviews.REVIEWS, ""])
+    def test_it_says_what_to_do(self, admin_client: Client, code: str) -> None:
+        refund = awaiting(code)
+        advice = advice_for(refund)
+        assert advice in text(admin_client.get(page(refund)))
+        assert advice in text(choose(admin_client, "settle", refund))
+        if code in reviews.REVIEWS and reviews.REVIEWS[code].approvable:
+            assert advice in text(choose(admin_client, "approve", refund))
+            assert "approve" in advice.lower()
+
+    def test_it_says_that_to_try_again_does_not_add_to_a_payment(
+        self, admin_client: Client
+    ) -> None:
+        said = text(admin_client.get(page(awaiting(reviews.NOT_COVERED))))
+        assert "To try now can't help while the payment is what it is" in said
+
+    def test_it_says_what_its_buttons_do(self, admin_client: Client) -> None:
+        refund = awaiting(reviews.ABOVE_LIMIT)
+        shown = admin_client.get(page(refund))
+        assert shown.context["decisions"]
+        for how in shown.context["decisions"]:
+            assert text(shown).count(how.explanation) == 2, how  # pointed at, and to be read
 
     def test_it_shows_who_approved_it_in_spite_of_what_and_why(self, admin_client: Client) -> None:
         row = completed(

@@ -13,7 +13,7 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
-from booking_platform.messaging import broker
+from booking_platform.messaging import broker, edits
 from booking_platform.messaging.models import DeadLetter, Heartbeat, OutboxRow, ProcessedEvent
 from booking_platform.operations.models import AuditRun, Tally
 from catalog.models import Reservation, Tour
@@ -22,6 +22,7 @@ from payments.models import Refund
 from tests import events
 from tests.factories import EmailFactory, RefundFactory, TourFactory
 from tests.integration.admin_pages import (
+    CREATED,
     REFUNDS,
     a_parked_event,
     choose,
@@ -31,6 +32,7 @@ from tests.integration.admin_pages import (
     messages,
     page,
     parked,
+    text,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -45,14 +47,16 @@ SEEN = (
 DECISIONS: dict[type[Model], dict[str, set[str]]] = {
     DeadLetter: {
         "replay": {"operator", "finance"},
-        "discard": {"operator"},
-        "edit": {"operator"},
-        "send_again": {"operator"},
+        "discard": {"operator", "finance"},
+        "edit": {"operator", "finance"},
+        "send_again": {"operator", "finance"},
     },
     CancellationEmail: {"resend": {"operator"}, "settle": {"operator"}},
     Refund: {how: {"finance"} for how in ("try_now", "settle", "reissue", "approve")},
 }
 
+
+ALL = ("replay", "edit", "discard")  # of a letter that nobody has begun to edit
 
 # Whose tests are elsewhere: they need what a list has not.
 NEEDING_MORE = ("reissue", "approve", "edit", "send_again")
@@ -142,13 +146,62 @@ class TestEachRole:
         assert added.status_code == (200 if may else 403)
         assert client.post(page(tour, "delete"), {"post": "yes"}).status_code == 403
 
-    def test_only_finance_replays_into_the_queue_of_the_refunds(self, role: str) -> None:
+    @pytest.mark.parametrize(("how", "state"), [("replay", "replayed"), ("discard", "discarded")])
+    def test_only_finance_decides_about_letters_of_the_refunds(
+        self, role: str, how: str, state: str
+    ) -> None:
         letter = parked(events.body({"eventId": "evt-money"}), REFUNDS)
-        answer = choose(person(role), "replay", letter, why="", confirmed="1")
+        answer = choose(person(role), how, letter, why="decided", confirmed="1")
         letter.refresh_from_db()
-        assert letter.state == ("replayed" if role == "finance" else "parked")
+        assert letter.state == (state if role == "finance" else "parked")
         if role == "operator":
             assert "you need the permission payments.request_refund" in messages(answer)
+            assert "role finance" in messages(answer)
+
+    def test_only_finance_edits_letters_of_the_refunds(self, role: str) -> None:
+        event = events.cancelled(1, "BK-1", paymentId="p", amount=1, currency="euro")
+        letter, client = parked(event, REFUNDS), person(role)
+        address = reverse("admin:messaging_deadletter_edit", args=[letter.pk])
+        typed = edits.draft(letter).replace('"euro"', '"eur"')
+        client.post(address, {"text": typed, "why": "mended", "send": "1"})
+        letter.refresh_from_db()
+        assert letter.state == ("edited" if role == "finance" else "parked")
+
+    def test_a_letters_page_offers_what_the_role_may_and_says_who_may_the_rest(
+        self, role: str
+    ) -> None:
+        client = person(role)
+        refunds, seats = parked(events.body({"eventId": "evt-money"}), REFUNDS), a_parked_event()
+        may = {"reader": ((), ()), "operator": ((), ALL), "finance": (ALL, ALL)}[role]
+        for letter, its in zip((refunds, seats), may, strict=True):
+            shown = client.get(page(letter))
+            assert tuple(how.action for how in shown.context["decisions"]) == its
+            who = "role finance" if letter == refunds else "role finance or operator"
+            told = f"You may not: Replay, Edit and replay, Discard ({who})."
+            assert (told in text(shown)) == (its == ())
+
+    def test_a_group_offers_what_the_role_may(self, role: str) -> None:
+        parked(events.body({"eventId": "evt-money"}), REFUNDS)
+        a_parked_event()
+        shown = person(role).get(reverse("admin:messaging_deadletter_groups"))
+        offered = {
+            each[0].queue: [how.action for how in each[3]] for each in shown.context["groups"]
+        }
+        both = ["replay", "discard"]
+        assert offered == {
+            REFUNDS: both if role == "finance" else [],
+            CREATED: [] if role == "reader" else both,
+        }
+        told = "role finance" in text(shown)
+        assert told == (role == "operator")  # a reader is offered nothing at all
+
+    def test_a_page_that_it_may_not_see_says_so_and_whom_to_ask(self, role: str) -> None:
+        refused = person(role).get(listing(User))
+        assert refused.status_code == 403
+        said = refused.content.decode()
+        assert "You may not open this page" in said
+        assert f"the role <strong>{role}</strong>" in said
+        assert f'href="{reverse("admin:index")}"' in said
 
 
 def shown(asked: Any) -> dict[str, Any]:
@@ -171,4 +224,4 @@ class TestTheMigration:
         Group.objects.get(name="finance").delete()
         make()
         assert [each.codename for each in reader.permissions.all()] == ["view_tour"]
-        assert Group.objects.get(name="finance").permissions.count() == 17
+        assert Group.objects.get(name="finance").permissions.count() == 19

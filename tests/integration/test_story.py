@@ -208,7 +208,7 @@ class TestRefunds:
     ) -> None:
         settings.REFUND_REVIEW_ABOVE = {"eur": 100}
         cancel(tour, "BK-1", REFUNDS, paymentId=payment, amount=150.0)
-        assert "approve it" in point("BK-1", "Refund").then
+        assert "approve the refund" in point("BK-1", "Refund").then
         refund = Refund.objects.get()
         confirm(admin_client, choose(admin_client, "approve", refund), why="called the customer")
         tasks.attempt(refund.pk)

@@ -58,7 +58,6 @@ class TestTours:
             ("free", ["half"]),
             ("sold-out", ["full", "too full"]),
             ("overbooked", ["too full"]),
-            ("nonsense", ["full", "half", "too full"]),
         ],
     )
     def test_a_filter_by_seats_finds(
@@ -93,6 +92,14 @@ class TestTours:
         reserved = listed(admin_client, Reservation, tour=tour.pk, state__exact="reserved")
         assert f"?tour={tour.pk}&state__exact=reserved" in shown
         assert {reservation.booking_id for reservation in reserved} == {"BK-1", "BK-2"}
+
+    def test_the_buttons_come_where_the_form_ends_and_before_the_history(
+        self, admin_client: Client
+    ) -> None:
+        shown = text(admin_client.get(page(TourFactory.create())))
+        assert shown.count('name="_save"') == 1
+        assert shown.index('name="capacity"') < shown.index('name="_save"')
+        assert shown.index('name="_save"') < shown.index('id="seat-history"')
 
     def test_a_new_tour_has_all_its_seats_free(self, admin_client: Client) -> None:
         response = admin_client.post(
@@ -336,7 +343,8 @@ class TestReservations:
         assert bookings(state__exact="rejected") == {"BK-43"}
         assert bookings(tour=tour.pk) == {"BK-42", "BK-43"}
         assert bookings(created_at__gte="2020-01-01 00:00:00+00:00") == {"BK-42", "BK-43", "XX-1"}
-        assert bookings(tour="nonsense") == {"BK-42", "BK-43", "XX-1"}
+        assert bookings(tour="nonsense") == bookings(tour="999999") == set()
+        assert bookings(tour="") == {"BK-42", "BK-43", "XX-1"}
         assert "Paris City Tour" in text(
             admin_client.get(listing(Reservation), {"tour": str(tour.pk), "q": "no such booking"})
         )

@@ -13,7 +13,11 @@ RIGHTS = {
         ("operations", "bulkjob", "export_records"),
         ("operations", "bulkjob", "export_private"),
     ),
-    "finance": (("operations", "bulkjob", "export_records"),),
+    "finance": (
+        ("messaging", "deadletter", "edit_deadletter"),
+        ("messaging", "deadletter", "discard_deadletter"),
+        ("operations", "bulkjob", "export_records"),
+    ),
 }
 
 
