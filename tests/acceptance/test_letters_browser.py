@@ -110,7 +110,7 @@ def test_a_group_is_discarded_and_watched(somebody: Person) -> None:
     expect(its.locator("#progress")).to_contain_text("waits for a worker")
     somebody.look("letters-job-waiting")
     leases.take_up(BulkJob.objects.all(), bulk.attempt)
-    expect(its.locator("#progress")).to_contain_text("stay open", timeout=15_000)  # by itself
+    expect(its.locator("#progress")).to_contain_text("1 stays open", timeout=15_000)  # by itself
     expect(its.locator("form.resolutions")).to_have_count(0)
     somebody.look("letters-job-done")
     somebody.go(reverse("admin:operations_bulkjob_changelist"))
