@@ -82,9 +82,15 @@ class TestSweeps:
     def test_an_attempt_is_asked_for_without_a_time(self, platform: Platform) -> None:
         RefundFactory.create(next_attempt_at=past())
         sweeps.sweep(Refund, tasks.attempt, None)
-        with platform.channel() as channel:
-            message = channel.basic_get("payments", no_ack=True)
-        assert message is not None
+        found: list[Any] = []
+
+        def taken() -> bool:
+            with platform.channel() as channel:
+                found.append(channel.basic_get("payments", no_ack=True))
+            return found[-1] is not None
+
+        wait_until(taken, what="the attempt is asked for")
+        message = found[-1]
         properties = message.properties
         headers = properties.get("application_headers") or message.headers
         assert (headers["task"], headers["expires"]) == ("payments.attempt", None)

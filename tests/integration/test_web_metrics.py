@@ -141,4 +141,4 @@ class TestTheOutbox:
         monkeypatch.setattr(outbox, "backlog", away)
         text = shown(client)
         assert COUNTED in text
-        assert "outbox" not in text
+        assert "\noutbox" not in text

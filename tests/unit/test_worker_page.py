@@ -104,17 +104,17 @@ class TestWhatAClientMayDo:
     def test_no_more_than_some_are_answered_at_once(self, page: Page) -> None:
         idle = [socket.create_connection(place(page)) for _ in range(30)]
         try:
-
-            def refused() -> bool:
-                with suppress(OSError, HTTPException):
-                    return ask(page)[0].status != 200
-                return True
-
-            wait_until(refused, what="a client is hung up on")
+            wait_until(lambda: not self.is_answered(page), what="a client is hung up on")
         finally:
             for client in idle:
                 client.close()
-        wait_until(lambda: ask(page)[0].status == 200, what="places are free again")
+        wait_until(lambda: self.is_answered(page), what="places are free again")
+
+    @staticmethod
+    def is_answered(page: Page) -> bool:
+        with suppress(OSError, HTTPException):
+            return bool(ask(page)[0].status == 200)
+        return False
 
     @pytest.mark.parametrize(
         "said", [b"\0\xff\n\n", b"GET\n\n", b"GET /metrics HTTP/9.9\n\n", b"A" * 99_999]
