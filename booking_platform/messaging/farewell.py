@@ -4,6 +4,9 @@ While RabbitMQ has an alarm (memory, disk) it reads nothing from a connection th
 even an ack or the wish to close (https://www.rabbitmq.com/docs/alarms). Celery's connections publish:
 events, and answers to remote control. py-amqp waits for each answer without end, so that a worker
 would hang for as long as the alarm lasts.
+
+Nor does it wait for processes of its pool that are gone: the pool that the embedded broker has shares one
+queue among them, and who ended while he read there has its lock for ever.
 """
 
 import signal
@@ -12,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import billiard.pool
 import structlog
 from celery import signals
 from kombu.transport import pyamqp
@@ -69,7 +73,18 @@ def begin(**_: Any) -> None:
     _begun = True
 
 
+def _empty(queue: Any, filling: Any, _pool: Any) -> None:
+    """Take out of a pool's queue what keeps the thread that fills it from ending, in billiard's stead.
+
+    Where nobody gives back the lock of the queue's readers, there is nobody left who reads.
+    """
+    queue._rlock.acquire(True, PATIENCE)
+    while filling.is_alive() and queue._reader.poll():
+        queue._reader.recv()
+
+
 def install() -> None:
     """Replace Kombu's connections by patient ones, which ``begin`` when a signal stops the worker."""
     pyamqp.Transport.Connection = PatientConnection
+    billiard.pool.Pool._help_stuff_finish = staticmethod(_empty)  # type: ignore[attr-defined]
     signals.worker_shutting_down.connect(begin)
