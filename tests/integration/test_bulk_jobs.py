@@ -122,8 +122,8 @@ class TestWhatIsInIt:
     def test_what_is_parked_again_is_not_sent_again(self, platform: Platform) -> None:
         park(2)
         made = job()
+        run(made)  # before a worker is there, which might park one again before it is closed
         platform.start("-c", "1", "-Q", "catalog")
-        run(made)
         platform.wait_for(lambda: len(parked()) == 2, "they are parked again")
         assert run(made).done == 2
         assert DeadLetter.objects.filter(state="replayed").count() == 2
