@@ -25,7 +25,7 @@ from booking_platform.operations.leased import (
 )
 from booking_platform.operations.records import BOOKING_RECORDS, exact, foreign, moment, visible
 from notifications.exported import EMAILS
-from notifications.models import CancellationEmail
+from notifications.models import WAITING_FOR_PERSON, CancellationEmail
 
 Emails = models.QuerySet[CancellationEmail]
 
@@ -92,7 +92,7 @@ class CancellationEmailAdmin(ExportsAdmin, LeasedAdmin):
         (UNDER_WAY, NEXT_DUE),
         (REST, None),
     )
-    waiting = Q(state__in=(State.FAILED, State.UNCERTAIN), settled_at__isnull=True)
+    waiting = WAITING_FOR_PERSON
     list_filter = (PersonFilter, "state", DueFilter)
     search_fields = ("booking_id", "recipient__iexact", "message_id")
     search_help_text = "A whole booking id, address or Message-ID"

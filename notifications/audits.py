@@ -8,7 +8,7 @@ from booking_platform.messaging.rows import in_pages
 from booking_platform.operations.audits import Figure, Finding, audits, informs, without_record
 from booking_platform.operations.gauges import age, counted, gauge
 from booking_platform.operations.records import exact
-from notifications.models import CancellationEmail
+from notifications.models import WAITING_FOR_PERSON, CancellationEmail
 from notifications.rules import Outcome
 
 QUEUE = "notification.booking-cancelled"
@@ -48,9 +48,7 @@ def going_on() -> Iterator[Finding]:
 @informs
 def waiting() -> Iterator[Figure]:
     """Yield the e-mails that wait for a person."""
-    waits = CancellationEmail.objects.filter(
-        state__in=(State.FAILED, State.UNCERTAIN), settled_at__isnull=True
-    )
+    waits = CancellationEmail.objects.filter(WAITING_FOR_PERSON)
     yield Figure("emails_waiting_for_person", waits.count(), "e-mails wait for a person")
 
 

@@ -174,3 +174,10 @@ class CancellationEmail(Leased):
     def settle(self, *, by: str, why: str) -> bool:
         """Close what waits for a person; return false if it does not, or not any more."""
         return self.waits_for_person and self.close(by=by, why=why)
+
+
+# As ``waits_for_person`` says it of one.
+WAITING_FOR_PERSON = Q(
+    state__in=(CancellationEmail.State.FAILED, CancellationEmail.State.UNCERTAIN),
+    settled_at__isnull=True,
+)

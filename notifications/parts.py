@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from django.db.models import Count, Min, Q
+from django.db.models import Count, Min
 
 from booking_platform.operations.dashboard import (
     Level,
@@ -18,7 +18,7 @@ from booking_platform.operations.dashboard import (
 )
 from booking_platform.operations.parked import parked
 from notifications.audits import QUEUE
-from notifications.models import CancellationEmail
+from notifications.models import WAITING_FOR_PERSON, CancellationEmail
 
 State = CancellationEmail.State
 
@@ -29,7 +29,6 @@ SHOWN: dict[str, Level] = {
     State.FAILED: "bad",
     State.UNCERTAIN: "attention",
 }
-WAITING = Q(state__in=(State.FAILED, State.UNCERTAIN), settled_at__isnull=True)
 
 parked(
     QUEUE,
@@ -41,7 +40,7 @@ parked(
 @waits("E-mails", "notifications.view_cancellationemail", place=20)
 def waiting(_look: Look) -> Iterator[Waiting]:
     """Yield the e-mails that wait for a person."""
-    rows = CancellationEmail.objects.filter(WAITING).order_by()
+    rows = CancellationEmail.objects.filter(WAITING_FOR_PERSON).order_by()
     its = rows.aggregate(count=Count("pk"), since=Min("updated_at"))
     if its["count"]:
         yield Waiting(
