@@ -92,7 +92,7 @@ def _hours(bookings: int) -> Iterator[tuple[timedelta, int]]:
 
 
 def _consume(events: list[Event]) -> None:
-    """Have each consumer apply the events that are bound to it, in groups."""
+    """Apply the events with each consumer that is bound to them, in groups."""
     for consumer in CONSUMERS.values():
         own = [Delivery(body) for key, body in events if key == consumer.routing_key]
         for start in range(0, len(own), GROUP):
@@ -100,7 +100,7 @@ def _consume(events: list[Event]) -> None:
 
 
 def _date_back(started: datetime, *, by: timedelta) -> None:
-    """Have what has happened since ``started`` be so much older."""
+    """Set the times of what was stored since ``started`` back by a span."""
     for model, columns in DATED.items():
         for column in columns:
             happened = model._default_manager.filter(**{f"{column}__gte": started})

@@ -242,7 +242,7 @@ class ReadsAtOnce(_Connection):
             self._tell_loop()
 
     def read_in(self, loop: Any) -> None:
-        """Have an event loop read what comes, and what other callers leave in the buffer."""
+        """Register with an event loop, which reads what comes and what other callers leave in the buffer."""
         self._bell = _Bell()
         loop.add_reader(self._bell, self._on_bell)
         loop.add_reader(self.sock, self._on_readable)
@@ -279,7 +279,7 @@ class ReadsAtOnce(_Connection):
             self._tell_loop()
 
     def _tell_loop(self) -> None:
-        """Tell the event loop of frames that are left: the broker's socket says nothing of them.
+        """Wake the event loop for frames that are left: the broker's socket says nothing of them.
 
         A caller that waited for one answer leaves what came with it. So does an error: Celery's
         remote ``shutdown`` is raised by the message that asks for it, and the loop goes on to finish.
@@ -290,7 +290,7 @@ class ReadsAtOnce(_Connection):
 
 
 def _register(transport: Any, connection: Any, loop: Any) -> None:
-    """Have an event loop read a connection, in Kombu's stead."""
+    """Register a connection with an event loop, in place of Kombu's own function."""
     if isinstance(connection, ReadsAtOnce):
         connection.read_in(loop)
     else:
@@ -301,7 +301,7 @@ _register_by_kombu: Any = pyamqp.Transport.register_with_event_loop
 
 
 def install() -> None:
-    """Have Kombu's connections to RabbitMQ, of the class that it has now, read what is there at once.
+    """Replace Kombu's class of connections to RabbitMQ by one that reads what is there at once.
 
     With versions of py-amqp and Kombu whose insides are not known, they read as ever, and the worker
     says so.
