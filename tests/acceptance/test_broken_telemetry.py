@@ -139,7 +139,8 @@ class TestAWorker:
 
         def publish_and_count() -> bool:
             platform.publish([created(tour.pk, "A")])
-            return bool(counted() == ProcessedEvent.objects.count())
+            shown = bool(counted() == ProcessedEvent.objects.count())
+            return shown and "Metrics are written to their file again" in worker.log  # to all files
 
         platform.wait_for(publish_and_count, "what was counted is shown")
         assert worker.log.count("Metrics can't be written to their file") == 1
