@@ -1,9 +1,10 @@
 """What the rules of seats speak of: tours and bookings as their rows have them, outcomes, reasons."""
 
 from datetime import datetime
-from typing import NamedTuple
 
 from django.db import models
+from msgspec import Struct
+from msgspec.structs import replace
 
 from booking_platform.contract.events import MAX_SEATS
 from booking_platform.messaging.rules import Refused, reason
@@ -59,7 +60,7 @@ class Outcome(models.TextChoices):
     UNCHANGED = "unchanged", "said again what was known of its booking, or what is out of date"
 
 
-class Seats(NamedTuple):
+class Seats(Struct, frozen=True):
     """A tour's numbers, as its row has them."""
 
     tour_id: int
@@ -81,7 +82,7 @@ class Seats(NamedTuple):
         return self.reserved + max(0, self.unledgered)
 
 
-class Booking(NamedTuple):
+class Booking(Struct, frozen=True):
     """A reservation, as its row has it."""
 
     booking_id: str
@@ -125,10 +126,10 @@ class Booking(NamedTuple):
     def with_step(self, step: Step) -> "Booking":
         """Return the booking with one more step; what it was created with does not change by that."""
         booked = self.booked if self.state in AWAITED else self.asked
-        return self._replace(steps=(*self.steps, step), booked=booked)
+        return replace(self, steps=(*self.steps, step), booked=booked)
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True):
     """What is decided about one event: its tour before and after it, and its booking after it."""
 
     outcome: Outcome | Refused

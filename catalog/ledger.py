@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from django.db import transaction
 from django.db.models import Sum
+from msgspec.structs import asdict, replace
 
 from booking_platform.contract.announcing import Announced
 from booking_platform.contract.envelope import Event
@@ -59,9 +60,9 @@ def recount(tour_id: int) -> tuple[Seats, Seats] | None:
         if before is None:
             return None
         held = Reservation.objects.filter(tour=tour_id, state=Reservation.State.RESERVED)
-        after = before._replace(reserved=held.aggregate(held=Sum("seats"))["held"] or 0)
+        after = replace(before, reserved=held.aggregate(held=Sum("seats"))["held"] or 0)
         _write_tours([(before, after)])
-        after = after._replace(version=before.version + 1)
+        after = replace(after, version=before.version + 1)
         outbox.store([announcing.of_tour(after, after.version, clock.now())])
         SeatChange.record(after, by="recount_seats", what=_counted_anew(before, after))
     return before, after
@@ -78,7 +79,7 @@ def _read_tours(tour_ids: set[int], *, lock: bool) -> dict[int, Seats]:
 
 
 def _read_bookings(booking_ids: set[str]) -> dict[str, Booking]:
-    rows = read(Reservation, Booking._fields, key="booking_id", values=booking_ids)
+    rows = read(Reservation, Booking.__struct_fields__, key="booking_id", values=booking_ids)
     return {row[0]: _booking(Booking(*row)) for row in rows}
 
 
@@ -87,16 +88,15 @@ def _booking(row: Booking) -> Booking:
     steps = life.load(str(row.steps))
     if row.state == Reservation.State.CANCELLED and not steps:  # by an older version, at some time
         steps = (Step(Kind.LESS, row.seats, at=0, released=row.seats),)
-    return row._replace(steps=steps)
+    return replace(row, steps=steps)
 
 
 def _columns(booking: Booking) -> dict[str, Any]:
-    return booking._asdict() | {"steps": life.dump(booking.steps)}
+    return asdict(booking) | {"steps": life.dump(booking.steps)}
 
 
 def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
     """Compare and set each tour, in id order, as other groups do."""
-    now = clock.now()
     rows = [
         {
             "id": after.tour_id,
@@ -104,12 +104,12 @@ def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
             "reserved_seats": after.reserved,
             "unledgered_seats": after.unledgered,
             "optimistic_lock_version": before.version + 1,
-            "updated_at": now,
             EXPECTED: before.version,
         }
         for before, after in changes
     ]
-    written = compare_and_set(Tour, rows, key="id", guard="optimistic_lock_version")
+    same = {"updated_at": clock.now()}
+    written = compare_and_set(Tour, rows, key="id", guard="optimistic_lock_version", same=same)
     for before, _ in changes:
         if before.tour_id not in written:
             raise LostRace("tour", tour_id=before.tour_id, version=before.version)
@@ -118,18 +118,15 @@ def _write_tours(changes: Sequence[tuple[Seats, Seats]]) -> None:
 def _write_bookings(before: Mapping[str, Booking], after: Mapping[str, Booking]) -> None:
     now = clock.now()
     changed = [after[key] for key in sorted(after) if after[key] != before.get(key)]
-    new = [
-        {**_columns(booking), "created_at": now, "updated_at": now}
-        for booking in changed
-        if booking.booking_id not in before
-    ]
+    new = [_columns(booking) for booking in changed if booking.booking_id not in before]
     old = [
-        {**_columns(booking), "updated_at": now, EXPECTED: before[booking.booking_id].state}
+        {**_columns(booking), EXPECTED: before[booking.booking_id].state}
         for booking in changed
         if booking.booking_id in before
     ]
-    written = insert_missing(Reservation, new, key="booking_id")
-    written |= compare_and_set(Reservation, old, key="booking_id", guard="state")
+    key, created = "booking_id", {"created_at": now, "updated_at": now}
+    written = insert_missing(Reservation, new, key=key, same=created, unique=(key,))
+    written |= compare_and_set(Reservation, old, key=key, guard="state", same={"updated_at": now})
     for booking in changed:
         if booking.booking_id not in written:
             raise LostRace("reservation", booking_id=booking.booking_id, tour_id=booking.tour_id)
@@ -141,13 +138,11 @@ def _write_history(events: Sequence[Event], tours: Mapping[int, Seats], decided:
     A row whose version is there already is left out: then somebody has set the version back, and no
     booking is to suffer from that.
     """
-    now = clock.now()
     caused = causes.by_tour(events, decided.decisions)
     rows = [
         {
             "tour_id": tour_id,
             "version": tours[tour_id].version + 1,
-            "changed_at": now,
             "capacity": tours[tour_id].capacity,
             "reserved": decided.tours[tour_id].reserved,
             "unledgered": decided.tours[tour_id].unledgered,
@@ -155,7 +150,7 @@ def _write_history(events: Sequence[Event], tours: Mapping[int, Seats], decided:
         }
         for tour_id in sorted(caused)
     ]
-    insert_missing(SeatChange, rows, key="version")
+    insert_missing(SeatChange, rows, key="version", same={"changed_at": clock.now()})
 
 
 def _announced(

@@ -8,6 +8,9 @@ order decides who gets the last seat, and nothing else. ``docs/seats.md`` has th
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled, BookingChanged, BookingCreated
 from booking_platform.messaging.rules import AMBIGUOUS, DIFFERS, Refused
@@ -49,7 +52,7 @@ def decide(
     return decided
 
 
-class Change(NamedTuple):
+class Change(Struct, frozen=True):
     """What an event makes of its tour and its booking."""
 
     outcome: Outcome
@@ -94,14 +97,15 @@ def _create(tour: Seats, booking: Booking | None, event: Event) -> Change | Refu
             return Change(Outcome.UNCHANGED, tour, booking)
         return _other_seats(booking, payload.seats_booked)
     given_back = 0
-    if booking.state == State.REJECTED:  # what was said before it is asked for again is over
+    if booking.steps and booking.state == State.REJECTED:
+        # What was said before it is asked for again is over.
         since = moment(event.occurred_at)
-        booking = booking._replace(steps=tuple(s for s in booking.steps if s.at > since))
+        booking = replace(booking, steps=tuple(s for s in booking.steps if s.at > since))
     if booking.state == State.CANCELLED:
         # The pair nets to zero: what the cancellation gave back is taken again, to the seat.
         given_back = booking.seats
-        tour = tour._replace(unledgered=tour.unledgered + given_back)
-    created = booking._replace(booked=payload.seats_booked, created_event_id=event.event_id)
+        tour = replace(tour, unledgered=tour.unledgered + given_back)
+    created = replace(booking, booked=payload.seats_booked, created_event_id=event.event_id)
     return _seat(tour, created, given_back)
 
 
@@ -109,16 +113,16 @@ def _seat(tour: Seats, created: Booking, given_back: int) -> Change:
     """Give a new booking the seats that its life leaves to it, if they are there."""
     held = created.life.held
     if not held:
-        over = created._replace(state=State.RELEASED, seats=given_back or created.asked)
+        over = replace(created, state=State.RELEASED, seats=given_back or created.asked)
         return Change(Outcome.RELEASED, tour, over)
     if held > tour.available:
-        return Change(Outcome.REJECTED, tour, created._replace(state=State.REJECTED, seats=held))
+        return Change(Outcome.REJECTED, tour, replace(created, state=State.REJECTED, seats=held))
     return Change(Outcome.RESERVED, *_hold(tour, created, held))
 
 
 def _create_unledgered(tour: Seats, seats: int) -> Change:
     """Decide a creation that names no booking, so that none can be looked up later."""
-    after = tour._replace(unledgered=tour.unledgered + seats)
+    after = replace(tour, unledgered=tour.unledgered + seats)
     takes = max(0, after.unledgered) - max(0, tour.unledgered)
     if takes <= tour.available:
         return Change(Outcome.RESERVED, after, None)
@@ -153,8 +157,8 @@ def _cancel(tour: Seats, booking: Booking | None, event: Event) -> Change | Refu
         return _too_many_steps(booking)
     cancelled = booking.with_step(step)  # a repeat too: it may say so after a change
     if not repeated:
-        cancelled = cancelled._replace(
-            seats_cancelled=payload.seats_released, cancelled_event_id=event.event_id
+        cancelled = replace(
+            cancelled, seats_cancelled=payload.seats_released, cancelled_event_id=event.event_id
         )
     if booking.state in AWAITED:
         return _give_back(tour, cancelled, 0 if repeated else payload.seats_released)
@@ -218,8 +222,8 @@ def _give_back(tour: Seats, booking: Booking, seats: int) -> Change | Refused:
     if seats > tour.capacity:
         detail = f"payload.seatsReleased is {seats}, of a tour with {tour.capacity} seats"
         return Refused(IMPLAUSIBLE, detail)
-    after = tour._replace(unledgered=tour.unledgered - seats)
-    cancelled = booking._replace(state=State.CANCELLED, seats=booking.seats + seats)
+    after = replace(tour, unledgered=tour.unledgered - seats)
+    cancelled = replace(booking, state=State.CANCELLED, seats=booking.seats + seats)
     return Change(Outcome.CANCELLED if seats else Outcome.UNCHANGED, after, cancelled)
 
 
@@ -228,7 +232,7 @@ def _give_up(tour: Seats, booking: Booking) -> Change:
     held = min(booking.life.held, booking.seats)
     if booking.state != State.RESERVED:
         state = booking.state if held else State.RELEASED
-        return Change(Outcome.UNCHANGED, tour, booking._replace(state=state))
+        return Change(Outcome.UNCHANGED, tour, replace(booking, state=state))
     if held == booking.seats:
         return Change(Outcome.UNCHANGED, tour, booking)
     return Change(Outcome.REDUCED if held else Outcome.RELEASED, *_hold(tour, booking, held))
@@ -282,10 +286,10 @@ def _too_many_steps(booking: Booking) -> Refused:
 
 def _hold(tour: Seats, booking: Booking, held: int) -> tuple[Seats, Booking]:
     """Return a tour and a booking that holds so many of its seats; one that is over keeps its number."""
-    after = tour._replace(reserved=tour.reserved + held - booking.held)
+    after = replace(tour, reserved=tour.reserved + held - booking.held)
     if held:
-        return after, booking._replace(state=State.RESERVED, seats=held)
-    return after, booking._replace(state=State.RELEASED)
+        return after, replace(booking, state=State.RESERVED, seats=held)
+    return after, replace(booking, state=State.RELEASED)
 
 
 _RULES: dict[type, Callable[[Seats, Booking | None, Event], Change | Refused]] = {

@@ -8,6 +8,7 @@ from django.db.models import Model
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from msgspec.structs import replace
 
 from booking_platform.messaging import clock
 from booking_platform.messaging.models import ProcessedEvent
@@ -70,7 +71,7 @@ def _moment(change: SeatChange) -> pictures.Moment:
 
 def _gap(tour: Tour, newest: SeatChange) -> bool:
     """Return whether the tour has changed without a trace: its row was read before the change was."""
-    unchanged = newest.seats._replace(version=0) == tour.seats._replace(version=0)
+    unchanged = replace(newest.seats, version=0) == replace(tour.seats, version=0)
     return newest.version <= tour.optimistic_lock_version and not unchanged
 
 

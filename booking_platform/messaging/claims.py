@@ -30,17 +30,21 @@ def claim(consumer: Consumer, events: Iterable[Event], now: datetime) -> dict[st
     claims = [
         {
             "event_id": event_id,
-            "consumer": consumer.queue,
             "event_type": event.event_type,
             "aggregate_id": event.aggregate_id,
             "fingerprint": event.fingerprint,
-            "outcome": consumer.usual_outcome,
             "occurred_at": event.occurred_at,
-            "processed_at": now,
         }
         for event_id, event in sorted(first.items())
     ]
-    claimed = insert_missing(ProcessedEvent, claims, key="event_id")
+    same = {
+        "consumer": consumer.queue,
+        "outcome": str(consumer.usual_outcome),
+        "processed_at": now,
+    }
+    claimed = insert_missing(
+        ProcessedEvent, claims, key="event_id", same=same, unique=("event_id", "consumer")
+    )
     if len(claimed) == len(first):
         return {}
     lost = first.keys() - claimed

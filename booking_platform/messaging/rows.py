@@ -7,6 +7,7 @@ database on a thousand values.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -17,6 +18,7 @@ Row = Mapping[str, Any]  # columns and their values; all rows of a call have the
 
 M = TypeVar("M", bound=models.Model)
 
+NOTHING: Row = MappingProxyType({})
 EXPECTED = "expected"  # the name, in a row of ``compare_and_set``, of what the guard must still be
 
 
@@ -37,31 +39,48 @@ def read(
     return _run(_read_sql(model, columns, key, lock), rows) if rows else []
 
 
-def insert_missing(model: type[models.Model], rows: Sequence[Row], *, key: str) -> set[Any]:
+def insert_missing(
+    model: type[models.Model],
+    rows: Sequence[Row],
+    *,
+    key: str,
+    same: Row = NOTHING,
+    unique: tuple[str, ...] = (),
+) -> set[Any]:
     """Insert the rows that no unique constraint forbids; return the ``key`` of those inserted.
 
-    Waits where another transaction has inserted the same row and not ended yet. Rows are inserted
-    in the order given: sort them, so that two transactions never wait for each other.
+    ``same`` are columns that have one value in all rows. With ``unique`` only the constraint on these
+    columns makes a row one that is there already, and another is an error; to look into one index instead
+    of each is cheaper. Waits where another transaction has inserted the same row and not ended yet. Rows
+    are inserted in the order given: sort them, so that two transactions never wait for each other.
     """
     if not rows:
         return set()
-    return {row[0] for row in _run(_insert_sql(model, tuple(rows[0]), key), rows)}
+    sql = _insert_sql(model, tuple(rows[0]), tuple(same), key, unique)
+    return {row[0] for row in _run(sql, rows, same)}
 
 
 def compare_and_set(
-    model: type[models.Model], rows: Sequence[Row], *, key: str, guard: str
+    model: type[models.Model],
+    rows: Sequence[Row],
+    *,
+    key: str,
+    guard: str,
+    same: Row = NOTHING,
 ) -> set[Any]:
     """Set the columns of each row whose ``guard`` still has the value ``EXPECTED``.
 
     The key need not be unique: rows of the same key and another guard stay as they are. Return the keys
     of the rows that were set. Each of ``rows`` has the key, ``EXPECTED``, and the
-    columns to set. Rows are locked in the order of their keys first: an UPDATE with a join takes
-    them in any order, and two such have deadlocked in trials.
+    columns to set; ``same`` are columns that are set to one value in all rows. Rows are locked in the
+    order of their keys first: an UPDATE with a join takes them in any order, and two such have deadlocked
+    in trials.
     """
     if not rows:
         return set()
     columns = tuple(column for column in rows[0] if column != EXPECTED)
-    return {row[0] for row in _run(_compare_and_set_sql(model, columns, key, guard), rows)}
+    sql = _compare_and_set_sql(model, columns, tuple(same), key, guard)
+    return {row[0] for row in _run(sql, rows, same)}
 
 
 def keep_newest(
@@ -161,11 +180,12 @@ def stored(value: Any) -> Any:
     return value
 
 
-def _run(sql: str, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+def _run(sql: str, rows: Sequence[Row], same: Row = NOTHING) -> list[tuple[Any, ...]]:
     if connection.vendor == "sqlite":
         rows = [{name: stored(value) for name, value in row.items()} for row in rows]
+    values = [stored(value) for value in same.values()]
     with connection.cursor() as cursor:
-        cursor.execute(sql, [msgspec.json.encode(rows).decode()])
+        cursor.execute(sql, [msgspec.json.encode(rows).decode(), *values])
         return list(cursor.fetchall())
 
 
@@ -176,20 +196,34 @@ def _run(sql: str, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
 def _read_sql(model: type[models.Model], columns: tuple[str, ...], key: str, lock: bool) -> str:
     table = model._meta.db_table
     names = ", ".join(f"{table}.{name}" for name in columns)
-    locking = f" FOR NO KEY UPDATE OF {table}" if lock and connection.vendor != "sqlite" else ""
-    return (
-        f"WITH given AS ({_given(model, {key: key})}) SELECT {names} FROM {table} "
-        f"JOIN given ON {table}.{key} = given.{key} ORDER BY {table}.{key}{locking}"
-    )
+    given = f"WITH given AS ({_given(model, {key: key})}) SELECT {names} FROM"
+    order = f"ORDER BY {table}.{key}"
+    if connection.vendor == "sqlite":
+        return f"{given} {table} JOIN given ON {table}.{key} = given.{key} {order}"
+    if lock:
+        match = f"{table}.{key} = given.{key}"
+        return f"{given} {table} JOIN given ON {match} {order} FOR NO KEY UPDATE OF {table}"
+    # The limit keeps the planner at the index: of a table that has grown fast it knows the size and not
+    # yet the values, and would read the whole of it for each group.
+    row = f"SELECT * FROM {table} WHERE {table}.{key} = given.{key} LIMIT 1"
+    return f"{given} given CROSS JOIN LATERAL ({row}) AS {table} {order}"
 
 
 @cache
-def _insert_sql(model: type[models.Model], columns: tuple[str, ...], key: str) -> str:
-    names = ", ".join(columns)
+def _insert_sql(
+    model: type[models.Model],
+    columns: tuple[str, ...],
+    same: tuple[str, ...],
+    key: str,
+    unique: tuple[str, ...],
+) -> str:
+    names = ", ".join(columns + same)
+    values = ", ".join([*columns, *(_value(model, name) for name in same)])
+    on = f"({', '.join(unique)}) " if unique else ""
     return (
         f"WITH given AS ({_given(model, {name: name for name in columns})}) "
-        f"INSERT INTO {model._meta.db_table} ({names}) SELECT {names} FROM given WHERE true "
-        f"ON CONFLICT DO NOTHING RETURNING {key}"
+        f"INSERT INTO {model._meta.db_table} ({names}) SELECT {values} FROM given WHERE true "
+        f"ON CONFLICT {on}DO NOTHING RETURNING {key}"
     )
 
 
@@ -220,11 +254,20 @@ def _keep_newest_sql(
 
 @cache
 def _compare_and_set_sql(
-    model: type[models.Model], columns: tuple[str, ...], key: str, guard: str
+    model: type[models.Model],
+    columns: tuple[str, ...],
+    same: tuple[str, ...],
+    key: str,
+    guard: str,
 ) -> str:
     table = model._meta.db_table
     given = _given(model, {name: name for name in columns} | {EXPECTED: guard})
-    changes = ", ".join(f"{name} = given.{name}" for name in columns if name != key)
+    changes = ", ".join(
+        [
+            *(f"{name} = given.{name}" for name in columns if name != key),
+            *(f"{name} = {_value(model, name)}" for name in same),
+        ]
+    )
     match = f"{table}.{key} = given.{key} AND {table}.{guard} = given.{EXPECTED}"
     if connection.vendor == "sqlite":  # one writer at a time
         return (
@@ -240,6 +283,19 @@ def _compare_and_set_sql(
     )
 
 
+def _value(model: type[models.Model], column: str) -> str:
+    """Return the placeholder of a value that all rows share; the type is what only PostgreSQL asks for."""
+    if connection.vendor == "sqlite":
+        return "%s"
+    return f"%s::{_types(model)[column]}"
+
+
+def _types(model: type[models.Model]) -> dict[str | None, str | None]:
+    """Return the type of each column."""
+    fields = model._meta.concrete_fields
+    return {field.column: field.rel_db_type(connection) for field in fields}
+
+
 def _given(model: type[models.Model], sources: dict[str, str]) -> str:
     """Return the SELECT that reads the JSON parameter as rows.
 
@@ -248,8 +304,6 @@ def _given(model: type[models.Model], sources: dict[str, str]) -> str:
     if connection.vendor == "sqlite":
         values = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in sources)
         return f"SELECT {values} FROM json_each(%s)"
-    fields = {field.column: field for field in model._meta.concrete_fields}
-    types = ", ".join(
-        f"{name} {fields[source].rel_db_type(connection)}" for name, source in sources.items()
-    )
-    return f"SELECT * FROM json_to_recordset(%s::json) AS given({types})"
+    types = _types(model)
+    columns = ", ".join(f"{name} {types[source]}" for name, source in sources.items())
+    return f"SELECT * FROM json_to_recordset(%s::json) AS given({columns})"

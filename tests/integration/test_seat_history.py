@@ -1,8 +1,8 @@
 """The history of a tour's seats: each change with its cause, once, as it happens."""
 
+import dataclasses
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from itertools import chain, pairwise
 from random import Random
@@ -12,6 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from msgspec.structs import replace
 
 from booking_platform.contract.envelope import Event
 from booking_platform.messaging import clock, inbox
@@ -78,7 +79,7 @@ def assert_complete(tour: Tour) -> None:
         assert after.unledgered == before.unledgered + sum(each.unledgered for each in causes)
         assert after.capacity == before.capacity or after.what
     tour.refresh_from_db()
-    assert rows[-1].seats._replace(version=0) == tour.seats._replace(version=0)
+    assert replace(rows[-1].seats, version=0) == replace(tour.seats, version=0)
     assert rows[-1].version <= tour.optimistic_lock_version
 
 
@@ -189,7 +190,7 @@ class TestOnceInEffect:
             CREATED.rule(events, lock=lock)
             raise ValueError("a bug, after all is written")
 
-        inbox.process(replace(CREATED, rule=failing), deliveries(created(tour.pk, "A")))
+        inbox.process(dataclasses.replace(CREATED, rule=failing), deliveries(created(tour.pk, "A")))
         assert by_events(tour) == []
 
     def test_a_lost_race_that_is_run_again_leaves_one(self, tour: Tour, settings: Any) -> None:
@@ -203,7 +204,7 @@ class TestOnceInEffect:
                 raise LostRace("tour", tour_id=tour.pk, version=0)
             return results
 
-        inbox.process(replace(CREATED, rule=losing), deliveries(created(tour.pk, "A")))
+        inbox.process(dataclasses.replace(CREATED, rule=losing), deliveries(created(tour.pk, "A")))
         assert lost == [1, 1]
         assert [outcomes(each) for each in by_events(tour)] == [[("A", "reserved", 1)]]
 
@@ -273,7 +274,7 @@ class TestOnceInEffect:
             assert booked.wait(10)
             with transaction.atomic():
                 Tour.objects.filter(pk=tour.pk).update(capacity=12, available_seats=7)
-                stale = mine.seats._replace(version=2, capacity=12)
+                stale = replace(mine.seats, version=2, capacity=12)
                 SeatChange.record(stale, by="ada", what="capacity 10 → 12")
 
         def book() -> None:

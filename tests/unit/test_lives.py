@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled, BookingChanged, BookingCreated
@@ -177,7 +178,8 @@ def sold(seats: Seats) -> int:
 
 def check_shortage(ledger: Ledger, each: Event) -> None:
     """Take an event, and check that seats are given to whom they are there for, and no one else."""
-    answer, before, after, _ = ledger.take(each)
+    decision = ledger.take(each)
+    answer, before, after = decision.outcome, decision.before, decision.after
     if isinstance(answer, Refused):
         return
     assert before is not None
@@ -228,7 +230,7 @@ class TestWithAShortage:
             for each in events:
                 check_shortage(ledger, each)
                 capacity = max(ledger.tour.capacity, rounds.randint(0, 6))
-                ledger.tours[TOUR] = ledger.tour._replace(capacity=capacity)
+                ledger.tours[TOUR] = replace(ledger.tour, capacity=capacity)
             assert ledger.held["A"] <= 4
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import astuple, replace
 
 from booking_platform.contract.envelope import Event
 from booking_platform.messaging.rules import AMBIGUOUS, DIFFERS, Reason, Refused
@@ -56,7 +57,7 @@ def released(seats: int = 3) -> Ledger:
 
 
 def is_parked(decision: Decision, reason: Reason) -> bool:
-    answer, *rest = decision
+    answer, *rest = astuple(decision)
     return isinstance(answer, Refused) and answer.reason is reason and rest == [None, None, None]
 
 
@@ -74,7 +75,11 @@ class TestACreation:
 
         decision = ledger.take(first := created("BK-1", seats))
 
-        assert decision[:3] == (Outcome.RESERVED, tour(20, 0, 10), tour(20, seats, 10))
+        assert astuple(decision)[:3] == (
+            Outcome.RESERVED,
+            tour(20, 0, 10),
+            tour(20, seats, 10),
+        )
         assert ledger.bookings == {
             "BK-1": Booking("BK-1", TOUR, seats, State.RESERVED, None, first.event_id, "", seats)
         }
@@ -85,7 +90,11 @@ class TestACreation:
 
         decision = ledger.take(first := created("BK-1", 3))
 
-        assert decision[:3] == (Outcome.REJECTED, start, start)
+        assert astuple(decision)[:3] == (
+            Outcome.REJECTED,
+            start,
+            start,
+        )
         assert ledger.bookings == {
             "BK-1": Booking("BK-1", TOUR, 3, State.REJECTED, None, first.event_id, "", 3)
         }
@@ -208,7 +217,11 @@ class TestACreationWithoutABooking:
 
         decision = ledger.take(created(None, 10))
 
-        assert decision[:3] == (Outcome.RESERVED, start, start._replace(unledgered=unledgered))
+        assert astuple(decision)[:3] == (
+            Outcome.RESERVED,
+            start,
+            replace(start, unledgered=unledgered),
+        )
         assert not ledger.bookings
 
     @pytest.mark.parametrize(
@@ -217,7 +230,7 @@ class TestACreationWithoutABooking:
     def test_it_is_rejected_where_that_is_not_there(self, start: Seats) -> None:
         ledger = Ledger(start)
 
-        assert ledger.take(created(None, 10))[:3] == (Outcome.REJECTED, start, start)
+        assert astuple(ledger.take(created(None, 10)))[:3] == (Outcome.REJECTED, start, start)
         assert not ledger.bookings
 
 
@@ -228,7 +241,11 @@ class TestACancellation:
 
         decision = ledger.take(event := cancelled("BK-1", seats))
 
-        assert decision[:3] == (Outcome.RELEASED, tour(20, 3), tour(20))
+        assert astuple(decision)[:3] == (
+            Outcome.RELEASED,
+            tour(20, 3),
+            tour(20),
+        )
         booking = ledger.bookings["BK-1"]
         assert (booking.state, booking.seats_cancelled) == (State.RELEASED, seats)
         assert booking.cancelled_event_id == event.event_id
@@ -305,7 +322,7 @@ class TestACancellation:
         assert ledger.tour == tour(20, unledgered=8)
         assert ledger.tour.available == 12
         booking = ledger.bookings["BK-1"]
-        assert booking[:7] == ("BK-1", TOUR, 2, State.CANCELLED, 2, "", event.event_id)
+        assert astuple(booking)[:7] == ("BK-1", TOUR, 2, State.CANCELLED, 2, "", event.event_id)
 
     def test_it_waits_below_zero_for_its_creation(self) -> None:
         ledger = Ledger(tour(20)).take_all([cancelled("BK-1", 2)])
@@ -380,7 +397,7 @@ class TestAChange:
         decision = stays_as_it_is(ledger, change := changed("BK-1", 5, revision=2))
         assert decision.outcome == Outcome.CHANGE_REJECTED
 
-        ledger.tours[TOUR] = ledger.tour._replace(capacity=5)
+        ledger.tours[TOUR] = replace(ledger.tour, capacity=5)
         assert ledger.take(repeated(change)).outcome == Outcome.CHANGED
 
     def test_an_older_revision_has_no_effect(self) -> None:
@@ -473,7 +490,7 @@ class TestRowsOfAnOlderVersion:
 
     def test_a_part_cancelled_here_and_the_rest_there_is_over(self) -> None:
         ledger = reserved(3).take_all([cancelled("BK-1", 1)])
-        ledger.bookings["BK-1"] = ledger.bookings["BK-1"]._replace(state=State.RELEASED)
+        ledger.bookings["BK-1"] = replace(ledger.bookings["BK-1"], state=State.RELEASED)
         ledger.tours[TOUR] = tour(20)
 
         assert is_parked(stays_as_it_is(ledger, created("BK-1", 3, at=LATER)), BOOKING_OVER)
@@ -487,7 +504,7 @@ class TestAnEventThatFitsNothing:
     def test_an_unknown_tour_is_parked(self, make: Callable[..., Event]) -> None:
         ledger = Ledger(tour())
 
-        [answer, *numbers] = ledger.take(make("BK-1", 1, tour=5))
+        [answer, *numbers] = astuple(ledger.take(make("BK-1", 1, tour=5)))
 
         assert answer == Refused(UNKNOWN_TOUR, "payload.tourId is 5: there is no such tour")
         assert numbers == [None, None, None]
@@ -500,7 +517,7 @@ class TestAnEventThatFitsNothing:
     ) -> None:
         other = tour(tour_id=2, reserved=3 if state == State.RESERVED else 0)
         booking = known(state, tour_id=2)
-        booking = booking._replace(booked=None if state in AWAITED else 3)
+        booking = replace(booking, booked=None if state in AWAITED else 3)
         ledger = Ledger(tour(), other, bookings=(booking,))
 
         answer = stays_as_it_is(ledger, make("BK-1", 3)).outcome
