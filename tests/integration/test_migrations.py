@@ -48,6 +48,20 @@ def test_workers_do_not_wait_while_their_table_is_read() -> None:
     assert altered
 
 
+@pytest.mark.servers
+def test_what_is_announced_is_compressed_at_little_cost() -> None:
+    compression = (
+        "SELECT attcompression FROM pg_attribute"
+        " WHERE attrelid = 'outbox'::regclass AND attname = 'messages'"
+    )
+    able = "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+    with connection.cursor() as cursor:
+        cursor.execute(able)
+        [can] = cursor.fetchone()
+        cursor.execute(compression)
+        assert cursor.fetchone() == ("l" if can else "",)
+
+
 class TestRefunds:
     def test_whoever_asked_for_nothing_is_remembered_apart(self, migrate: Migrate) -> None:
         old = migrate(("payments", "0001_initial"), ("messaging", "0002_alter_deadletter_reason"))
