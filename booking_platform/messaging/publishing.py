@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
-from struct import pack
+from struct import Struct, pack
 from typing import Any, NamedTuple
 
 from amqp import Message as AmqpMessage
@@ -22,6 +22,8 @@ from booking_platform.messaging.broker import BROKER_SECONDS, PERSISTENT, UNREAC
 # AMQP 0-9-1: types of frames, the class basic, its method publish, and how a frame ends.
 _METHOD, _HEADER, _BODY, _BASIC, _PUBLISH, _END = 1, 2, 3, 60, 40, b"\xce"
 _FRAME_OVERHEAD = 8  # bytes
+_start = Struct(">BHI").pack  # of a frame: its type, its channel, the length of what follows
+_SIZED = Struct(">HHQ")  # how a header begins: the class, a weight that is 0, the length of the body
 
 GO_SECONDS = 10  # for the answers to one go: the transaction around it may be idle for 30 s
 
@@ -156,35 +158,35 @@ class _Confirms:
 
 def _frames(channel: int, frame_max: int, messages: Sequence[Outgoing]) -> bytes:
     """Return the frames that publish messages on a channel."""
-    frames: list[bytes] = []
-    most = frame_max - _FRAME_OVERHEAD
+    parts: list[bytes] = []
+    most, exchange = frame_max - _FRAME_OVERHEAD, settings.EVENTS_EXCHANGE
     for message in messages:
-        body = message.body
-        properties = _properties(message.trace)
-        frames += (
-            _method_frame(channel, settings.EVENTS_EXCHANGE, message.routing_key),
-            _frame(_HEADER, channel, pack(">HHQ", _BASIC, 0, len(body)) + properties),
+        body, properties = message.body, _properties(message.trace)
+        parts += (
+            _method_frame(channel, exchange, message.routing_key),
+            _start(_HEADER, channel, _SIZED.size + len(properties)),
+            _SIZED.pack(_BASIC, 0, len(body)),
+            properties,
+            _END,
         )
-        frames += [
-            _frame(_BODY, channel, body[start : start + most])
-            for start in range(0, len(body), most)
-        ]
-    return b"".join(frames)
+        for start in range(0, len(body), most):
+            piece = body[start : start + most]
+            parts += (_start(_BODY, channel, len(piece)), piece, _END)
+    return b"".join(parts)
 
 
 @cache
 def _method_frame(channel: int, exchange: str, routing_key: str) -> bytes:
     names = (name.encode() for name in (exchange, routing_key))
     texts = b"".join(bytes([len(name)]) + name for name in names)
-    return _frame(_METHOD, channel, pack(">HHH", _BASIC, _PUBLISH, 0) + texts + b"\0")
-
-
-def _frame(kind: int, channel: int, content: bytes) -> bytes:
-    return pack(">BHI", kind, channel, len(content)) + content + _END
+    content = pack(">HHH", _BASIC, _PUBLISH, 0) + texts + b"\0"
+    return _start(_METHOD, channel, len(content)) + content + _END
 
 
 def _properties(trace: str) -> bytes:
     """Return the properties of a message. They are made once for all that differ by their parent only."""
+    if not trace:
+        return _made_properties("")
     parent, state = trace_context.parent(trace), trace_context.state(trace)
     if len(parent) != trace_context.PARENT_LENGTH:  # none; its place has exactly as many bytes
         return _made_properties("")
