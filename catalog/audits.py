@@ -6,7 +6,7 @@ from typing import Any
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 
-from booking_platform.messaging.rows import in_spans
+from booking_platform.messaging.paging import in_spans
 from booking_platform.operations.audits import Finding, audits
 from catalog.models import Reservation, SeatChange, Tour, seats_left
 

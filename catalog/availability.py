@@ -13,7 +13,8 @@ from django.db.models import Exists, OuterRef
 from booking_platform.contract.announcements import TourAvailabilityChanged
 from booking_platform.contract.envelope import Event
 from booking_platform.messaging import clock
-from booking_platform.messaging.rows import in_pages, keep_newest, read
+from booking_platform.messaging.paging import in_pages
+from booking_platform.messaging.rows import keep_newest, read
 from booking_platform.messaging.rules import DIFFERS, Applied, Refused, Result
 from catalog.models import Tour, TourAvailability
 

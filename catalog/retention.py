@@ -5,8 +5,8 @@ from django.conf import settings
 from django.db.models import QuerySet, Subquery
 
 from booking_platform.messaging import clock
+from booking_platform.messaging.paging import in_pages
 from booking_platform.messaging.retention import BATCH, part_of_cleanup
-from booking_platform.messaging.rows import in_pages
 from catalog.models import SeatChange, Tour
 
 log = structlog.get_logger(__name__)

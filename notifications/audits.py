@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from django.db.models import Min
 
-from booking_platform.messaging.rows import in_pages
+from booking_platform.messaging.paging import in_pages
 from booking_platform.operations.audits import Figure, Finding, audits, informs, without_record
 from booking_platform.operations.gauges import age, counted, gauge
 from booking_platform.operations.records import exact

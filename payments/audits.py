@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.db.models import Min, Q
 
 from booking_platform.messaging import clock
-from booking_platform.messaging.rows import in_pages
+from booking_platform.messaging.paging import in_pages
 from booking_platform.operations.audits import (
     CouldNotAudit,
     Figure,

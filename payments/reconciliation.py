@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db.models import Q
 
 from booking_platform.messaging import clock, leases
-from booking_platform.messaging.rows import in_pages
+from booking_platform.messaging.paging import in_pages
 from booking_platform.money import format_money
 from payments import stripe_gateway
 from payments.answers import StripeRefund, Unknown

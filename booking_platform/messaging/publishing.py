@@ -23,7 +23,9 @@ from booking_platform.messaging.broker import BROKER_SECONDS, PERSISTENT, UNREAC
 _METHOD, _HEADER, _BODY, _BASIC, _PUBLISH, _END = 1, 2, 3, 60, 40, b"\xce"
 _FRAME_OVERHEAD = 8  # bytes
 _start = Struct(">BHI").pack  # of a frame: its type, its channel, the length of what follows
-_SIZED = Struct(">HHQ")  # how a header begins: the class, a weight that is 0, the length of the body
+_SIZED = Struct(
+    ">HHQ"
+)  # how a header begins: the class, a weight that is 0, the length of the body
 
 GO_SECONDS = 10  # for the answers to one go: the transaction around it may be idle for 30 s
 

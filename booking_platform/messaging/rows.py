@@ -1,22 +1,22 @@
 """Many rows in one statement, with an exact answer as to which of them were written.
 
-The rows travel as one JSON parameter: a driver spends longer on a thousand placeholders than the
-database on a thousand values.
+To PostgreSQL the rows travel as one array a column, to SQLite as one JSON text: a driver spends longer on
+a thousand placeholders than the database on a thousand values.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 from django.db import connection, models
 
-Row = Mapping[str, Any]  # columns and their values; all rows of a call have the same columns
+from booking_platform.postgresql.arrays import Kind, array, kind_of
 
-M = TypeVar("M", bound=models.Model)
+Row = Mapping[str, Any]  # columns and their values; all rows of a call have the same columns
 
 NOTHING: Row = MappingProxyType({})
 EXPECTED = "expected"  # the name, in a row of ``compare_and_set``, of what the guard must still be
@@ -134,43 +134,6 @@ def alone(name: str) -> bool:
     return bool(locked)
 
 
-def in_pages(rows: "models.QuerySet[Any, tuple[Any, ...]]", size: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows that are there now, in the order of their keys, ``size`` in one query.
-
-    The key is the first column. Memory stays bounded behind a pooler too, where a cursor on the
-    server does not outlast a transaction, and nothing stays open while the caller is busy.
-    """
-    ordered = rows.order_by("pk")
-    newest = rows.aggregate(newest=models.Max("pk"))["newest"]
-    page = list(ordered[:size])
-    while page:
-        yield from page
-        page = list(ordered.filter(pk__gt=page[-1][0], pk__lte=newest)[:size])
-
-
-def in_spans(rows: "models.QuerySet[M]", size: int) -> "Iterator[models.QuerySet[M]]":
-    """Yield the rows that are there now as one query for each ``size`` of them, in the order of their keys.
-
-    Each query has bounds of the key, so that what a caller filters or joins in it costs no more, however
-    few rows are found. Nothing stays open in between.
-    """
-    keys = rows.order_by("pk").values_list("pk", flat=True)
-    newest = rows.aggregate(newest=models.Max("pk"))["newest"]
-    last = None
-    while newest is not None and last != newest:
-        rest = (
-            keys.filter(pk__lte=newest)
-            if last is None
-            else keys.filter(pk__lte=newest, pk__gt=last)
-        )
-        end = rest[size - 1 : size].first() or rest.last()
-        if end is None:  # deleted meanwhile
-            return
-        after = rows.filter(pk__lte=end)
-        yield after if last is None else after.filter(pk__gt=last)
-        last = end
-
-
 def stored(value: Any) -> Any:
     """Return a value as Django stores it: SQLite holds times as text in UTC, and UUIDs as hex."""
     if isinstance(value, datetime):
@@ -180,12 +143,22 @@ def stored(value: Any) -> Any:
     return value
 
 
-def _run(sql: str, rows: Sequence[Row], same: Row = NOTHING) -> list[tuple[Any, ...]]:
+class _Statement(NamedTuple):
+    """A statement, and how the columns of the rows that it is given travel to PostgreSQL."""
+
+    sql: str
+    given: Mapping[str, Kind]
+
+
+def _run(statement: _Statement, rows: Sequence[Row], same: Row = NOTHING) -> list[tuple[Any, ...]]:
+    given: list[Any]
     if connection.vendor == "sqlite":
-        rows = [{name: stored(value) for name, value in row.items()} for row in rows]
-    values = [stored(value) for value in same.values()]
+        texts = [{name: stored(value) for name, value in row.items()} for row in rows]
+        given = [msgspec.json.encode(texts).decode()]
+    else:
+        given = [array(kind, [row[name] for row in rows]) for name, kind in statement.given.items()]
     with connection.cursor() as cursor:
-        cursor.execute(sql, [msgspec.json.encode(rows).decode(), *values])
+        cursor.execute(statement.sql, [*given, *map(stored, same.values())])
         return list(cursor.fetchall())
 
 
@@ -193,20 +166,22 @@ def _run(sql: str, rows: Sequence[Row], same: Row = NOTHING) -> list[tuple[Any, 
 
 
 @cache
-def _read_sql(model: type[models.Model], columns: tuple[str, ...], key: str, lock: bool) -> str:
+def _read_sql(
+    model: type[models.Model], columns: tuple[str, ...], key: str, lock: bool
+) -> _Statement:
     table = model._meta.db_table
     names = ", ".join(f"{table}.{name}" for name in columns)
-    given = f"WITH given AS ({_given(model, {key: key})}) SELECT {names} FROM"
-    order = f"ORDER BY {table}.{key}"
+    match, order = f"{table}.{key} = given.{key}", f"ORDER BY {table}.{key}"
     if connection.vendor == "sqlite":
-        return f"{given} {table} JOIN given ON {table}.{key} = given.{key} {order}"
-    if lock:
-        match = f"{table}.{key} = given.{key}"
-        return f"{given} {table} JOIN given ON {match} {order} FOR NO KEY UPDATE OF {table}"
-    # The limit keeps the planner at the index: of a table that has grown fast it knows the size and not
-    # yet the values, and would read the whole of it for each group.
-    row = f"SELECT * FROM {table} WHERE {table}.{key} = given.{key} LIMIT 1"
-    return f"{given} given CROSS JOIN LATERAL ({row}) AS {table} {order}"
+        found = f"{table} JOIN given ON {match} {order}"
+    elif lock:
+        found = f"{table} JOIN given ON {match} {order} FOR NO KEY UPDATE OF {table}"
+    else:
+        # The limit keeps the planner at the index: of a table that has grown fast it knows the size and
+        # not yet the values, and would read the whole of it for each group.
+        row = f"SELECT * FROM {table} WHERE {match} LIMIT 1"
+        found = f"given CROSS JOIN LATERAL ({row}) AS {table} {order}"
+    return _statement(model, {key: key}, f"SELECT {names} FROM {found}")
 
 
 @cache
@@ -216,39 +191,44 @@ def _insert_sql(
     same: tuple[str, ...],
     key: str,
     unique: tuple[str, ...],
-) -> str:
+) -> _Statement:
     names = ", ".join(columns + same)
     values = ", ".join([*columns, *(_value(model, name) for name in same)])
     on = f"({', '.join(unique)}) " if unique else ""
-    return (
-        f"WITH given AS ({_given(model, {name: name for name in columns})}) "
+    return _statement(
+        model,
+        {name: name for name in columns},
         f"INSERT INTO {model._meta.db_table} ({names}) SELECT {values} FROM given WHERE true "
-        f"ON CONFLICT {on}DO NOTHING RETURNING {key}"
+        f"ON CONFLICT {on}DO NOTHING RETURNING {key}",
     )
 
 
 @cache
-def _newest_at_sql(model: type[models.Model], columns: tuple[str, ...], time: str, key: str) -> str:
+def _newest_at_sql(
+    model: type[models.Model], columns: tuple[str, ...], time: str, key: str
+) -> _Statement:
     table = model._meta.db_table
     match = " AND ".join(f"{table}.{name} = given.{name}" for name in columns)
-    return (
-        f"WITH given AS ({_given(model, {name: name for name in (*columns, time)})}) "
+    return _statement(
+        model,
+        {name: name for name in (*columns, time)},
         f"SELECT (SELECT {key} FROM {table} WHERE {match} AND {table}.{time} <= given.{time} "
-        f"ORDER BY {table}.{time} DESC LIMIT 1) FROM given"
+        f"ORDER BY {table}.{time} DESC LIMIT 1) FROM given",
     )
 
 
 @cache
 def _keep_newest_sql(
     model: type[models.Model], columns: tuple[str, ...], key: str, version: str
-) -> str:
+) -> _Statement:
     table, names = model._meta.db_table, ", ".join(columns)
     changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key)
-    return (
-        f"WITH given AS ({_given(model, {name: name for name in columns})}) "
+    return _statement(
+        model,
+        {name: name for name in columns},
         f"INSERT INTO {table} ({names}) SELECT {names} FROM given WHERE true "
         f"ON CONFLICT ({key}) DO UPDATE SET {changes} "
-        f"WHERE {table}.{version} < excluded.{version} RETURNING {key}"
+        f"WHERE {table}.{version} < excluded.{version} RETURNING {key}",
     )
 
 
@@ -259,9 +239,8 @@ def _compare_and_set_sql(
     same: tuple[str, ...],
     key: str,
     guard: str,
-) -> str:
+) -> _Statement:
     table = model._meta.db_table
-    given = _given(model, {name: name for name in columns} | {EXPECTED: guard})
     changes = ", ".join(
         [
             *(f"{name} = given.{name}" for name in columns if name != key),
@@ -269,41 +248,50 @@ def _compare_and_set_sql(
         ]
     )
     match = f"{table}.{key} = given.{key} AND {table}.{guard} = given.{EXPECTED}"
+    sources = {name: name for name in columns} | {EXPECTED: guard}
     if connection.vendor == "sqlite":  # one writer at a time
-        return (
-            f"WITH given AS ({given}) UPDATE {table} SET {changes} FROM given WHERE {match} "
-            f"RETURNING {table}.{key}"
-        )
-    return (
-        f"WITH given AS ({given}), locked AS (SELECT {table}.{key} FROM {table} JOIN given "
-        f"ON {match} ORDER BY {table}.{key} FOR NO KEY UPDATE OF {table}) "
-        f"UPDATE {table} SET {changes} FROM given, locked "
-        f"WHERE {match} AND {table}.{key} = locked.{key} "
-        f"RETURNING {table}.{key}"
+        update = f"UPDATE {table} SET {changes} FROM given WHERE {match} RETURNING {table}.{key}"
+        return _statement(model, sources, update)
+    locked = (
+        f"SELECT {table}.{key} FROM {table} JOIN given ON {match} ORDER BY {table}.{key} "
+        f"FOR NO KEY UPDATE OF {table}"
     )
+    update = (
+        f"UPDATE {table} SET {changes} FROM given, locked WHERE {match} "
+        f"AND {table}.{key} = locked.{key} RETURNING {table}.{key}"
+    )
+    return _statement(model, sources, update, locked=locked)
+
+
+def _statement(
+    model: type[models.Model], sources: Mapping[str, str], what: str, **more: str
+) -> _Statement:
+    """Return a statement that has the rows as ``given``, and ``more`` queries under their names.
+
+    ``sources`` names the columns of the rows, and for each the column of the model that it has the type of.
+    """
+    kinds = {name: kind_of(_type(model, source)) for name, source in sources.items()}
+    queries = {"given": _given(kinds)} | more
+    named = ", ".join(f"{name} AS ({query})" for name, query in queries.items())
+    return _Statement(f"WITH {named} {what}", kinds)
+
+
+def _given(kinds: Mapping[str, Kind]) -> str:
+    """Return the query that reads the parameters as rows."""
+    if connection.vendor == "sqlite":
+        values = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in kinds)
+        return f"SELECT {values} FROM json_each(%s)"
+    values = ", ".join(f"{name}{kind.cast}" for name, kind in kinds.items())
+    arrays = ", ".join(f"%s::{kind.array}" for kind in kinds.values())
+    return f"SELECT {values} FROM unnest({arrays}) AS given({', '.join(kinds)})"
 
 
 def _value(model: type[models.Model], column: str) -> str:
     """Return the placeholder of a value that all rows share; the type is what only PostgreSQL asks for."""
-    if connection.vendor == "sqlite":
-        return "%s"
-    return f"%s::{_types(model)[column]}"
+    return "%s" if connection.vendor == "sqlite" else f"%s::{_type(model, column)}"
 
 
-def _types(model: type[models.Model]) -> dict[str | None, str | None]:
-    """Return the type of each column."""
-    fields = model._meta.concrete_fields
-    return {field.column: field.rel_db_type(connection) for field in fields}
-
-
-def _given(model: type[models.Model], sources: dict[str, str]) -> str:
-    """Return the SELECT that reads the JSON parameter as rows.
-
-    ``sources`` names its columns, and for each the column of the model that it has the type of.
-    """
-    if connection.vendor == "sqlite":
-        values = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in sources)
-        return f"SELECT {values} FROM json_each(%s)"
-    types = _types(model)
-    columns = ", ".join(f"{name} {types[source]}" for name, source in sources.items())
-    return f"SELECT * FROM json_to_recordset(%s::json) AS given({columns})"
+def _type(model: type[models.Model], column: str) -> str:
+    """Return the type of a column."""
+    [field] = [field for field in model._meta.concrete_fields if field.column == column]
+    return str(field.rel_db_type(connection))

@@ -19,7 +19,7 @@ from django.db.models import Count, Model, QuerySet
 from booking_platform.messaging import clock
 from booking_platform.messaging.leases import Leased, due
 from booking_platform.messaging.models import ProcessedEvent
-from booking_platform.messaging.rows import in_spans
+from booking_platform.messaging.paging import in_spans
 from booking_platform.operations.records import exact
 
 SPAN = 20_000  # rows of a table that one statement looks at

@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, Str
 from django.urls import path, reverse
 
 from booking_platform.messaging import clock
-from booking_platform.messaging.rows import in_pages
+from booking_platform.messaging.paging import in_pages
 from booking_platform.operations.records import AnyModelAdmin
 from booking_platform.redaction import redacted_text
 

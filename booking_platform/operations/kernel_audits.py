@@ -12,7 +12,7 @@ from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 from booking_platform.messaging import broker, clock
 from booking_platform.messaging.leases import Leased
 from booking_platform.messaging.models import DeadLetter, OutboxRow, ProcessedEvent
-from booking_platform.messaging.rows import in_pages, in_spans
+from booking_platform.messaging.paging import in_pages, in_spans
 from booking_platform.messaging.rules import CONSUMERS, Consumer
 from booking_platform.operations.audits import (
     SPAN,

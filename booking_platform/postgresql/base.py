@@ -16,7 +16,7 @@ from django.db.backends.postgresql import base
 from django.db.backends.utils import debug_transaction
 from psycopg.pq import TransactionStatus
 
-from booking_platform.postgresql import parameters
+from booking_platform.postgresql import arrays, parameters
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +55,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Prepare a new connection; drop the connection where that fails, rather than use it so."""
         try:
             self._meet()
+            arrays.accept(self.connection)
             super().init_connection_state()
         except BaseException:
             self.connection.close()

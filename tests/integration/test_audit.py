@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from booking_platform.development.stripe_sandbox import Sandbox
 from booking_platform.messaging import clock, inbox
 from booking_platform.messaging.models import DeadLetter, OutboxRow, ProcessedEvent
-from booking_platform.messaging.rows import in_spans
+from booking_platform.messaging.paging import in_spans
 from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.operations import auditing, audits, kernel_audits
 from booking_platform.operations.models import AuditRun

@@ -9,6 +9,7 @@ from django.db import IntegrityError, connection, transaction
 from booking_platform.messaging import rows
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.rows import EXPECTED, compare_and_set, insert_missing, read
+from booking_platform.postgresql.arrays import array
 from catalog.models import Reservation, Tour
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -89,9 +90,10 @@ class TestRead:
     @pytest.mark.servers  # SQLite does not choose by what it has counted
     def test_a_table_that_has_just_grown_is_not_read_whole(self, tour: Tour) -> None:
         self.fill(tour, 3000)
-        sql = rows._read_sql(Reservation, self.COLUMNS, "booking_id", lock=False)
+        statement = rows._read_sql(Reservation, self.COLUMNS, "booking_id", lock=False)
+        names = [array(kind, ["B-1", "B-2"]) for kind in statement.given.values()]
         with connection.cursor() as cursor:
-            cursor.execute(f"EXPLAIN {sql}", ['[{"booking_id": "B-1"}]'])
+            cursor.execute(f"EXPLAIN {statement.sql}", names)
             plan = "\n".join(line for [line] in cursor.fetchall())
         assert "Index Scan" in plan, plan
         assert "Seq Scan" not in plan, plan
