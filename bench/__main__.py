@@ -66,7 +66,8 @@ def once(given: Namespace, ground: Ground) -> Plan:
     """Run what is measured once: floors, and the platform with servers outside."""
     if floors.WORKLOAD in given.workload:
         for floor in (
-            floors.amqp_python,
+            partial(floors.amqp_python, how="plain"),
+            partial(floors.amqp_python, how="at-once"),
             floors.amqp_c,
             partial(floors.sql, processes=1),
             partial(floors.sql, processes=2),
@@ -100,7 +101,7 @@ def main() -> None:
             for run in plan(given, ground):
                 runs.append(run)
                 said = f"{run.workload:8} {run.contender:24} {run.rate:9,.0f} {run.unit} a second"
-                console.print(said, highlight=False)
+                print(said, flush=True)
                 report.write(given.results, runs, found | conditions.ended())
     found |= conditions.ended()
     report.show(console, runs, found)

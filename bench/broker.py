@@ -26,10 +26,10 @@ class NotConfirmed(Exception):
 
 
 @contextmanager
-def channel(url: str) -> Iterator[Any]:
+def channel(url: str, kind: type[amqp.Connection] = amqp.Connection) -> Iterator[Any]:
     """Run a block with a channel of a connection of its own."""
     parts = parse_url(url)
-    connection = amqp.Connection(
+    connection = kind(
         f"{parts['hostname']}:{parts['port'] or 5672}",
         userid=parts["userid"] or "guest",
         password=parts["password"] or "guest",

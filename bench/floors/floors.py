@@ -31,11 +31,11 @@ class Floor(Contender):
     keeps_ledger = False
 
 
-def amqp_python(ground: Ground, count: int, number: int) -> Run | None:
-    """Consume and acknowledge with py-amqp."""
-    command = [sys.executable, "-m", "bench.floors.consume", Floor.queue]
+def amqp_python(ground: Ground, count: int, number: int, *, how: str) -> Run:
+    """Consume and acknowledge with py-amqp, plain or with all frames that are there read at once."""
+    command = [sys.executable, "-m", "bench.floors.consume", how, Floor.queue]
     command += [str(count), str(int(count * FROM)), str(GROUP)]
-    return _consumed("consume and ack, py-amqp", command, ground, count, number)
+    return _consumed(f"consume, py-amqp {how}", command, ground, count, number)
 
 
 def amqp_c(ground: Ground, count: int, number: int) -> Run | None:
@@ -47,7 +47,7 @@ def amqp_c(ground: Ground, count: int, number: int) -> Run | None:
     command = [str(program), str(url["hostname"]), str(url["port"] or 5672)]
     command += [str(url["userid"]), str(url["password"]), str(url["virtual_host"] or "/")]
     command += [Floor.queue, str(count), str(int(count * FROM)), str(GROUP)]
-    return _consumed("consume and ack, C", command, ground, count, number)
+    return _consumed("consume, C", command, ground, count, number)
 
 
 def sql(ground: Ground, count: int, number: int, *, processes: int) -> Run:

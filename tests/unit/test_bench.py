@@ -51,6 +51,7 @@ def run(contender: str, seconds: float, **over: Any) -> Run:
     return replace(given, **over)
 
 
+@pytest.mark.once
 class TestAMeter:
     def test_it_counts_threads_and_children_that_have_ended(self) -> None:
         with subprocess.Popen(
@@ -97,6 +98,7 @@ class TestAMeter:
         assert meter.read().keys() == {MAIN, POOL}
 
 
+@pytest.mark.once
 class TestLines:
     def test_they_have_the_median_the_least_and_the_most(self) -> None:
         [line] = lines([run("platform", seconds) for seconds in (1, 10, 2)])
@@ -110,6 +112,7 @@ class TestLines:
         assert [line.ratio for line in lines(runs)] == [4, 1, None]
 
 
+@pytest.mark.once
 class TestOnceEach:
     @pytest.mark.parametrize(
         ("found", "finding"),
