@@ -66,9 +66,11 @@ def seconds(process: Process) -> float:
     that have ended.
     """
     total = 0
-    for task in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
-        with suppress(OSError):
-            total += int(task.read_text().split()[0])
+    with suppress(OSError):  # it has ended meanwhile
+        for task in os.listdir(f"/proc/{process.pid}/task"):
+            with suppress(OSError):  # only this one has
+                schedstat = Path(f"/proc/{process.pid}/task/{task}/schedstat").read_text()
+                total += int(schedstat.split()[0])
     return max(total / 1e9, process.own)
 
 

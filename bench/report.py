@@ -14,7 +14,7 @@ from bench.figures import STANDARD, Line, lines
 from bench.runs import Run
 
 LATENCY = "latency"
-WIDTH = 140  # columns: what is narrower, cuts figures
+WIDTH = 150  # columns: what is narrower, cuts figures
 SHORT = (
     "sessions",
     "server",

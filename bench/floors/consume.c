@@ -1,7 +1,8 @@
 /* Consume messages and acknowledge them, and nothing else: what the broker and a client in C can do.
  *
  * consume HOST PORT USER PASSWORD VHOST QUEUE COUNT FROM BATCH
- * Says "begin" after FROM messages and "end" after COUNT; acknowledges BATCH with one command.
+ * Says "begin" after FROM messages and "end" after COUNT, and waits for a line each time; acknowledges BATCH
+ * with one command.
  */
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
@@ -45,9 +46,9 @@ int main(int argc, char **argv) {
     if (taken == from || taken == count) {
       puts(taken == from ? "begin" : "end");
       fflush(stdout);
+      getchar();
     }
   }
-  getchar(); /* it is asked to end when its CPU time was read */
   amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
   amqp_destroy_connection(connection);
   return 0;

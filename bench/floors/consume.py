@@ -1,7 +1,7 @@
 """Consume messages and acknowledge them, and nothing else, with py-amqp.
 
 ``python -m bench.floors.consume HOW QUEUE COUNT FROM BATCH`` says "begin" after FROM messages and "end" after
-COUNT; it acknowledges BATCH with one command. ``RABBITMQ_URL`` names the broker. HOW is ``plain``, or ``at-once``
+COUNT, and waits for a line each time; it acknowledges BATCH with one command. ``RABBITMQ_URL`` names the broker. HOW is ``plain``, or ``at-once``
 for frames that are read as a worker of the platform reads them.
 """
 
@@ -26,13 +26,13 @@ def main(how: str, queue: str, count: int, first: int, batch: int) -> None:
             opened.basic_ack(message.delivery_tag, multiple=True)
         if taken in (first, count):
             print("begin" if taken == first else "end", flush=True)
+            sys.stdin.readline()
 
     with channel(os.environ["RABBITMQ_URL"], kind) as opened:
         opened.basic_qos(0, 2 * batch, False)
         opened.basic_consume(queue, callback=take)
         while taken < count:
             opened.connection.drain_events()
-        sys.stdin.read(1)  # it is asked to end when its CPU time was read
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def sql(ground: Ground, count: int, number: int, *, processes: int) -> Run:
     ]
     measured = count - begin * processes * GROUP
     name = f"SQL alone, {processes} process{'es'[: 2 * (processes > 1)]}"
-    run = _timed(name, commands, ground, Run(WORKLOAD, name, number, "events", count, measured, 0))
+    run = Run(WORKLOAD, name, number, "events", count, measured, 0)
+    run = _timed(name, commands, ground, run)
     raise_if_any(ledger(ground.connection, load, counts_repeats=True))
     return run
 
@@ -84,7 +85,7 @@ def _consumed(name: str, command: list[str], ground: Ground, count: int, number:
 
 
 def _timed(name: str, commands: list[list[str]], ground: Ground, run: Run) -> Run:
-    """Run commands that say when they begin and end, and fill in what they cost between."""
+    """Run commands and fill in what they cost from "begin" to "end", after each of which they wait."""
     run.load_begin = os.getloadavg()[0]
     with ExitStack() as stack:
         processes = [
@@ -96,6 +97,8 @@ def _timed(name: str, commands: list[list[str]], ground: Ground, run: Run) -> Ru
         measuring = meter(ground, [each.pid for each in processes])
         _wait_for("begin", name, processes)
         before, at = measuring.read(), time.monotonic()
+        for each in processes:
+            _go_on(each)
         _wait_for("end", name, processes)
         run.seconds = time.monotonic() - at
         after = measuring.read()
@@ -109,6 +112,12 @@ def _timed(name: str, commands: list[list[str]], ground: Ground, run: Run) -> Ru
     run.cpu = {kind: after[kind] - before[kind] for kind in after}
     run.load_end = os.getloadavg()[0]
     return run
+
+
+def _go_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def _wait_for(word: str, name: str, processes: Sequence[subprocess.Popen[str]]) -> None:

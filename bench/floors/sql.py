@@ -1,7 +1,7 @@
 """The platform's own transactions without a broker: ready groups, one after the other.
 
 ``python -m bench.floors.sql FILE FIRST STEP FROM`` takes every STEP-th group of the file, from the group
-FIRST on, and says "begin" after FROM groups and "end" after the last. ``DATABASE_URL`` names the database.
+FIRST on. It says "begin" after FROM groups and "end" after the last, and waits for a line each time. ``DATABASE_URL`` names the database.
 Announcements are stored and not published: no relay runs here.
 """
 
@@ -25,9 +25,10 @@ def main(file: str, first: int, step: int, begin: int) -> None:
     for at, bodies in enumerate(groups):
         if at == begin:
             print("begin", flush=True)
+            sys.stdin.readline()
         inbox.process(consumer, [Delivery(each) for each in bodies])
     print("end", flush=True)
-    sys.stdin.read(1)  # it is asked to end when its CPU time was read
+    sys.stdin.readline()
 
 
 if __name__ == "__main__":
