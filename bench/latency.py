@@ -15,7 +15,7 @@ from bench import broker
 from bench.broker import Outgoing
 from bench.contenders.contender import Contender, Ground
 from bench.database import database, make_tours
-from bench.runs import Run
+from bench.runs import LONGEST_RUN, Run
 from bench.workloads import CREATED, Load
 from booking_platform.contract.examples import booking_created
 from booking_platform.development.processes import running
@@ -90,5 +90,5 @@ def _latencies(
         rows = ground.connection.execute(LATENCIES, [f"{run}-%"])
         return [float(row[0]) for row in rows.fetchall()]
 
-    wait_until(lambda: len(found()) == count, seconds=60, what="all events are committed")
+    wait_until(lambda: len(found()) == count, seconds=LONGEST_RUN, what="all are committed")
     return seconds, found()
