@@ -34,6 +34,8 @@ def draw(file: Path, found: Sequence[Line]) -> None:
         widths = [line.cost.get(kind, 0.0) for line in found]
         cost.barh(names, widths, left=begin, label=kind)
         begin = [at + width for at, width in zip(begin, widths, strict=True)]
+    for at, total in enumerate(begin):
+        cost.text(total, at, f" {total:,.0f}", va="center", fontsize="small")
     cost.set_xlabel("CPU time for each, µs")
     cost.legend(fontsize="small")
     figure.tight_layout()
