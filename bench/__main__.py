@@ -40,7 +40,13 @@ Plan = Iterator[Run]
 def arguments() -> Namespace:
     """Read the command line."""
     parser = ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--workload", action="append", choices=(*WORKLOADS, *ONCE))
+    meanings = "; ".join(f"{each.name}: {each.meaning}" for each in WORKLOADS.values())
+    parser.add_argument(
+        "--workload",
+        action="append",
+        choices=(*WORKLOADS, *ONCE),
+        help=f"again for more; {meanings}".replace("%", "%%"),
+    )
     parser.add_argument("--contender", action="append", choices=tuple(CONTENDERS))
     parser.add_argument("--runs", type=int, default=RUNS, help="of each pair; BENCH_RUNS")
     parser.add_argument("--events", type=int, default=EVENTS, help="of the platform; BENCH_EVENTS")

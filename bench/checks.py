@@ -25,7 +25,7 @@ def check(contender: Contender, ground: Ground, load: Load) -> None:
     """
     findings = list(left_in_queues(ground, contender.queues(load)))
     if contender.keeps_ledger:
-        findings += ledger(ground.connection, load, counts_repeats=contender.name == "platform")
+        findings += ledger(ground.connection, load, counts_repeats=contender.counts_repeats)
     else:
         changed = contender.changed(ground, load)
         findings += compared("seats taken, with those of events given up", changed, load.change)

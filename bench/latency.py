@@ -75,7 +75,7 @@ def _latencies(
 ) -> tuple[float, list[float]]:
     """Publish events at a rate; return how long that took, and their latencies in ms, sorted."""
     run, tours = uuid4().hex[:8], make_tours(ground.connection, TOURS)
-    load = Load(CREATED, [], TOURS, held=0, reserved=count)
+    load = Load(CREATED, [], held=0, reserved=count)
 
     def events() -> Iterator[Outgoing]:
         for at in range(count):

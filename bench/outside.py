@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from bench import broker, database
 from bench.broker import Outgoing
@@ -100,7 +101,7 @@ def _work(
     worker = CeleryProcess(ground.folder / "worker.log", "worker", *options, env=env)
     run.load_begin = os.getloadavg()[0]
     with running(worker):
-        progress = lambda: database.number(ground.connection, done)  # noqa: E731
+        progress = partial(database.number, ground.connection, done)
         run.seconds, run.measured, run.cpu = watch(ground, [worker], progress, len(events))
     run.load_end = os.getloadavg()[0]
 

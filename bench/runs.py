@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urlsplit
 
 from bench import broker, database
@@ -69,7 +70,7 @@ def measure(
     processes = contender.processes(ground)
     begun = os.getloadavg()[0]
     with running(*processes):
-        progress = lambda: contender.changed(ground, load)  # noqa: E731
+        progress = partial(contender.changed, ground, load)
         seconds, done, cpu = watch(ground, processes, progress, load.change)
         wait_for_the_rest(contender, ground, load, processes)
     check(contender, ground, load)
@@ -145,7 +146,7 @@ def wait_for_the_rest(
     deadline = time.monotonic() + LONGEST_RUN
     query = "SELECT count(*) + coalesce(sum(repeats), 0) FROM processed_events"
     wanted = load.distinct
-    if contender.name == "platform":
+    if contender.counts_repeats:
         wanted += load.duplicates
     while any(broker.waiting(ground.rabbitmq_url, queue) for queue in contender.queues(load)) or (
         contender.keeps_ledger and database.number(ground.connection, query) < wanted

@@ -20,7 +20,6 @@ class Load:
 
     routing_key: str
     events: list[Json]
-    tours: int
     held: int  # seats that are reserved before
     reserved: int  # seats that must be reserved afterwards, one for each booking
     rejected: int = 0  # bookings for which there are no seats
@@ -50,7 +49,7 @@ def _bookings(tours: int) -> Callable[[Connection, int], Load]:
     def make(connection: Connection, count: int) -> Load:
         ids, run = make_tours(connection, tours), uuid4().hex[:8]
         events = [booking_created(ids[at % tours], f"{run}-{at}") for at in range(count)]
-        return Load(CREATED, events, tours, held=0, reserved=count)
+        return Load(CREATED, events, held=0, reserved=count)
 
     return make
 
@@ -60,7 +59,7 @@ def _cancellations(connection: Connection, count: int) -> Load:
     bookings = [(f"{run}-{at}", ids[at % len(ids)]) for at in range(count)]
     make_bookings(connection, bookings)
     events = [booking_cancelled(tour, booking) for booking, tour in bookings]
-    return Load(CANCELLED, events, len(ids), held=count, reserved=0)
+    return Load(CANCELLED, events, held=count, reserved=0)
 
 
 def _mix(connection: Connection, count: int) -> Load:
@@ -73,7 +72,7 @@ def _mix(connection: Connection, count: int) -> Load:
     chance = random.Random(SEED)
     events += chance.sample(events[:reserved], repeated)
     chance.shuffle(events)
-    return Load(CREATED, events, len(ids) + 1, 0, reserved, rejected, repeated)
+    return Load(CREATED, events, held=0, reserved=reserved, rejected=rejected, duplicates=repeated)
 
 
 WORKLOADS = {

@@ -1,6 +1,5 @@
 """What a contender is, and what holds for most of them."""
 
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,7 @@ class Contender:
     share: float = 1.0
     workloads: tuple[str, ...] = ("spread", "hot")
     keeps_ledger = True  # whether it writes processed events and reservations
+    counts_repeats = False  # whether it stores how often an event came again
 
     def prepare(self, ground: Ground) -> None:
         """Make the queue, and what else must be there before events are published."""
@@ -84,8 +84,3 @@ def message(content: bytes, **properties: object) -> amqp.Message:
     """Return a persistent message that holds JSON."""
     given = {"content_type": "application/json", "content_encoding": "utf-8"} | properties
     return amqp.Message(content, delivery_mode=PERSISTENT, **given)
-
-
-def run(command: Sequence[str], folder: Path) -> None:
-    """Run a command that prepares something; what it says is shown where it fails."""
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)

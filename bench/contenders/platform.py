@@ -18,6 +18,7 @@ class Platform(Contender):
     name = "platform"
     queue = CREATED_QUEUE
     workloads = tuple(WORKLOADS)
+    counts_repeats = True
 
     def prepare(self, ground: Ground) -> None:
         from booking_platform.messaging.broker import declare

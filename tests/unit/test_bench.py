@@ -139,7 +139,7 @@ class TestTheCheckOfTheLedger:
         events = [first, first, second]
         consumer = CONSUMERS["tour-catalog.booking-created"]
         inbox.process(consumer, deliveries(*events))
-        return Load(CREATED, events, 2, held=0, reserved=1, rejected=1, duplicates=1)
+        return Load(CREATED, events, held=0, reserved=1, rejected=1, duplicates=1)
 
     def findings(self, load: Load) -> list[str]:
         connection.ensure_connection()
