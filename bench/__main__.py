@@ -29,6 +29,7 @@ EVENTS = int(
 RUNS = int(os.environ.get("BENCH_RUNS", "3"))
 OUTSIDE = int(os.environ.get("BENCH_OUTSIDE", "1000"))  # refunds, and e-mails
 FEWEST = 200  # events of a run
+FEWEST_CONSUMED = 10_000  # messages of a floor: fewer are there before they are asked for
 
 ONCE = ("refunds", "mails", "latency", floors.WORKLOAD)
 LATENCIES = ("platform", "celery-kept", "faststream")
@@ -71,15 +72,13 @@ def throughput(given: Namespace, ground: Ground) -> Plan:
 def once(given: Namespace, ground: Ground) -> Plan:
     """Run what is measured once: floors, and the platform with servers outside."""
     if floors.WORKLOAD in given.workload:
-        for floor in (
-            partial(floors.amqp_python, how="plain"),
-            partial(floors.amqp_python, how="at-once"),
-            floors.amqp_c,
-            partial(floors.sql, processes=1),
-            partial(floors.sql, processes=2),
-        ):
-            if run := floor(ground, given.events, 1):
-                yield run
+        messages = max(FEWEST_CONSUMED, given.events)
+        for how in ("plain", "at-once"):
+            yield floors.amqp_python(ground, messages, 1, how=how)
+        if run := floors.amqp_c(ground, messages, 1):
+            yield run
+        for processes in (1, 2):
+            yield floors.sql(ground, given.events, 1, processes=processes)
     for name, work in (("refunds", outside.refunds), ("mails", outside.mails)):
         if name in given.workload and "platform" in given.contender:
             yield work(ground, given.outside, 1)

@@ -41,7 +41,7 @@ def refunds(ground: Ground, count: int, number: int) -> Run:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = ("manage.py", "stripe_sandbox", "--port", str(port), "--latency", str(LATENCY))
-    with running(PythonProcess(*command)):
+    with running(PythonProcess(*command, log_file=ground.folder / "stripe.log")):
         run = Run("refunds", "platform", number, "refunds", count, 0, 0, ideal=THREADS / LATENCY)
         _work(ground, run, events, queue=REFUNDS, done=COMPLETED, env={"STRIPE_API_BASE": url})
         stripe = Remote(url)

@@ -29,14 +29,16 @@ def show(console: Console, runs: Sequence[Run], conditions: Conditions) -> None:
     console.width = max(console.width, WIDTH)
     if worked := [run for run in runs if run.workload != LATENCY]:
         console.print(_throughput(lines(worked)))
-        meaning = ", ".join(f"{short}: {kind}" for short, kind in zip(SHORT, KINDS, strict=True))
-        console.print(f"CPU time by kind of process. {meaning}.", style="dim")
+        console.print(MEANING, style="dim")
     if latencies := [run for run in runs if run.workload == LATENCY]:
         console.print(_latency(latencies))
     for run in runs:
         if "requests_each" in run.notes:
             each = run.notes["requests_each"]
-            console.print(f"Refunds: {each:.2f} requests to Stripe for each.")
+            console.print(
+                f"Refunds: {each:.2f} requests to Stripe for each. Ideal is one, and so "
+                f"{run.ideal:g} a second: the threads, divided by Stripe's latency."
+            )
     console.print("; ".join(f"{name}: {value}" for name, value in conditions.items()), style="dim")
 
 
@@ -112,7 +114,7 @@ def _remarks(line: Line) -> list[str]:
     if line.lost:
         remarks.append(f"{line.lost:,} of {line.count:,} lost")
     if line.of_ideal is not None:
-        remarks.append(f"{line.of_ideal:.0%} of threads ÷ latency")
+        remarks.append(f"{line.of_ideal:.0%} of ideal")
     return remarks
 
 
