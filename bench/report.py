@@ -15,13 +15,12 @@ from bench.runs import Run
 
 LATENCY = "latency"
 WIDTH = 150  # columns: what is narrower, cuts figures
-SHORT = (
-    "sessions",
-    "server",
-    "broker",
-    "main",
-    "pool",
-)  # of the kinds of processes, in their order
+# Of the kinds of processes, in their order.
+SHORT = ("sessions", "server", "broker", "main", "pool")
+MEANING = (
+    "CPU time. sessions: PostgreSQL's, of this database; server: PostgreSQL's own processes; broker: "
+    "RabbitMQ, whoever uses it; main: the processes that were started; pool: their children."
+)
 
 
 def show(console: Console, runs: Sequence[Run], conditions: Conditions) -> None:
