@@ -5,6 +5,8 @@ machine has something else to do hits all of them.
 """
 
 import os
+import signal
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from functools import partial
@@ -96,6 +98,7 @@ def latencies(given: Namespace, ground: Ground, before: list[Run]) -> Plan:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended, too
     given, console, runs = arguments(), Console(), list[Run]()
     admin, broker = os.environ["TEST_DATABASE_URL"], os.environ["TEST_RABBITMQ_URL"]
     os.environ |= {"RABBITMQ_URL": broker}
