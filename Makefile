@@ -5,6 +5,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_VENV := .venv-bench
+BENCH_READY := $(BENCH_VENV)/.ready
+LESSON := bench/lesson
+LESSON_READY := $(LESSON)/node_modules/.ready
 PORT ?= 8000
 RELEASES ?= trixie forky
 # For every Python and machine that is supported, from the oldest on; a version that is locked stays.
@@ -42,14 +46,23 @@ contract: $(READY) ## write docs/contract/ and the tables of docs/events.md from
 lock: $(READY) ## write requirements*.txt from requirements*.in; ARGS="--upgrade-package celery"
 	$(LOCK) requirements.in -o requirements.txt $(ARGS)
 	$(LOCK) requirements-dev.in -o requirements-dev.txt $(ARGS)
+	$(LOCK) requirements-bench.in -o requirements-bench.txt $(ARGS)
 
-bench: $(READY) ## measure throughput against a Celery task per event, latency, and refunds
-	@python -m tests.servers python -m bench.throughput
-	@python -m tests.servers python -m bench.latency
-	@python -m tests.servers python -m bench.refunds
+bench: $(BENCH_READY) $(LESSON_READY) ## measure speed and CPU time against others; ARGS="--workload hot --contender platform"
+	@export PATH=$(CURDIR)/$(BENCH_VENV)/bin:$$PATH; python -m tests.servers python -m bench $(ARGS)
 
 $(READY): requirements-dev.txt
 	@echo "Setting up $(VENV) …"
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(BENCH_READY): requirements-bench.txt
+	@echo "Setting up $(BENCH_VENV) …"
+	@test -x $(BENCH_VENV)/bin/python || python3 -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
+$(LESSON_READY): $(LESSON)/package-lock.json
+	@cd $(LESSON) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

@@ -12,9 +12,12 @@ from django.conf import settings
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
-RUNS, DEVELOPS = "requirements", "requirements-dev"
+RUNS, DEVELOPS, MEASURES = "requirements", "requirements-dev", "requirements-bench"
 OURS = {"booking_platform", "bench", "catalog", "notifications", "payments", "tests"}
-FOR_DEVELOPERS = ("tests", "bench", "booking_platform/development")
+FOLDERS = {  # of the lock that has what they import; the others have the first
+    MEASURES: ("bench",),
+    DEVELOPS: ("tests", "booking_platform/development"),
+}
 RELOCK = "run `make lock`, and commit what it writes"
 
 
@@ -64,28 +67,31 @@ def imported(file: Path) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - OURS
 
 
-def modules(*, for_developers: bool) -> Iterator[Path]:
+def modules(lock: str) -> Iterator[Path]:
     for package in sorted(OURS):
         for file in (settings.BASE_DIR / package).rglob("*.py"):
             path = str(file.relative_to(settings.BASE_DIR))
-            if path.startswith(FOR_DEVELOPERS) is for_developers:
+            if lock == next((each for each in FOLDERS if path.startswith(FOLDERS[each])), RUNS):
                 yield file
 
 
-@pytest.mark.parametrize("lock", [RUNS, DEVELOPS])
+@pytest.mark.parametrize("lock", [RUNS, DEVELOPS, MEASURES])
 class TestALock:
     def test_it_has_every_choice_in_the_version_that_was_chosen(self, lock: str) -> None:
         pins = {canonical(each.name): each.specifier for each in chosen(lock)}
 
         assert pins == {n: r.specifier for n, r in locked(lock).items() if n in pins}, RELOCK
 
-    def test_it_has_what_the_choices_need_and_nothing_else(self, lock: str) -> None:
-        assert set(locked(lock)) == needed(chosen(lock)), RELOCK
-
     def test_each_line_names_one_version_and_its_hashes(self, lock: str) -> None:
         pinned = re.compile(r"[\w.-]+==[^\s;*]+( ; [^#]*?)?(\s+--hash=sha256:[0-9a-f]{64})+")
 
         assert [line for line in entries(f"{lock}.txt") if not pinned.fullmatch(line)] == []
+
+
+@pytest.mark.parametrize("lock", [RUNS, DEVELOPS])  # the third is installed by `make bench` only
+class TestALockThatIsInstalled:
+    def test_it_has_what_the_choices_need_and_nothing_else(self, lock: str) -> None:
+        assert set(locked(lock)) == needed(chosen(lock)), RELOCK
 
     def test_it_is_what_is_installed(self, lock: str) -> None:
         installed = {name: f"=={version(name)}" for name in locked(lock)}
@@ -99,17 +105,20 @@ class TestTheLocks:
 
         assert [line for line in entries(f"{RUNS}.txt") if line not in tested] == [], RELOCK
 
+    def test_what_is_measured_is_what_is_tested(self) -> None:
+        measured = locked(MEASURES)
+
+        assert {n: r for n, r in locked(DEVELOPS).items() if measured.get(n) != r} == {}, RELOCK
+
 
 class TestWhatIsImported:
-    @pytest.mark.parametrize(("lock", "for_developers"), [(RUNS, False), (DEVELOPS, True)])
-    def test_it_was_chosen(self, lock: str, for_developers: bool) -> None:
+    @pytest.mark.parametrize("lock", [RUNS, DEVELOPS, MEASURES])
+    def test_it_was_chosen(self, lock: str) -> None:
         """A name that comes along with another package may go, or change, with any version of it."""
         providers = packages_distributions()
         names = {canonical(each.name) for each in chosen(lock)}
-        foreign = {
-            name for file in modules(for_developers=for_developers) for name in imported(file)
-        }
+        foreign = {name for file in modules(lock) for name in imported(file)}
 
         assert {
-            n for n in foreign if not names & set(map(canonical, providers.get(n, [])))
+            n for n in foreign if not names & set(map(canonical, providers.get(n, [n])))
         } == set()

@@ -1,0 +1,1 @@
+"""Who is measured: the platform, and what others would write in its place."""

@@ -1,0 +1,1 @@
+"""What a part of the work costs by itself: no consumer can be faster with the same part."""
