@@ -18,6 +18,7 @@ from kombu import Connection, Producer
 from booking_platform.contract import trace_context
 from booking_platform.messaging import broker
 from booking_platform.messaging.broker import BROKER_SECONDS, PERSISTENT, UNREACHABLE
+from booking_platform.messaging.groups import REPLAY_HEADER
 
 # AMQP 0-9-1: types of frames, the class basic, its method publish, and how a frame ends.
 _METHOD, _HEADER, _BODY, _BASIC, _PUBLISH, _END = 1, 2, 3, 60, 40, b"\xce"
@@ -29,11 +30,13 @@ _PLACE = "\0" * trace_context.PARENT_LENGTH  # no trace can hold it
 
 
 class Outgoing(NamedTuple):
-    """A message to be published to the exchange of the events."""
+    """A message to be published to the exchange of the events, unless another is named."""
 
     routing_key: str
     body: bytes
     trace: str = ""  # of contract/trace_context.py, of what caused it; empty: none is known
+    exchange: str = ""
+    replay_of: str = ""  # the token of the dead letter that this is the replay of
 
 
 class Publisher:
@@ -160,9 +163,10 @@ def _frames(channel: int, frame_max: int, messages: Sequence[Outgoing]) -> bytes
     most = frame_max - _FRAME_OVERHEAD
     for message in messages:
         body = message.body
-        properties = _properties(message.trace)
+        properties = _properties(message.trace, message.replay_of)
+        exchange = message.exchange or settings.EVENTS_EXCHANGE
         frames += (
-            _method_frame(channel, settings.EVENTS_EXCHANGE, message.routing_key),
+            _method_frame(channel, exchange, message.routing_key),
             _frame(_HEADER, channel, pack(">HHQ", _BASIC, 0, len(body)) + properties),
         )
         frames += [
@@ -183,8 +187,10 @@ def _frame(kind: int, channel: int, content: bytes) -> bytes:
     return pack(">BHI", kind, channel, len(content)) + content + _END
 
 
-def _properties(trace: str) -> bytes:
+def _properties(trace: str, replay_of: str) -> bytes:
     """Return the properties of a message. They are made once for all that differ by their parent only."""
+    if replay_of:
+        return _made_properties(trace, replay_of)
     parent, state = trace_context.parent(trace), trace_context.state(trace)
     if len(parent) != trace_context.PARENT_LENGTH:  # none; its place has exactly as many bytes
         return _made_properties("")
@@ -193,11 +199,12 @@ def _properties(trace: str) -> bytes:
 
 
 @lru_cache(maxsize=128)
-def _made_properties(trace: str) -> bytes:
+def _made_properties(trace: str, replay_of: str = "") -> bytes:
+    replay = {REPLAY_HEADER: replay_of} if replay_of else {}
     message = AmqpMessage(
         content_type="application/json",
         content_encoding="utf-8",
         delivery_mode=PERSISTENT,
-        application_headers=trace_context.as_headers(trace),
+        application_headers=replay | trace_context.as_headers(trace),
     )
     return bytes(message._serialize_properties())  # type: ignore[attr-defined]  # no public name
