@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import product, starmap
 from pathlib import Path
+from random import Random
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -154,10 +155,11 @@ class Servers:
         with connection:
             channel: Any = connection.channel()
             channel.confirm_select()
-            confirmed = [0]
+            confirmed, chance = [0], Random(run)
             channel.events["basic_ack"].add(lambda tag, _multiple: confirmed.append(tag))
             for number in range(count):
-                message = body(booking_created(tours[number % len(tours)], f"{run}-{number}"))
+                # In no order: the broker deals messages out in turn, and would deal out the tours, too.
+                message = body(booking_created(chance.choice(tours), f"{run}-{number}"))
                 # Not basic_publish: on a channel with confirms Kombu's driver waits for each.
                 channel._basic_publish(
                     amqp.Message(message, delivery_mode=2), "booking-events", "booking.created"

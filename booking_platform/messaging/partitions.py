@@ -37,6 +37,17 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery], *, came_from: st
     if came_from != consumer.queue or not (settings.EVENT_PARTITIONS and consumer.partition_by):
         inbox.process(consumer, deliveries)
         return
+    outgoing, here = spread(consumer, deliveries)
+    if outgoing:
+        _publish(outgoing)
+    if here:
+        inbox.process(consumer, here)
+
+
+def spread(
+    consumer: Consumer, deliveries: Sequence[Delivery]
+) -> tuple[list[Outgoing], list[Delivery]]:
+    """Return what goes to the partitions, and what can't: it is cut, no event, or names no value."""
     outgoing: list[Outgoing] = []
     here: list[Delivery] = []
     for delivery in deliveries:
@@ -45,10 +56,7 @@ def process(consumer: Consumer, deliveries: Sequence[Delivery], *, came_from: st
             here.append(delivery)
         else:
             outgoing.append(_to_partition(consumer, delivery, about))
-    if outgoing:
-        _publish(outgoing)
-    if here:
-        inbox.process(consumer, here)
+    return outgoing, here
 
 
 def _to_partition(consumer: Consumer, delivery: Delivery, about: bytes) -> Outgoing:
