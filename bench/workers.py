@@ -8,41 +8,23 @@ benchmark and the broker. The broker should have nothing else to do meanwhile.
 
 import argparse
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import product, starmap
-from pathlib import Path
-from random import Random
-from tempfile import mkdtemp
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
-import amqp
-import django
 import psutil
-import psycopg
-from kombu import Connection
-from kombu.utils.url import parse_url
 from rich.console import Console
 from rich.table import Table
 
-from booking_platform.contract.examples import body, booking_created
-from booking_platform.development.processes import CeleryProcess
-from booking_platform.messaging import broker
+from bench.stage import Servers, Workers, listening, seconds
 from booking_platform.messaging.partition_sources import BALANCE_SECONDS
-from tests.pgbouncer import PgBouncer
-from tests.servers import wait_until
+from tests.pgbouncer import PgBouncer, can_start_pgbouncer
 
-QUEUE = "tour-catalog.booking-created"
-IN_FLIGHT = 1_000  # messages that the broker has not confirmed
 START_EVENTS = 100  # applied before the measurement, so that every process has its connections
-RUN_SECONDS = 300
-SEATS = 10_000_000  # of a tour: nothing is rejected
-LOOK_SECONDS = 0.02
 POOLED = 4  # connections of PgBouncer to the server
 
 
@@ -52,6 +34,7 @@ class Case(NamedTuple):
     workers: int
     processes: int  # of the pool of each worker
     tours: int
+    attempts: int  # LOCK_ATTEMPTS; 1: locks are taken before anything is read
     partitions: int = 0
     pgbouncer: bool = False
 
@@ -73,184 +56,20 @@ class Figures(NamedTuple):
         """Return the CPU time of an event in all processes."""
         return self.main + self.pool + self.postgresql + self.broker + self.pgbouncer
 
+    def predicted(self, case: Case, cores: int) -> tuple[float, str]:
+        """Return how many events a second these costs allow, and what is exhausted first.
 
-class Servers:
-    """A database of this benchmark's own, and the broker; what the workers' environment says of them."""
-
-    def __init__(self, cleanup: ExitStack) -> None:
-        admin = os.environ["TEST_DATABASE_URL"]
-        self.name = f"bench_{uuid4().hex[:8]}"
-        self.url = admin.rsplit("/", 1)[0] + f"/{self.name}"
-        self.broker_url = os.environ["TEST_RABBITMQ_URL"]
-        self._admin = cleanup.enter_context(psycopg.connect(admin, autocommit=True))
-        self._admin.execute(f"CREATE DATABASE {self.name}")
-        cleanup.callback(self._admin.execute, f"DROP DATABASE {self.name} WITH (FORCE)")
-        os.environ |= {
-            "DATABASE_URL": self.url,
-            "RABBITMQ_URL": self.broker_url,
-            "VAR_DIR": mkdtemp(prefix="bp-bench-"),
-            "LOG_LEVEL": "WARNING",
+        A process of the pool waits while its session of the database works, so that the two follow each
+        other. All processes share the cores of this machine.
+        """
+        in_series = self.pool + self.postgresql + self.pgbouncer
+        limits = {
+            "cores": cores / self.total,
+            "main process": case.workers / self.main,
+            "pool": case.workers * case.processes / in_series,
         }
-        subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], check=True)
-        self.database = cleanup.enter_context(psycopg.connect(self.url, autocommit=True))
-        django.setup()
-        with Connection(self.broker_url) as connection:
-            broker.declare(connection)
-
-    def one(self, query: str, *values: object) -> Any:
-        """Return the one row that a query finds."""
-        row = self.database.execute(query, values).fetchone()
-        assert row is not None
-        return row
-
-    def sessions(self) -> list[psutil.Process]:
-        """Return the processes of the server that work for this benchmark's workers."""
-        query = (
-            "SELECT pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend'"
-        )
-        pids = self.database.execute(query, [self.name]).fetchall()
-        return [psutil.Process(pid) for (pid,) in pids]
-
-    def make_tours(self, count: int) -> list[int]:
-        """Return the ids of new tours."""
-        insert = (
-            "INSERT INTO tours (name, description, price, capacity, available_seats, reserved_seats,"
-            " unledgered_seats, optimistic_lock_version, created_at, updated_at) SELECT 'Bench', '', 1,"
-            " %s, %s, 0, 0, 0, now(), now() FROM generate_series(1, %s) RETURNING id"
-        )
-        rows = self.database.execute(insert, [SEATS, SEATS, count]).fetchall()
-        return [tour for (tour,) in rows]
-
-    def wait_for(self, tours: Sequence[int], seats: int) -> None:
-        """Wait until so many seats of the tours are reserved: one for each booking."""
-        query = "SELECT sum(reserved_seats) FROM tours WHERE id = ANY(%s)"
-        deadline = time.monotonic() + RUN_SECONDS
-        while self.one(query, tours)[0] < seats:
-            assert time.monotonic() < deadline, f"not done within {RUN_SECONDS} s"
-            time.sleep(LOOK_SECONDS)
-
-    def check(self, run: str, tours: Sequence[int], bookings: int) -> None:
-        """Check that each booking of a run was applied once, and that seats add up."""
-        reserved = "SELECT count(*), sum(seats) FROM reservations WHERE booking_id LIKE %s"
-        assert self.one(reserved, f"{run}-%") == (bookings, bookings)
-        processed = "SELECT count(*) FROM processed_events WHERE aggregate_id LIKE %s"
-        assert self.one(processed, f"{run}-%") == (bookings,)
-        wrong = (
-            "SELECT count(*) FROM tours WHERE id = ANY(%s) AND reserved_seats <>"
-            " (SELECT sum(seats) FROM reservations WHERE tour_id = tours.id)"
-        )
-        assert self.one(wrong, tours) == (0,)
-        assert self.one("SELECT count(*) FROM dead_letters") == (0,)
-
-    def publish(self, run: str, tours: Sequence[int], count: int) -> None:
-        """Publish bookings, and return when the broker has confirmed them all."""
-        url = parse_url(self.broker_url)
-        connection = amqp.Connection(
-            f"{url['hostname']}:{url['port'] or 5672}",
-            userid=url["userid"] or "guest",
-            password=url["password"] or "guest",
-            virtual_host=url["virtual_host"] or "/",
-        )
-        with connection:
-            channel: Any = connection.channel()
-            channel.confirm_select()
-            confirmed, chance = [0], Random(run)
-            channel.events["basic_ack"].add(lambda tag, _multiple: confirmed.append(tag))
-            for number in range(count):
-                # In no order: the broker deals messages out in turn, and would deal out the tours, too.
-                message = body(booking_created(chance.choice(tours), f"{run}-{number}"))
-                # Not basic_publish: on a channel with confirms Kombu's driver waits for each.
-                channel._basic_publish(
-                    amqp.Message(message, delivery_mode=2), "booking-events", "booking.created"
-                )
-                while number - max(confirmed) > IN_FLIGHT:
-                    del confirmed[:-1]
-                    connection.drain_events(timeout=60)
-            while max(confirmed) < count:
-                connection.drain_events(timeout=60)
-
-
-class Workers:
-    """Some workers that are alike."""
-
-    def __init__(self, case: Case, database_url: str) -> None:
-        folder = Path(mkdtemp(prefix="bp-bench-workers-"))
-        self.metrics = folder / "metrics"
-        environment = {
-            "DATABASE_URL": database_url,
-            "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
-            "EVENT_PARTITIONS": str(case.partitions),
-        }
-        self._all = [
-            CeleryProcess(
-                folder / f"{n}.log", "worker", "-c", str(case.processes), "-Q", "catalog",
-                env=environment,
-            )
-            for n in range(case.workers)
-        ]  # fmt: skip
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run the workers for as long as a block runs."""
-        with ExitStack() as stack:
-            for each in self._all:
-                each.start()
-                stack.callback(each.stop)
-            wait_until(
-                lambda: self._consuming() == len(self._all), what="every worker takes events"
-            )
-            yield
-
-    def _consuming(self) -> int | None:
-        with Connection(os.environ["RABBITMQ_URL"]) as connection:
-            depth = broker.depths(connection)[QUEUE]
-        return depth and depth.consumers
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the workers for as long as a block runs, so that they begin together."""
-        everybody = [*self.mains(), *self.pools()]
-        for each in everybody:
-            each.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for each in everybody:
-                each.send_signal(signal.SIGCONT)
-
-    def mains(self) -> list[psutil.Process]:
-        return [psutil.Process(each.process.pid) for each in self._all]
-
-    def pools(self) -> list[psutil.Process]:
-        return [child for main in self.mains() for child in main.children()]
-
-    def conflicts(self) -> float:
-        """Return how often the workers have lost a race, as they count it themselves."""
-        from prometheus_client import CollectorRegistry
-        from prometheus_client.multiprocess import MultiProcessCollector
-
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self.metrics))  # type: ignore[no-untyped-call]
-        return sum(
-            sample.value
-            for metric in registry.collect()
-            for sample in metric.samples
-            if sample.name == "optimistic_lock_conflicts_total"
-        )
-
-
-def seconds(processes: Sequence[psutil.Process]) -> float:
-    """Return the CPU time that these processes have used."""
-    return sum(sum(each.cpu_times()[:2]) for each in processes)
-
-
-def listening(url: str) -> list[psutil.Process]:
-    """Return the process on this machine that listens at the port of a URL."""
-    port = parse_url(url)["port"] or 5672
-    found = psutil.net_connections("tcp")
-    pids = {each.pid for each in found if each.status == "LISTEN" and each.laddr.port == port}
-    return [psutil.Process(pid) for pid in pids]
+        narrowest = min(limits, key=lambda name: limits[name])
+        return 1e6 * limits[narrowest], narrowest
 
 
 def measure(servers: Servers, case: Case, events: int) -> Figures:
@@ -263,7 +82,12 @@ def measure(servers: Servers, case: Case, events: int) -> Figures:
     rabbitmq = listening(servers.broker_url)
     with ExitStack() as stack:
         url, poolers = _way_to_the_database(stack, servers, case)
-        workers = Workers(case, url)
+        environment = {
+            "DATABASE_URL": url,
+            "EVENT_PARTITIONS": str(case.partitions),
+            "LOCK_ATTEMPTS": str(case.attempts),
+        }
+        workers = Workers(case.workers, "-c", str(case.processes), env=environment)
         stack.enter_context(workers.running())
         first = _warmed_up(servers, case, run, tours)
         with workers.held():
@@ -316,11 +140,12 @@ def numbers(text: str) -> list[int]:
 def options() -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m bench.workers")
-    parser.add_argument("--events", type=int, default=10_000, help="events of a run")
+    parser.add_argument("--events", type=int, default=8_000, help="events of a run")
     parser.add_argument("--workers", type=numbers, default=[1, 2, 4])
     parser.add_argument("--processes", type=numbers, default=[1, 2], help="of the pool of a worker")
     parser.add_argument("--tours", type=numbers, default=[200, 1])
-    parser.add_argument("--partitions", type=numbers, default=[0], help="0: none")
+    parser.add_argument("--attempts", type=numbers, default=[3], help="LOCK_ATTEMPTS")
+    parser.add_argument("--partitions", type=numbers, default=[0, 8], help="0: none")
     parser.add_argument(
         "--pgbouncer", action="store_true", help="each case once more behind PgBouncer"
     )
@@ -331,7 +156,16 @@ def options() -> argparse.Namespace:
 def main() -> None:
     asked = options()
     ways = [False, True] if asked.pgbouncer else [False]
-    dimensions = (asked.workers, asked.processes, asked.tours, asked.partitions, ways)
+    if asked.pgbouncer and not can_start_pgbouncer():
+        sys.exit("PgBouncer is not installed.")
+    dimensions = (
+        asked.workers,
+        asked.processes,
+        asked.tours,
+        asked.attempts,
+        asked.partitions,
+        ways,
+    )
     table = Table(*COLUMNS)
     with ExitStack() as cleanup:
         servers = Servers(cleanup)
@@ -340,25 +174,26 @@ def main() -> None:
                 figures = measure(servers, case, asked.events)
                 table.add_row(*cells(case, figures))
                 print(*cells(case, figures), sep="\t", file=sys.stderr, flush=True)
-    console = Console(width=140)
-    console.print(table)
+    Console(width=180).print(table)
 
 
 COLUMNS = (
-    "workers", "-c", "tours", "partitions", "pooler", "events/s", "predicted", "main", "pool",
-    "PostgreSQL", "RabbitMQ", "PgBouncer", "µs in all", "conflicts/1000", "connections", "load",
+    "workers", "-c", "tours", "attempts", "partitions", "pooler", "events/s", "predicted", "limit",
+    "cores used", "main", "pool", "PostgreSQL", "RabbitMQ", "PgBouncer", "µs in all",
+    "conflicts/1000", "connections",
 )  # fmt: skip
 
 
 def cells(case: Case, figures: Figures) -> list[str]:
     """Return a row of the table."""
-    predicted = 1e6 * (os.cpu_count() or 1) / figures.total
+    cores = os.cpu_count() or 1
+    predicted, limit = figures.predicted(case, cores)
     return [
-        str(case.workers), str(case.processes), str(case.tours), str(case.partitions),
-        "yes" if case.pgbouncer else "no", f"{figures.rate:,.0f}", f"{predicted:,.0f}",
+        *(str(each) for each in case[:-1]), "yes" if case.pgbouncer else "no",
+        f"{figures.rate:,.0f}", f"{predicted:,.0f}", limit, f"{figures.rate * figures.total / 1e6:.2f}",
         f"{figures.main:.1f}", f"{figures.pool:.1f}", f"{figures.postgresql:.1f}",
         f"{figures.broker:.1f}", f"{figures.pgbouncer:.1f}", f"{figures.total:.1f}",
-        f"{figures.conflicts:.1f}", str(figures.connections), f"{os.getloadavg()[0]:.1f}",
+        f"{figures.conflicts:.1f}", str(figures.connections),
     ]  # fmt: skip
 
 

@@ -20,8 +20,11 @@ class Partition(Source):
     So the transactions of one partition follow each other, and can't lose races against each other.
     """
 
-    def __init__(self, queue: Queue, consumers: Mapping[str, Consumer]) -> None:
-        """``consumers`` are those of the app by routing key."""
+    def __init__(
+        self, queue: Queue, consumers: Mapping[str, Consumer], upstream: Sequence[Source] = ()
+    ) -> None:
+        """``consumers`` are those of the app by routing key; ``upstream`` is what is spread."""
+        self._upstream = upstream
         self.consumers = list(consumers.values())
         self.active = False  # whether the broker has given this worker anything of it
         self._tasks = {key: consumer.task for key, consumer in consumers.items()}
@@ -30,7 +33,10 @@ class Partition(Source):
 
     @property
     def has_place(self) -> bool:
-        return self.in_pool == 0
+        """While there is more to be spread, only a full group goes: a small one costs nearly as much."""
+        if self.in_pool:
+            return False
+        return len(self.waiting) >= self.batch or not any(each.waiting for each in self._upstream)
 
     def receive(self, message: Message) -> None:
         self.active = True

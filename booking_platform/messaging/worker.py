@@ -4,7 +4,7 @@ Everything here runs in the main process of the worker.
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,10 +48,11 @@ class EventConsumers(bootsteps.ConsumerStep):
         _show_first_counts(task_queues, c.app.tasks)
         for name in sorted(set(task_queues) - set(broker.task_queues())):
             log.warning("No app takes part in a queue of that name", queue=name)
-        self._balances = list(_balances(task_queues, c.connection))
+        sources = list(_sources(task_queues))
+        self._balances = list(_balances(task_queues, c.connection, sources))
         spread = [source for balance in self._balances for source in balance.partitions]
         self.intake = Intake(
-            [*_sources(task_queues), *spread],
+            [*sources, *spread],
             places=lambda: places(c.pool, c.controller.autoscaler),
             handle=c.create_task_handler(),
         )
@@ -123,14 +124,18 @@ def _sources(task_queues: Collection[str]) -> Iterator[Source]:
         yield Source(broker.unroutable_queue(), "messaging.record_unroutable", DEAD_LETTER_BATCH)
 
 
-def _balances(task_queues: Collection[str], connection: Any) -> Iterator[Balance]:
+def _balances(
+    task_queues: Collection[str], connection: Any, sources: Sequence[Source]
+) -> Iterator[Balance]:
     for app, consumers in partitioned().items():
         if app in task_queues:
             former = broker.former_partitions(connection, app)
             for queue in former:
                 log.warning("More partitions were in use before: it is emptied", queue=queue.name)
             queues = [*broker.partitions(app), *former]
-            yield Balance([Partition(queue, consumers) for queue in queues])
+            tasks = {consumer.task for consumer in consumers.values()}
+            upstream = [source for source in sources if source.task in tasks]
+            yield Balance([Partition(queue, consumers, upstream) for queue in queues])
 
 
 def _show_first_counts(task_queues: Collection[str], tasks: Iterable[str]) -> None:

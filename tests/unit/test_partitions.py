@@ -109,7 +109,7 @@ class TestPartition:
         keys = ["booking.created", "booking.cancelled", "booking.created", "booking.changed"]
         for tag, key in enumerate(keys, 1):
             source.receive(message(tag, key))
-        done: list[tuple[str, int]] = []
+        done: list[tuple[str | None, int]] = []
         intake._dispatch()
         while len(done) < len(groups):
             assert len(groups) == len(done) + 1
