@@ -127,12 +127,13 @@ def claim(session: Session, table: str, groups: int) -> int:
 
 
 def clean_up(session: Session, table: str, batches: int) -> int:
-    """Delete the oldest rows; return how many."""
-    query = SQL(
-        "DELETE FROM {0} WHERE id IN (SELECT id FROM {0} ORDER BY processed_at LIMIT {1})"
-    ).format(Identifier(table), CLEANUP)
+    """Delete the oldest rows by their keys, as ``retention.py`` does; return how many."""
+    oldest = SQL("SELECT id FROM {} ORDER BY processed_at LIMIT {}")
+    delete = SQL("DELETE FROM {} WHERE id IN ({})")
     for _ in range(batches):
-        assert session.run(query).rowcount == CLEANUP
+        rows = session.run(oldest.format(Identifier(table), CLEANUP)).fetchall()
+        keys = SQL(", ").join(key for (key,) in rows)
+        assert session.run(delete.format(Identifier(table), keys)).rowcount == CLEANUP
     return batches * CLEANUP
 
 
