@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from kombu import Queue
 from kombu.message import Message
 
+from booking_platform.messaging import broker
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.rules import Consumer
 from booking_platform.messaging.sources import Source, Waiting
@@ -89,8 +90,10 @@ class Balance:
 
 
 def _workers(partition: Partition) -> int:
-    """Return how many workers there are: each consumes the queue of the first consumer, too."""
-    count: int = partition.channel.queue_declare(
-        partition.consumers[0].queue, passive=True
-    ).consumer_count
-    return count
+    """Return how many workers there are: each consumes the queue of the first consumer, too.
+
+    Asked on a channel of its own, since the broker closes the channel that asks for what is not there.
+    """
+    with broker.open_channel(partition.channel.connection.client) as channel:
+        queue = channel.queue_declare(partition.consumers[0].queue, passive=True)
+        return int(queue.consumer_count)

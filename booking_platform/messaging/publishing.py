@@ -187,7 +187,7 @@ def _frame(kind: int, channel: int, content: bytes) -> bytes:
     return pack(">BHI", kind, channel, len(content)) + content + _END
 
 
-def _properties(trace: str, replay_of: str) -> bytes:
+def _properties(trace: str, replay_of: str = "") -> bytes:
     """Return the properties of a message. They are made once for all that differ by their parent only."""
     if replay_of:
         return _made_properties(trace, replay_of)

@@ -63,10 +63,14 @@ class EventConsumers(bootsteps.ConsumerStep):
         # Not before: until the pool is in the event loop too, a delivery would crash the worker.
         assert self.intake is not None
         hub.call_soon(partial(self.intake.consume, c.connection, loop=hub))
-        for balance in self._balances:
-            hub.call_repeatedly(BALANCE_SECONDS, balance.restore)
+        if self._balances:
+            hub.call_repeatedly(BALANCE_SECONDS, self._balance)
         if hasattr(c.pool, "maintain_pool"):
             hub.call_repeatedly(LOST_PROCESS_SECONDS, c.pool.maintain_pool)
+
+    def _balance(self) -> None:
+        for balance in self._balances:
+            balance.restore()
 
     def _run(self, c: Any, *args: Any) -> None:
         """Run Celery's event loop and, when it is told to stop, finish what is in the pool.
@@ -84,6 +88,7 @@ class EventConsumers(bootsteps.ConsumerStep):
             raise
 
     def stop(self, c: Any) -> None:
+        self._balances = []
         if self.intake is None:
             return
         if c.connection is None:

@@ -51,11 +51,21 @@ def applied_by(transactional_db: None) -> Iterator[None]:
 
 
 @pytest.fixture
+def server() -> Iterator[RabbitMQ]:
+    broker = RabbitMQ()
+    yield broker
+    broker.remove()
+
+
+@pytest.fixture
 def spread(
-    applied_by: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
+    applied_by: None,
+    server: RabbitMQ,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Any,
 ) -> Iterator[Platform]:
     """A private broker with partitions, and no worker yet."""
-    server = RabbitMQ()
     for name in ("broker_url", "broker_read_url", "broker_write_url"):
         monkeypatch.setattr(current_app.conf, name, server.url)
     settings.EVENT_PARTITIONS = PARTITIONS
@@ -69,7 +79,6 @@ def spread(
     finally:
         for worker in platform.workers:
             worker.kill()
-        server.remove()
 
 
 @pytest.fixture
@@ -202,6 +211,21 @@ class TestTwoWorkers:
         start(spread, "new")
         traffic.share("stays", "new")
         assert_once(traffic)
+
+
+class TestALostConnection:
+    def test_the_workers_share_again(
+        self, spread: Platform, tours: list[Tour], server: RabbitMQ
+    ) -> None:
+        workers = [start(spread, name) for name in ("first", "second")]
+        traffic = Traffic(spread, tours)
+        traffic.share("first", "second")
+        server.control("close_all_connections", "as a proxy would")
+        traffic.book(EVENTS)
+        traffic.wait()
+        traffic.share("first", "second")
+        assert_once(traffic)
+        assert not [worker for worker in workers if "Error in timer" in worker.log]
 
 
 class TestAnotherNumber:

@@ -73,9 +73,17 @@ class Channel:
     """As much of a channel as takes acks and tells how many workers there are."""
 
     no_ack_consumers = None
+    connection_errors: tuple[type[Exception], ...] = ()
+    channel_errors: tuple[type[Exception], ...] = ()
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
+        self.connection = self.client = self
+
+    def channel(self) -> "Channel":
+        return self
+
+    def close(self) -> None: ...
 
     def basic_ack(self, tag: int, multiple: bool = False) -> None: ...
 
