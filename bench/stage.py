@@ -32,6 +32,10 @@ SEATS = 10_000_000  # of a tour: nothing is rejected
 LOOK_SECONDS = 0.02
 
 
+class Disturbed(Exception):
+    """A run does not count: its workers were not left alone."""
+
+
 class Servers:
     """A database of this benchmark's own, and the broker; what the workers' environment says of them."""
 
@@ -175,6 +179,10 @@ class Workers:
 
     def pools(self) -> list[psutil.Process]:
         return [child for main in self.mains() for child in main.children()]
+
+    def lost_connections(self) -> bool:
+        """Return whether a worker has lost its connection: held for too long, it sends no heartbeats."""
+        return any("onnection to broker lost" in each.log for each in self._all)
 
     def conflicts(self) -> float:
         """Return how often the workers have lost a race, as they count it themselves."""
