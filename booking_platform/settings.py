@@ -199,6 +199,13 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 EVENTS_EXCHANGE = "booking-events"
 # How often an event is begun whose worker dies over it each time, before it is called poison.
 EVENT_DELIVERY_LIMIT = env.integer("EVENT_DELIVERY_LIMIT", 5, minimum=1)
+# Over how many queues the events of an app are spread by what they are about; 0: over none.
+EVENT_PARTITIONS = env.integer("EVENT_PARTITIONS", 0, maximum=256)
+if EVENT_PARTITIONS and EMBEDDED:
+    raise ImproperlyConfigured(
+        "EVENT_PARTITIONS is set, and the embedded broker has no partitions: set RABBITMQ_URL, or leave "
+        "EVENT_PARTITIONS out."
+    )
 EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 256 * 1024, minimum=1024, maximum=16 * 1024 * 1024)
 
 # The optimistic lock: attempts for one group, the last of which locks and so can't lose.

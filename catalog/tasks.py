@@ -20,6 +20,7 @@ if settings.API_ENABLED:  # each booking would cost an event more, for nobody
     queue="tour-catalog.booking-created",
     payload=BookingCreated,
     batch=200,
+    partition_by="tour_id",
     usual_outcome=Outcome.RESERVED,
 )
 def booking_created(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
@@ -33,6 +34,7 @@ def booking_created(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
     payload=BookingCancelled,
     uses=("seats_remaining", "revision"),
     batch=200,
+    partition_by="tour_id",
     usual_outcome=Outcome.RELEASED,
 )
 def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
@@ -45,6 +47,7 @@ def booking_cancelled(events: Sequence[Event], *, lock: bool) -> Sequence[Result
     queue="tour-catalog.booking-changed",
     payload=BookingChanged,
     batch=200,
+    partition_by="tour_id",
     usual_outcome=Outcome.CHANGED,
 )
 def booking_changed(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:

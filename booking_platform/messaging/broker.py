@@ -18,7 +18,7 @@ from kombu import Connection, Exchange, Producer, Queue
 from kombu.exceptions import KombuError
 
 from booking_platform.contract.announcing import ANNOUNCEMENTS
-from booking_platform.messaging.rules import CONSUMERS, SWEEPS, Consumer, event_types
+from booking_platform.messaging.rules import CONSUMERS, SWEEPS, Consumer, event_types, partitioned
 
 MAINTENANCE = "maintenance"  # Celery's queue of the kernel's own tasks
 
@@ -143,10 +143,60 @@ def event_queue(consumer: Consumer) -> Queue:
     )
 
 
+def partition(app: str, number: int) -> Queue:
+    """Return the queue of a partition, with its exchange, as the broker has them.
+
+    One worker at a time consumes it (RabbitMQ, "Single Active Consumer"). Messages keep the routing key
+    of their events, by which their consumer is known.
+    """
+    name = partition_name(app, number)
+    last_stop = {"alternate-exchange": unroutable_queue().exchange.name}
+    arguments: dict[str, Any] = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": EVENT_DELIVERIES,
+        "x-single-active-consumer": True,
+        **_given_up_as(name),
+    }
+    del arguments["x-dead-letter-routing-key"]
+    exchange = Exchange(name, type="fanout", durable=True, arguments=last_stop)
+    return Queue(name, exchange, durable=True, queue_arguments=arguments)
+
+
+def partition_name(app: str, number: int | str) -> str:
+    """Return the name of a partition's queue, and of its exchange."""
+    return f"{settings.EVENTS_EXCHANGE}.{app}.partition-{number}"
+
+
+def partitions(app: str) -> list[Queue]:
+    """Return the partitions over which the events of an app are spread."""
+    return [partition(app, number) for number in range(settings.EVENT_PARTITIONS)]
+
+
+def former_partitions(connection: Connection, app: str) -> list[Queue]:
+    """Return the partitions that the broker has from when there were more; they may hold events."""
+    found: list[Queue] = []
+    if connection.transport.driver_type == "amqp":
+        with open_channel(connection) as channel, suppress(NotFound):
+            while True:
+                queue = partition(app, settings.EVENT_PARTITIONS + len(found))
+                channel.queue_declare(queue.name, passive=True)
+                found.append(queue)
+    return found
+
+
+def consumer_of(queue: str, routing_key: str) -> Consumer | None:
+    """Return the consumer of a message in a queue of events, or in a partition."""
+    for app, consumers in partitioned().items():
+        if queue.startswith(partition_name(app, "")):
+            return consumers.get(routing_key)
+    return CONSUMERS.get(queue)
+
+
 def queues() -> list[Queue]:
     """Return all queues: those of the consumers, Celery's, and the last stops, which come first."""
     last_stops = [dead_letter_queue(), unroutable_queue()]
-    return [*last_stops, *map(event_queue, CONSUMERS.values()), *TaskQueues()]
+    spread = [queue for app in partitioned() for queue in partitions(app)]
+    return [*last_stops, *map(event_queue, CONSUMERS.values()), *spread, *TaskQueues()]
 
 
 def declare(connection: Connection) -> None:

@@ -210,7 +210,9 @@ def from_broker(delivery: Delivery, now: datetime) -> Parking:
     this rule, the newest of its deaths names it: https://www.rabbitmq.com/docs/dlx#effects
     """
     named = delivery.routing_key in CONSUMERS
-    queue = delivery.routing_key if named else _storable(delivery.died_in)
+    spread = broker.consumer_of(delivery.died_in, delivery.routing_key)  # out of a partition
+    died_in = spread.queue if spread else delivery.died_in
+    queue = delivery.routing_key if named else _storable(died_in)
     why = _storable(delivery.died_of) or "unknown"
     if why == "delivery_limit":
         detail = "handed over until the broker's delivery limit, and never answered"

@@ -99,8 +99,9 @@ class Intake:
             for _ in range(len(self._sources)):  # the queues take turns
                 self._sources.rotate(-1)
                 source = self._sources[0]
-                if group := source.next_group():
+                if source.has_place and (group := source.next_group()):
                     self._in_pool += 1
+                    source.in_pool += 1
                     return self._message(source, group)
             return None
 
@@ -108,12 +109,13 @@ class Intake:
         messages = [each.message for each in group]
         deliveries = [each.delivery for each in group if each.delivery is not None]
         finish = partial(self._finish, source, messages)
-        return GroupMessage(source.task, source.queue.name, deliveries, finish)
+        return GroupMessage(source.task_of(deliveries[0]), source.queue.name, deliveries, finish)
 
     def _finish(self, source: Source, group: list[Message], acknowledged: bool) -> None:
         """Free the place of a group, and answer the broker if it can still be reached."""
         with self._lock:
             self._in_pool -= 1
+            source.in_pool -= 1
             if self._connected and acknowledged:
                 source.failures = 0
                 source.ack(group, closing=not self._open)

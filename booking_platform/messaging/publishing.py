@@ -18,6 +18,7 @@ from kombu import Connection, Producer
 from booking_platform.contract import trace_context
 from booking_platform.messaging import broker
 from booking_platform.messaging.broker import BROKER_SECONDS, PERSISTENT, UNREACHABLE
+from booking_platform.messaging.groups import REPLAY_HEADER
 
 # AMQP 0-9-1: types of frames, the class basic, its method publish, and how a frame ends.
 _METHOD, _HEADER, _BODY, _BASIC, _PUBLISH, _END = 1, 2, 3, 60, 40, b"\xce"
@@ -33,11 +34,13 @@ _PLACE = "\0" * trace_context.PARENT_LENGTH  # no trace can hold it
 
 
 class Outgoing(NamedTuple):
-    """A message to be published to the exchange of the events."""
+    """A message to be published to the exchange of the events, unless another is named."""
 
     routing_key: str
     body: bytes
     trace: str = ""  # of contract/trace_context.py, of what caused it; empty: none is known
+    exchange: str = ""
+    replay_of: str = ""  # the token of the dead letter that this is the replay of
 
 
 class Publisher:
@@ -163,9 +166,9 @@ def _frames(channel: int, frame_max: int, messages: Sequence[Outgoing]) -> bytes
     parts: list[bytes] = []
     most, exchange = frame_max - _FRAME_OVERHEAD, settings.EVENTS_EXCHANGE
     for message in messages:
-        body, properties = message.body, _properties(message.trace)
+        body, properties = message.body, _properties(message.trace, message.replay_of)
         parts += (
-            _method_frame(channel, exchange, message.routing_key),
+            _method_frame(channel, message.exchange or exchange, message.routing_key),
             _start(_HEADER, channel, _SIZED.size + len(properties)),
             _SIZED.pack(_BASIC, 0, len(body)),
             properties,
@@ -185,8 +188,10 @@ def _method_frame(channel: int, exchange: str, routing_key: str) -> bytes:
     return _start(_METHOD, channel, len(content)) + content + _END
 
 
-def _properties(trace: str) -> bytes:
+def _properties(trace: str, replay_of: str = "") -> bytes:
     """Return the properties of a message. They are made once for all that differ by their parent only."""
+    if replay_of:
+        return _made_properties(trace, replay_of)
     if not trace:
         return _made_properties("")
     parent, state = trace_context.parent(trace), trace_context.state(trace)
@@ -197,11 +202,12 @@ def _properties(trace: str) -> bytes:
 
 
 @lru_cache(maxsize=128)
-def _made_properties(trace: str) -> bytes:
+def _made_properties(trace: str, replay_of: str = "") -> bytes:
+    replay = {REPLAY_HEADER: replay_of} if replay_of else {}
     message = AmqpMessage(
         content_type="application/json",
         content_encoding="utf-8",
         delivery_mode=PERSISTENT,
-        application_headers=trace_context.as_headers(trace),
+        application_headers=replay | trace_context.as_headers(trace),
     )
     return bytes(message._serialize_properties())  # type: ignore[attr-defined]  # no public name

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Payload
-from booking_platform.messaging import by_hand, inbox, leases, sweeps
+from booking_platform.messaging import by_hand, leases, partitions, sweeps
 from booking_platform.messaging.groups import GroupTask, is_group
 from booking_platform.messaging.leases import Conclusion, Leased
 from booking_platform.messaging.relaying import RELAY
@@ -32,6 +32,7 @@ def consumes(
     uses: Sequence[str] | None = None,
     batch: int = 1,
     requires: Mapping[str, str] | None = None,
+    partition_by: str | None = None,
     replay_permission: str | None = None,
 ) -> Callable[[Rule], Any]:
     """Register a rule as the consumer of a queue; return a Celery task that applies events.
@@ -42,6 +43,8 @@ def consumes(
         the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
         another one does not keep it from its work; without ``uses`` all are read. ``requires`` names
     settings, and what to set them to: a worker does not start on the queue without them.
+    ``partition_by`` names the field of the payload by which events are spread where
+    ``EVENT_PARTITIONS`` is set: those with the same value are applied by one worker at a time.
     ``replay_permission`` names a permission of Django (``"app.codename"``) that people need, beside the
     one to replay, edit or discard dead letters, to do so with those of this queue. The workers of the app (``-Q``, and the
     label of the app) serve the queue.
@@ -63,6 +66,7 @@ def consumes(
             task_queue=app,
             usual_outcome=usual_outcome,
             requires=requires or {},
+            partition_by=partition_by,
             replay_permission=replay_permission,
         )
         register(consumer)
@@ -75,7 +79,8 @@ def _task(consumer: Consumer) -> Any:
     @shared_task(name=consumer.task, base=GroupTask, bind=True)
     def task(self: Any, events: Any) -> Any:
         if is_group(events):
-            return inbox.process(consumer, events)
+            came_from = self.request.delivery_info["routing_key"]
+            return partitions.process(consumer, events, came_from=came_from)
         here = self.request.called_directly or self.request.is_eager
         return by_hand.apply(consumer, events, park=not here)
 

@@ -136,6 +136,7 @@ class Consumer:
     task_queue: str  # Celery's queue: the workers that serve it (`-Q`) take these events too
     usual_outcome: TextChoices  # claimed with the event: only the others need a second write
     requires: Mapping[str, str]  # settings that it can't do without, and what to set them to
+    partition_by: str | None  # the field of the payload by which events are spread over partitions
     replay_permission: (
         str | None
     )  # of Django: who decides about its dead letters needs this one too
@@ -172,6 +173,8 @@ def _problems(consumer: Consumer) -> Iterator[str]:
         yield f"the queue {queue!r} has more than {LONGEST_QUEUE} letters"
     if unknown := set(consumer.uses or ()) - set(event_type.__struct_fields__):
         yield f"uses names {min(unknown)!r}, which {event_type.__name__} does not have"
+    if consumer.partition_by and consumer.partition_by not in event_type.__struct_fields__:
+        yield f"partition_by is {consumer.partition_by!r}, which {event_type.__name__} does not have"
     if consumer.batch < 1:
         yield f"batch is {consumer.batch}: it must be 1 or more"
     if not isinstance(consumer.usual_outcome, TextChoices):
@@ -196,6 +199,15 @@ def register_sweep(task: str) -> None:
     if task in SWEEPS:
         raise ImproperlyConfigured(f"{task} is registered twice: an app has one leased model.")
     SWEEPS.append(task)
+
+
+def partitioned() -> dict[str, dict[str, Consumer]]:
+    """Return the consumers whose events can be spread over partitions, by app and routing key."""
+    found: dict[str, dict[str, Consumer]] = {}
+    for consumer in CONSUMERS.values():
+        if consumer.partition_by:
+            found.setdefault(consumer.task_queue, {})[consumer.routing_key] = consumer
+    return found
 
 
 def event_types() -> dict[str, type[Payload]]:

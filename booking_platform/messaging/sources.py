@@ -35,6 +35,7 @@ class Source:
         self.queue, self.task, self.batch = queue, task, batch
         self.waiting: deque[Waiting] = deque()
         self.failures = 0  # groups in a row that were not done
+        self.in_pool = 0  # groups
         self._held = 0  # bytes of the bodies that wait
         self.channel: Any = None
         self.consumer: Consumer | None = None
@@ -84,7 +85,7 @@ class Source:
         is empty where nothing else waits.
         """
         group: list[Waiting] = []
-        size, redelivered = 0, False
+        size, kind = 0, self._kind(None)
         while self.waiting and len(group) < self.batch:
             message, delivery = self.waiting[0]
             if delivery is None:
@@ -92,12 +93,25 @@ class Source:
                 self.reject([message])
                 continue
             size += len(delivery.body)
-            if group and (size > MOST_IN_GROUP or delivery.redelivered != redelivered):
+            if group and (size > MOST_IN_GROUP or self._kind(delivery) != kind):
                 break
-            redelivered = delivery.redelivered
+            kind = self._kind(delivery)
             self._held -= len(delivery.body)
             group.append(self.waiting.popleft())
         return group
+
+    @property
+    def has_place(self) -> bool:
+        """Whether another of its groups may go to the pool, as far as this queue is concerned."""
+        return True
+
+    def task_of(self, delivery: Delivery) -> str:
+        """Return the task that takes a delivery, and all of its group."""
+        return self.task
+
+    def _kind(self, delivery: Delivery | None) -> object:
+        """Return what all deliveries of a group have in common."""
+        return delivery and delivery.redelivered
 
     def ack(self, group: Sequence[Message], *, closing: bool) -> None:
         """Ack a group, together with others where one command can speak for all of them.

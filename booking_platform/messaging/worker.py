@@ -4,7 +4,7 @@ Everything here runs in the main process of the worker.
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from kombu.common import ignore_errors
 from booking_platform.messaging import broker, farewell
 from booking_platform.messaging.celery_consumer import TaskMessages
 from booking_platform.messaging.intake import Intake
-from booking_platform.messaging.rules import CONSUMERS
+from booking_platform.messaging.partition_sources import BALANCE_SECONDS, Balance, Partition
+from booking_platform.messaging.rules import CONSUMERS, partitioned
 from booking_platform.messaging.sources import Source
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ class EventConsumers(bootsteps.ConsumerStep):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         self.intake: Intake | None = None
+        self._balances: list[Balance] = []
         self._loop = parent.loop
         parent.loop = self._run
 
@@ -46,8 +48,11 @@ class EventConsumers(bootsteps.ConsumerStep):
         _show_first_counts(task_queues, c.app.tasks)
         for name in sorted(set(task_queues) - set(broker.task_queues())):
             log.warning("No app takes part in a queue of that name", queue=name)
+        sources = list(_sources(task_queues))
+        self._balances = list(_balances(task_queues, c.connection, sources))
+        spread = [source for balance in self._balances for source in balance.partitions]
         self.intake = Intake(
-            list(_sources(task_queues)),
+            [*sources, *spread],
             places=lambda: places(c.pool, c.controller.autoscaler),
             handle=c.create_task_handler(),
         )
@@ -58,8 +63,14 @@ class EventConsumers(bootsteps.ConsumerStep):
         # Not before: until the pool is in the event loop too, a delivery would crash the worker.
         assert self.intake is not None
         hub.call_soon(partial(self.intake.consume, c.connection, loop=hub))
+        if self._balances:
+            hub.call_repeatedly(BALANCE_SECONDS, self._balance)
         if hasattr(c.pool, "maintain_pool"):
             hub.call_repeatedly(LOST_PROCESS_SECONDS, c.pool.maintain_pool)
+
+    def _balance(self) -> None:
+        for balance in self._balances:
+            balance.restore()
 
     def _run(self, c: Any, *args: Any) -> None:
         """Run Celery's event loop and, when it is told to stop, finish what is in the pool.
@@ -77,6 +88,7 @@ class EventConsumers(bootsteps.ConsumerStep):
             raise
 
     def stop(self, c: Any) -> None:
+        self._balances = []
         if self.intake is None:
             return
         if c.connection is None:
@@ -115,6 +127,20 @@ def _sources(task_queues: Collection[str]) -> Iterator[Source]:
     if broker.MAINTENANCE in task_queues:
         yield Source(broker.dead_letter_queue(), "messaging.record_dead_letters", DEAD_LETTER_BATCH)
         yield Source(broker.unroutable_queue(), "messaging.record_unroutable", DEAD_LETTER_BATCH)
+
+
+def _balances(
+    task_queues: Collection[str], connection: Any, sources: Sequence[Source]
+) -> Iterator[Balance]:
+    for app, consumers in partitioned().items():
+        if app in task_queues:
+            former = broker.former_partitions(connection, app)
+            for queue in former:
+                log.warning("More partitions were in use before: it is emptied", queue=queue.name)
+            queues = [*broker.partitions(app), *former]
+            tasks = {consumer.task for consumer in consumers.values()}
+            upstream = [source for source in sources if source.task in tasks]
+            yield Balance([Partition(queue, consumers, upstream) for queue in queues])
 
 
 def _show_first_counts(task_queues: Collection[str], tasks: Iterable[str]) -> None:

@@ -330,6 +330,8 @@ class TestDevelopment:
             ("RABBITMQ_URL", "embedded://localhost.elsewhere"),
             ("EVENT_DELIVERY_LIMIT", "0"),
             ("EVENT_MAX_BYTES", "1k"),
+            ("EVENT_PARTITIONS", "some"),
+            ("EVENT_PARTITIONS", "4"),  # without a RABBITMQ_URL
             ("LOCK_ATTEMPTS", "0"),
             ("LOCK_BASE_SECONDS", "-1"),
             ("OUTAGE_MAX_SECONDS", "soon"),
