@@ -93,7 +93,6 @@ def test_no_statement_of_events_reads_a_large_table_from_one_end_to_the_other(
 ) -> None:
     settings.LOCK_ATTEMPTS = 2
     known = {booking: 1 + (1 + 3 * n) * 7919 % TOURS for n, booking in enumerate(bookings(200))}
-    refund = {"paymentId": "pi_1", "amount": 10}
     statements = Statements()
     with connection.execute_wrapper(statements):
         apply(CREATED, (created(1 + n, f"BK-{n}") for n in range(200)))
@@ -102,7 +101,7 @@ def test_no_statement_of_events_reads_a_large_table_from_one_end_to_the_other(
         apply(CANCELLED, (cancelled(tour, each, 2) for each, tour in known.items()))
         apply(
             REFUNDS,
-            (cancelled(1, f"BK-{n}", **refund | {"paymentId": f"pi_{n}"}) for n in range(2)),
+            (cancelled(1, f"BK-{n}", paymentId=f"pi_{n}", amount=10) for n in range(2)),
         )
         apply(
             EMAILS,
