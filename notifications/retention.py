@@ -4,7 +4,8 @@ import structlog
 from django.conf import settings
 
 from booking_platform.messaging import attempt_log, clock
-from booking_platform.messaging.retention import BATCH, part_of_cleanup
+from booking_platform.messaging.batches import batches
+from booking_platform.messaging.retention import part_of_cleanup
 from notifications.models import CancellationEmail
 
 log = structlog.get_logger(__name__)
@@ -24,7 +25,7 @@ def forget_recipients() -> None:
         forgotten_at__isnull=True, created_at__lt=now - settings.EMAIL_RETENTION
     ).exclude(state__in=(State.PENDING, State.SENDING))
     forgotten = 0
-    while pks := list(old.order_by("created_at").values_list("pk", flat=True)[:BATCH]):
+    for pks in batches(old, by="created_at"):
         attempt_log.of(CancellationEmail, pks).delete()
         forgotten += old.filter(pk__in=pks).update(
             forgotten_at=now,

@@ -4,8 +4,9 @@ Kombu's own hands over files that their writer has only opened (4,756 of 5,000 m
 a trial of one writer and one reader), can lose a binding when two processes bind at once, gives
 what a consumer returns to every queue of its routing key, and knows no delivery limit. This one
 renames finished files into place, returns a message to the queue that it came from, counts
-deliveries as a quorum queue does, and drops messages that have expired. What it can't do is survive ``kill -9``: a message is taken by
-deleting its file. Use RabbitMQ for real bookings.
+deliveries as a quorum queue does, and drops messages that have expired. An empty folder is listed again
+only when it has changed: a hundred looks a second at each queue are cheap. What it can't do is survive
+``kill -9``: a message is taken by deleting its file. Use RabbitMQ for real bookings.
 """
 
 import hashlib
@@ -26,6 +27,9 @@ from booking_platform.contract.announcing import ANNOUNCEMENTS
 
 DELIVERY_COUNT = "x-delivery-count"  # RabbitMQ's name for it
 UNTIL = "-until-"  # in the name of a file: nanoseconds follow, after which it is not delivered
+# Nanoseconds after which a later change of a folder has another time. Linux's file systems count in steps
+# of 4 ms, and FAT in steps of 2 s.
+SETTLED = 3_000_000_000
 
 
 class Channel(filesystem.Channel):
@@ -36,6 +40,10 @@ class Channel(filesystem.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._listed: defaultdict[str, deque[Path]] = defaultdict(deque)
+        self._folders: dict[str, str] = {}
+        self._empty_since: dict[
+            str, int
+        ] = {}  # the time of the folder's last change, where it has none
 
     # Bindings: one file each, so that two processes never write the same one differently.
 
@@ -82,7 +90,7 @@ class Channel(filesystem.Channel):
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
         waiting = self._listed[queue]
         if not waiting:
-            waiting.extend(_finished(_folder(self.data_folder_in, queue)))
+            waiting.extend(self._list(queue))
         while waiting:
             file = waiting.popleft()
             taken = file.with_name(f".{file.name}-taken")
@@ -101,6 +109,23 @@ class Channel(filesystem.Channel):
             }
             return payload
         raise Empty
+
+    def _list(self, queue: str) -> list[Path]:
+        """Return the files of the messages in a queue, without listing a folder that is known to be empty."""
+        folder = self._folders.get(queue) or str(_folder(self.data_folder_in, queue))
+        self._folders[queue] = folder
+        try:
+            changed = os.stat(folder).st_mtime_ns
+            if changed == self._empty_since.get(queue):
+                return []
+            files = _finished(Path(folder))
+        except FileNotFoundError:  # deleted by a person
+            del self._folders[queue]
+            return []
+        # A change just after the listing may have the same time as the one before it.
+        if not files and time_ns() - changed > SETTLED:
+            self._empty_since[queue] = changed
+        return files
 
     def _restore(self, message: Any) -> None:
         """Return an unacknowledged message to its queue, or to the dead letters past the limit."""

@@ -14,8 +14,9 @@ from django.db import Error, models, transaction
 from django.db.models import F
 
 from booking_platform.messaging import clock, outages
+from booking_platform.messaging.batches import batches
 from booking_platform.messaging.models import Attempt
-from booking_platform.messaging.retention import BATCH, part_of_cleanup
+from booking_platform.messaging.retention import part_of_cleanup
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +89,7 @@ def forget_attempts() -> int:
     """Delete what attempts came to a long time ago; return how many entries."""
     old = Attempt.objects.filter(last_at__lt=clock.now() - KEPT)
     deleted = 0
-    while pks := list(old.order_by("last_at").values_list("pk", flat=True)[:BATCH]):
+    for pks in batches(old, by="last_at"):
         deleted += Attempt.objects.filter(pk__in=pks).delete()[0]
     log.info("Cleanup: attempts forgotten", deleted=deleted)
     return deleted

@@ -21,9 +21,10 @@ from django.db.models import Sum
 
 from booking_platform.contract.announcing import Announced
 from booking_platform.messaging import clock, metrics, tracing
+from booking_platform.messaging.batches import batches
 from booking_platform.messaging.models import OutboxRow
 from booking_platform.messaging.publishing import Outgoing, Publisher
-from booking_platform.messaging.retention import BATCH, part_of_cleanup
+from booking_platform.messaging.retention import part_of_cleanup
 from booking_platform.messaging.rows import alone, stored
 
 log = structlog.get_logger(__name__)
@@ -121,7 +122,7 @@ def forget_published() -> int:
     """Delete rows that were published some time ago; return how many."""
     old = OutboxRow.objects.filter(published_at__lt=clock.now() - KEPT)
     deleted = 0
-    while pks := list(old.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+    for pks in batches(old, by="pk"):
         deleted += old.filter(pk__in=pks).delete()[0]
     log.info("Cleanup: published announcements deleted", rows=deleted)
     return deleted

@@ -10,12 +10,12 @@ from django.core.checks import CheckMessage, Error, register
 from django.db.models import Exists, OuterRef, Q
 
 from booking_platform.messaging import clock, metrics
+from booking_platform.messaging.batches import batches
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent, Suspect
 
 log = structlog.get_logger(__name__)
 
 LONGEST_RETRY = timedelta(days=1)  # no automatic attempt at anything goes on for longer
-BATCH = 1000  # rows a DELETE: no lock is held for long
 MARGIN = timedelta(hours=1)  # between an event's check for staleness and its claim
 
 CLEANUP: list[Callable[[], object]] = []  # what the nightly cleanup does; the apps add their parts
@@ -31,7 +31,8 @@ def clean_up(*, idle: bool = False) -> bool:
     """Delete what has outlived its retention; return false if that was put off.
 
     It is put off while ``doubt`` doubts the time. ``idle`` is a person's word that there were no
-    events. A part that fails holds up no other; what it raised is raised at the end.
+    events. A part that fails holds up no other; what it raised is raised at the end. Within
+    ``batches.turn`` a part may leave some of its rows to the next turn.
     """
     why = doubt()
     if why and not idle:
@@ -95,8 +96,8 @@ def forget_processed_events() -> int:
         processed_at__lt=cutoff,
     )
     deleted = 0
-    while ids := list(old.order_by("processed_at").values_list("pk", flat=True)[:BATCH]):
-        deleted += ProcessedEvent.objects.filter(pk__in=ids).delete()[0]
+    for pks in batches(old, by="processed_at"):
+        deleted += ProcessedEvent.objects.filter(pk__in=pks).delete()[0]
     metrics.PROCESSED_EVENTS_DELETED.inc(deleted)
     log.info("Cleanup: processed events deleted", deleted=deleted, older_than=cutoff.isoformat())
     return deleted
@@ -120,7 +121,7 @@ def forget_dead_letters() -> int:
         resolved_at__lt=now - settings.DEAD_LETTER_RETENTION, forgotten_at__isnull=True
     ).exclude(state=DeadLetter.State.PARKED)
     forgotten = 0
-    while pks := list(old.order_by("resolved_at").values_list("pk", flat=True)[:BATCH]):
+    for pks in batches(old, by="resolved_at"):
         # The detail may repeat a value of the body.
         removed: dict[str, Any] = {"body": b"", "edited_body": None, "detail": ""}
         forgotten += old.filter(pk__in=pks).update(forgotten_at=now, **removed)

@@ -12,8 +12,9 @@ from django.db.models import Count, Max, Sum
 from django.db.models.functions import TruncHour
 
 from booking_platform.messaging import clock
+from booking_platform.messaging.batches import batches
 from booking_platform.messaging.models import ProcessedEvent
-from booking_platform.messaging.retention import BATCH, part_of_cleanup
+from booking_platform.messaging.retention import part_of_cleanup
 from booking_platform.messaging.rows import alone, stored
 from booking_platform.messaging.tallies import Counted
 from booking_platform.operations.models import Tally
@@ -113,9 +114,9 @@ def _read(hour: datetime | str) -> datetime:
 @part_of_cleanup
 def forget() -> int:
     """Delete old tallies; return how many."""
-    old = Tally.objects.filter(minute__lt=clock.now() - KEPT).order_by("pk")
+    old = Tally.objects.filter(minute__lt=clock.now() - KEPT)
     deleted = 0
-    while pks := list(old.values_list("pk", flat=True)[:BATCH]):
+    for pks in batches(old, by="minute"):
         deleted += Tally.objects.filter(pk__in=pks).delete()[0]
     return deleted
 

@@ -16,6 +16,7 @@ from kombu.message import Message
 
 from booking_platform.contract.announcing import ANNOUNCEMENTS
 from booking_platform.messaging import dead_letters, inbox, metric_page, retention
+from booking_platform.messaging.batches import BATCH
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
@@ -312,9 +313,9 @@ class TestCleanup:
         old = timezone.now() - timedelta(days=40)
         ProcessedEvent.objects.bulk_create(
             ProcessedEvent(event_id=str(n), consumer=CREATED, processed_at=old)
-            for n in range(2 * retention.BATCH + 1)
+            for n in range(2 * BATCH + 1)
         )
-        assert retention.forget_processed_events() == 2 * retention.BATCH + 1
+        assert retention.forget_processed_events() == 2 * BATCH + 1
 
     def test_a_repeat_of_what_is_forgotten_is_stale(self, settings: Any) -> None:
         tour = TourFactory.create()

@@ -399,6 +399,7 @@ class TestCleanup:
         self, tour: Tour, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retention, "BATCH", 7)
+        monkeypatch.setattr(retention, "TOURS_AT_ONCE", 1)
         quiet = TourFactory.create()
         SeatChange.objects.all().delete()
         old_changes(tour, 40, days=29, every=timedelta(days=1))

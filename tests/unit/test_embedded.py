@@ -1,4 +1,6 @@
 import multiprocessing
+import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -407,3 +409,59 @@ class TestPurging:
         publish(connection, exchange=events.name, routing_key="key")
 
         assert sizes(connection, gone, kept) == [0, 2]
+
+
+class TestAnEmptyFolder:
+    LONG_AGO = 1_000_000_000  # seconds since 1970
+
+    @pytest.fixture
+    def queue(self, connection: Connection) -> Any:
+        return declared(connection, Queue("idle"))
+
+    @pytest.fixture
+    def place(self, folder: Path, queue: Any) -> Path:
+        """Return the folder of the queue, which has not changed for long."""
+        place = folder / "messages" / "idle"
+        self.set_time(place, self.LONG_AGO)
+        assert queue.get() is None
+        return place
+
+    def set_time(self, place: Path, seconds: float) -> None:
+        os.utime(place, (seconds, seconds))
+
+    def test_it_is_not_listed_again_while_it_stays_as_it_is(
+        self, connection: Connection, queue: Any, place: Path
+    ) -> None:
+        publish(connection, routing_key="idle")
+        self.set_time(place, self.LONG_AGO)
+
+        assert queue.get() is None
+
+    def test_it_is_listed_at_once_when_a_message_comes(
+        self, connection: Connection, queue: Any, place: Path
+    ) -> None:
+        for _ in range(3):
+            publish(connection, routing_key="idle")
+            assert taken(queue).body == b"event"
+            assert queue.get() is None
+            self.set_time(place, self.LONG_AGO)
+
+    def test_it_is_listed_again_where_a_change_may_have_the_same_time(
+        self, connection: Connection, queue: Any, place: Path
+    ) -> None:
+        now = time.time()
+        self.set_time(place, now)
+        assert queue.get() is None
+        publish(connection, routing_key="idle")
+        self.set_time(place, now)
+
+        assert taken(queue).body == b"event"
+
+    def test_it_may_be_deleted_and_made_anew(
+        self, connection: Connection, queue: Any, place: Path
+    ) -> None:
+        place.rmdir()
+        assert queue.get() is None
+        publish(connection, routing_key="idle")
+
+        assert taken(queue).body == b"event"
