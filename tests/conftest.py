@@ -8,6 +8,7 @@ of a parallel run has its own (``tests/parallel.py``).
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import TransactionTestCase
+from pytest_django import DjangoDbBlocker
 
 from booking_platform.development import mail_server as mail_servers
 from booking_platform.development.mail_server import MailServer
@@ -25,6 +27,7 @@ from catalog import web_shop  # noqa: F401  # its consumer is held to the laws, 
 from catalog.models import Tour
 from notifications import smtp
 from tests import telemetry
+from tests.copying import migrated_once, shared_run
 from tests.emptying import empty_quickly
 from tests.factories import TourFactory
 from tests.pgbouncer import PgBouncer, can_start_pgbouncer
@@ -71,6 +74,26 @@ def django_db_keepdb() -> bool:
     allows where other processes go on testing.
     """
     return "TEST_RUN" in os.environ
+
+
+@pytest.fixture(scope="session")
+def _copied(
+    django_db_modify_db_settings: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[ExitStack]:
+    """Copy the database before `django_db_setup` migrates it; to close the stack ends that."""
+    with ExitStack() as stack:
+        if run := shared_run():
+            with django_db_blocker.unblock():
+                stack.enter_context(migrated_once(run))
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    _copied: ExitStack, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock():
+        _copied.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

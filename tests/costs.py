@@ -30,9 +30,9 @@ def cpu_seconds() -> float:
             children[int(fields[1])].append(int(pid))
             ticks[int(pid)] = sum(map(int, fields[11:15]))
     family = [os.getpid()]
-    for pid in family:
-        family += children[pid]
-    return sum(ticks.get(pid, 0) for pid in family) / TICKS
+    for each in family:
+        family += children[each]
+    return sum(ticks.get(each, 0) for each in family) / TICKS
 
 
 class Costs:
@@ -68,7 +68,9 @@ class Costs:
         return report  # type: ignore[no-any-return]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.by_module[report.nodeid.partition("::")[0]] += dict(report.user_properties).get("cpu", 0)
+        self.by_module[report.nodeid.partition("::")[0]] += dict(report.user_properties).get(
+            "cpu", 0
+        )
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         terminalreporter.section("CPU seconds")
