@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.db import connection
-from django.test import TransactionTestCase
+from django.test import TransactionTestCase, override_settings
 from pytest_django import DjangoDbBlocker
 
 from booking_platform.development import mail_server as mail_servers
@@ -46,6 +47,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 NOBODY = "http://127.0.0.1:9"
+NUMBERS = count()
 
 # Thousands of tests are known to pytest all the time: Python would look through them for garbage again and
 # again, for a quarter of the CPU time. Nor is there any garbage while they are collected.
@@ -103,10 +105,12 @@ def _quick_to_empty() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _no_stripe_by_accident(settings: Any) -> None:
-    """Nothing listens there; who needs a Stripe asks for `stripe`."""
-    settings.STRIPE_API_BASE = NOBODY
+@pytest.fixture(scope="session", autouse=True)
+def _settings_of_tests() -> Iterator[None]:
+    """Who needs a Stripe asks for `stripe`; a password's hash takes as long as a hundred tests."""
+    quick = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    with override_settings(STRIPE_API_BASE=NOBODY, PASSWORD_HASHERS=quick):
+        yield
 
 
 @pytest.fixture
@@ -118,9 +122,9 @@ def stripe(settings: Any) -> Iterator[Sandbox]:
 
 
 @pytest.fixture(autouse=True)
-def _mails_into_a_folder(settings: Any, tmp_path: Path) -> None:
-    """Each test has its own; who needs a mail server asks for `mail_server`."""
-    settings.MAIL_DIR = tmp_path / "mail"
+def _mails_into_a_folder(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each test has its own, which the first mail makes; who needs a mail server asks for `mail_server`."""
+    settings.MAIL_DIR = tmp_path_factory.getbasetemp() / f"mail-{next(NUMBERS)}"
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ folder for a line of JSON a test.
 import json
 import os
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ class Costs:
     """The costs of the tests of one process; those of the processes of ``-n`` come with their reports."""
 
     def __init__(self) -> None:
-        self.by_module: Counter[str] = Counter()
+        self.by_module: defaultdict[str, float] = defaultdict(float)
         self.collected = 0.0  # CPU seconds
         folder = os.environ.get("COSTS")
         self._lines = (Path(folder) / f"{os.getpid()}.jsonl").open("w") if folder else None
@@ -68,14 +70,14 @@ class Costs:
         return report  # type: ignore[no-any-return]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.by_module[report.nodeid.partition("::")[0]] += dict(report.user_properties).get(
-            "cpu", 0
-        )
+        for name, seconds in report.user_properties:
+            if name == "cpu" and isinstance(seconds, float):
+                self.by_module[report.nodeid.partition("::")[0]] += seconds
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         terminalreporter.section("CPU seconds")
         terminalreporter.write_line(f"{sum(self.by_module.values()):8.1f} in all")
-        for module, seconds in self.by_module.most_common(SHOWN):
+        for module, seconds in nlargest(SHOWN, self.by_module.items(), key=itemgetter(1)):
             terminalreporter.write_line(f"{seconds:8.1f} {module}")
 
     def _write(self, **line: object) -> None:
