@@ -35,8 +35,16 @@ QUIET = (
     "--disable-dev-shm-usage",
 )
 WIDE, NARROW = 1280, 390  # pixels
+SCHEMES = ("light", "dark")
 SHOWN = Path(settings.BASE_DIR) / "var" / "screenshots"
 AXE_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+# Only what it has found: all that it has looked at is a megabyte of JSON for some pages.
+RUN_AXE = """async rules =>
+    (await axe.run(document, {runOnly: {type: "tag", values: rules}})).violations"""
+# The theme asks for the system's choice as a page is loaded, and puts it here.
+CHOOSE = "dark => { document.documentElement.className = dark ? 'dark' : ''; }"
+NOTHING_FADES = """() => document.getAnimations().every(
+    each => !(each instanceof CSSTransition) || each.playState === "finished")"""
 
 
 def has_chromium() -> bool:
@@ -66,12 +74,11 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Person:
-    """Somebody before a browser of a width and theme, logged in to the admin."""
+    """Somebody before a browser of a width, logged in to the admin."""
 
     page: Page
     base: str
     width: int
-    scheme: str
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,15 +98,23 @@ class Person:
         self.page.wait_for_load_state("networkidle")
 
     def look(self, name: str) -> None:
-        """Keep a picture of the page under var/screenshots, and note what is wrong with it."""
+        """Keep a picture of the page under var/screenshots in each theme, and note what is wrong with it."""
         SHOWN.mkdir(parents=True, exist_ok=True)
-        picture = SHOWN / f"{name}-{self.width}-{self.scheme}.png"
-        self.page.screenshot(path=picture, full_page=True)
-        wide = self.page.evaluate("document.documentElement.scrollWidth")
-        if wide > self.width:
-            self.problems.append(f"{name}: {wide} pixels wide in a window of {self.width}")
-        self.problems += [f"{name}: {problem}" for problem in self._cut_columns()]
-        self.problems += [f"{name}: {problem}" for problem in self._inaccessible()]
+        node(TESTS)  # installs axe-core, too
+        self.page.evaluate((TESTS / "node_modules/axe-core/axe.min.js").read_text() + ";0")
+        for scheme in SCHEMES:
+            self._choose(scheme)
+            self.page.screenshot(path=SHOWN / f"{name}-{self.width}-{scheme}.png", full_page=True)
+            wide = self.page.evaluate("document.documentElement.scrollWidth")
+            found = [f"{wide} pixels wide"] if wide > self.width else []
+            found += self._cut_columns() + self._inaccessible()
+            self.problems += [f"{name}, {self.width} pixels, {scheme}: {each}" for each in found]
+        self._choose(SCHEMES[0])
+
+    def _choose(self, scheme: Any) -> None:
+        self.page.emulate_media(color_scheme=scheme)
+        self.page.evaluate(CHOOSE, scheme == "dark")
+        self.page.wait_for_function(NOTHING_FADES)
 
     def _cut_columns(self) -> list[str]:
         """Return the tables that are wider than the place they have, so that a column is out of sight."""
@@ -113,15 +128,11 @@ class Person:
         return found
 
     def _inaccessible(self) -> list[str]:
-        node(TESTS)  # installs axe-core, too
-        self.page.evaluate((TESTS / "node_modules/axe-core/axe.min.js").read_text() + ";0")
-        result: dict[str, Any] = self.page.evaluate(
-            "rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", AXE_RULES
-        )
+        violations: list[dict[str, Any]] = self.page.evaluate(RUN_AXE, AXE_RULES)
         return [
             f"{found['id']}: {found['help']}: {found['nodes'][0]['html'][:200]}"
             f" ({len(found['nodes'])} times)"
-            for found in result["violations"]
+            for found in violations
             if found["impact"] in ("serious", "critical")
         ]
 
@@ -135,15 +146,13 @@ class Person:
 
 
 @contextmanager
-def person(
-    browser: Browser, base: str, *, width: int = WIDE, scheme: Any = "light"
-) -> Iterator[Person]:
-    """Open a window of its own, with cookies of its own."""
+def person(browser: Browser, base: str, *, width: int = WIDE) -> Iterator[Person]:
+    """Open a window of its own, with cookies of its own, in the light theme."""
     context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+        viewport={"width": width, "height": 900}, color_scheme="light", reduced_motion="reduce"
     )
     context.set_default_timeout(60_000)
     try:
-        yield Person(context.new_page(), base, width, scheme)
+        yield Person(context.new_page(), base, width)
     finally:
         context.close()

@@ -5,8 +5,11 @@ The database and the broker under test are those that ``DATABASE_URL`` and ``RAB
 of a parallel run has its own (``tests/parallel.py``).
 """
 
+import gc
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.db import connection
-from django.test import TransactionTestCase
+from django.test import TransactionTestCase, override_settings
+from pytest_django import DjangoDbBlocker
 
 from booking_platform.development import mail_server as mail_servers
 from booking_platform.development.mail_server import MailServer
@@ -24,6 +28,7 @@ from catalog import web_shop  # noqa: F401  # its consumer is held to the laws, 
 from catalog.models import Tour
 from notifications import smtp
 from tests import telemetry
+from tests.copying import migrated_once, shared_run
 from tests.emptying import empty_quickly
 from tests.factories import TourFactory
 from tests.pgbouncer import PgBouncer, can_start_pgbouncer
@@ -42,6 +47,17 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 NOBODY = "http://127.0.0.1:9"
+NUMBERS = count()
+
+# Thousands of tests are known to pytest all the time: Python would look through them for garbage again and
+# again, for a quarter of the CPU time. Nor is there any garbage while they are collected.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +78,26 @@ def django_db_keepdb() -> bool:
     return "TEST_RUN" in os.environ
 
 
+@pytest.fixture(scope="session")
+def _copied(
+    django_db_modify_db_settings: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[ExitStack]:
+    """Copy the database before `django_db_setup` migrates it; to close the stack ends that."""
+    with ExitStack() as stack:
+        if run := shared_run():
+            with django_db_blocker.unblock():
+                stack.enter_context(migrated_once(run))
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    _copied: ExitStack, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock():
+        _copied.close()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quick_to_empty() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
@@ -69,10 +105,12 @@ def _quick_to_empty() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _no_stripe_by_accident(settings: Any) -> None:
-    """Nothing listens there; who needs a Stripe asks for `stripe`."""
-    settings.STRIPE_API_BASE = NOBODY
+@pytest.fixture(scope="session", autouse=True)
+def _settings_of_tests() -> Iterator[None]:
+    """Who needs a Stripe asks for `stripe`; a password's hash takes as long as a hundred tests."""
+    quick = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    with override_settings(STRIPE_API_BASE=NOBODY, PASSWORD_HASHERS=quick):
+        yield
 
 
 @pytest.fixture
@@ -84,9 +122,9 @@ def stripe(settings: Any) -> Iterator[Sandbox]:
 
 
 @pytest.fixture(autouse=True)
-def _mails_into_a_folder(settings: Any, tmp_path: Path) -> None:
-    """Each test has its own; who needs a mail server asks for `mail_server`."""
-    settings.MAIL_DIR = tmp_path / "mail"
+def _mails_into_a_folder(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each test has its own, which the first mail makes; who needs a mail server asks for `mail_server`."""
+    settings.MAIL_DIR = tmp_path_factory.getbasetemp() / f"mail-{next(NUMBERS)}"
 
 
 @pytest.fixture

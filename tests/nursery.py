@@ -21,22 +21,41 @@ from functools import cache
 from importlib import import_module
 from typing import IO, Any
 
-# What a worker or beat imports that is not ours, and needs no settings.
+# What a worker or beat imports that is not ours, needs no settings, and reads nothing of the environment:
+# prometheus_client looks there for the folder of the metrics.
 LIBRARIES = (
     "asgiref.sync",
+    "axes.apps",
+    "babel.numbers",
+    "celery.app.amqp",
+    "celery.app.control",
     "celery.apps.beat",
     "celery.apps.worker",
     "celery.bin.celery",
     "celery.concurrency.prefork",
+    "celery.contrib.django.task",
     "celery.fixups.django",
+    "celery.worker.components",
     "celery.worker.consumer",
+    "dj_database_url",
+    "django.contrib.admin.templatetags.admin_list",
+    "django.contrib.auth.apps",
+    "django.contrib.auth.password_validation",
+    "django.contrib.postgres.fields",
+    "django.contrib.sessions.middleware",
+    "django.contrib.sites.shortcuts",
+    "django.contrib.staticfiles.apps",
+    "django.core.handlers.asgi",
     "django.core.mail.backends.smtp",
     "django.core.management",
+    "django.core.management.commands.makemigrations",
+    "django.core.management.commands.migrate",
     "django.db.backends.postgresql.psycopg_any",
     "django.db.backends.sqlite3.base",
     "django.db.models",
     "django.forms",
     "django.template.backends.django",
+    "django.template.loaders.app_directories",
     "django.urls",
     "email_validator",
     "kombu.transport.filesystem",
@@ -45,7 +64,10 @@ LIBRARIES = (
     "psycopg",
     "requests",
     "stripe",
+    "stripe._stripe_client",
     "structlog",
+    "unfold.sections",
+    "whitenoise.middleware",
     "yaml",
 )
 LONGEST_ORDER = 1_000_000  # bytes

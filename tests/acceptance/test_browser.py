@@ -31,7 +31,6 @@ from tests.integration.admin_pages import (
 from tests.integration.email_rows import uncertain
 from tests.integration.refund_rows import completed, refused
 
-WINDOWS = [(width, scheme) for width in (WIDE, NARROW) for scheme in ("light", "dark")]
 PASSWORD = "correct horse battery"
 LONG = "booking-" + "x" * 240
 
@@ -88,12 +87,12 @@ def pages() -> list[str]:
     return ["/admin/", *map(listing, records), *map(page, records), *stories]
 
 
-@pytest.mark.parametrize(("width", "scheme"), WINDOWS)
+@pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_no_page_has_anything_wrong_with_it(
-    browser: Browser, live_server: object, admin: User, width: int, scheme: str
+    browser: Browser, live_server: object, admin: User, width: int
 ) -> None:
     a_bit_of_everything()
-    with person(browser, str(live_server), width=width, scheme=scheme) as somebody:
+    with person(browser, str(live_server), width=width) as somebody:
         somebody.log_in("admin", PASSWORD)
         for address in pages():
             somebody.go(address)
@@ -102,9 +101,9 @@ def test_no_page_has_anything_wrong_with_it(
         assert not somebody.problems, "\n".join(somebody.problems)
 
 
-@pytest.mark.parametrize(("width", "scheme"), WINDOWS)
+@pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_an_overbooked_tour_shows_its_history_and_keeps_what_others_changed(
-    browser: Browser, live_server: object, admin: User, width: int, scheme: str
+    browser: Browser, live_server: object, admin: User, width: int
 ) -> None:
     tour = TourFactory.create(capacity=12, description="Two\nlines", name="Walk along the Seine")
     for number, booking in enumerate(("BK-1", "BK-2", LONG)):
@@ -112,7 +111,7 @@ def test_an_overbooked_tour_shows_its_history_and_keeps_what_others_changed(
             CREATED, events.created(tour.pk, booking, seats=number + 2, event_id=f"{number}" * 255)
         )
     settle(CREATED, *[events.created(tour.pk, f"BK-1{number}") for number in range(9)])
-    with person(browser, str(live_server), width=width, scheme=scheme) as somebody:
+    with person(browser, str(live_server), width=width) as somebody:
         somebody.log_in("admin", PASSWORD)
         somebody.go(page(tour))
         Tour.objects.get(pk=tour.pk).save(by="ada")  # a colleague, who changes nothing

@@ -16,7 +16,6 @@ from tests import events
 from tests.browser import NARROW, WIDE, Person, chromium, person
 from tests.integration.admin_pages import REFUNDS, a_parked_event, page, parked
 
-WINDOWS = [(width, scheme) for width in (WIDE, NARROW) for scheme in ("light", "dark")]
 PASSWORD = "correct horse battery"
 
 # What a browser shows is the same on each database.
@@ -30,15 +29,14 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(params=WINDOWS, ids=str)
+@pytest.fixture(params=[WIDE, NARROW])
 def somebody(
     request: pytest.FixtureRequest, browser: Browser, live_server: object
 ) -> Iterator[Person]:
     User.objects.create_superuser("admin", password=PASSWORD)
     with current_app.connection_for_write() as opened:
         broker.declare(opened)
-    width, scheme = request.param
-    with person(browser, str(live_server), width=width, scheme=scheme) as somebody:
+    with person(browser, str(live_server), width=request.param) as somebody:
         somebody.log_in("admin", PASSWORD)
         yield somebody
         assert not somebody.problems, "\n".join(somebody.problems)

@@ -20,8 +20,7 @@ WORD = "a-good-password-1"
 
 
 @pytest.fixture(autouse=True)
-def _ann(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick
+def _ann() -> None:
     User.objects.create_superuser("ann", password=WORD)
     User.objects.create_superuser("bob", password=WORD)
 

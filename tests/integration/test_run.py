@@ -14,11 +14,6 @@ from booking_platform.development.management.commands import run
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def _quick(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     """The database under test stands for the one that is made where none is named."""
