@@ -23,6 +23,7 @@ from pytest_django import DjangoDbBlocker
 from booking_platform.development import mail_server as mail_servers
 from booking_platform.development.mail_server import MailServer
 from booking_platform.development.stripe_sandbox import Sandbox, running
+from booking_platform.messaging import contention
 from booking_platform.messaging.rules import CONSUMERS, Consumer
 from catalog import web_shop  # noqa: F401  # its consumer is held to the laws, too
 from catalog.models import Tour
@@ -119,6 +120,11 @@ def stripe(settings: Any) -> Iterator[Sandbox]:
     with running() as sandbox:
         settings.STRIPE_API_BASE = sandbox.url
         yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def _no_race_was_lost() -> None:
+    contention.forget()
 
 
 @pytest.fixture(autouse=True)

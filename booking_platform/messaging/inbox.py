@@ -19,7 +19,16 @@ from django.conf import settings
 from django.db import transaction
 
 from booking_platform.contract.envelope import Event
-from booking_platform.messaging import bound, clock, dead_letters, metrics, outages, outbox, tracing
+from booking_platform.messaging import (
+    bound,
+    clock,
+    contention,
+    dead_letters,
+    metrics,
+    outages,
+    outbox,
+    tracing,
+)
 from booking_platform.messaging.arrivals import BUG, Arrival, Group, admit, read, worded
 from booking_platform.messaging.backoff import Backoff
 from booking_platform.messaging.claims import Known, claim, count_repeats, record
@@ -36,7 +45,7 @@ from booking_platform.messaging.rules import (
     reason,
 )
 from booking_platform.messaging.suspects import Portion, Trial, portions
-from booking_platform.messaging.tallies import CONFLICTS, DUPLICATES, TALLIES
+from booking_platform.messaging.tallies import DUPLICATES, TALLIES
 from booking_platform.messaging.telling import safely
 from booking_platform.messaging.tracing import Settled, ToldGroup
 
@@ -152,7 +161,8 @@ def _commits(consumer: Consumer, group: Group, trial: Trial | None = None) -> It
 def _commit(
     consumer: Consumer, group: Group, trial: Trial | None = None, *, strict: bool = False
 ) -> Committed:
-    """Commit a group, as often as it takes. The last attempt locks first and can't lose a race.
+    """Commit a group, as often as it takes. The last attempt locks first and can't lose a race;
+    where races were lost lately, each does.
 
     A ``strict`` one commits nothing of an event that would be parked.
     """
@@ -164,26 +174,18 @@ def _commit_bound(
     consumer: Consumer, group: Group, trial: Trial | None, *, strict: bool
 ) -> Committed:
     pauses = Backoff(settings.LOCK_BASE_SECONDS, settings.LOCK_MAX_SECONDS)
+    locks_first = contention.locks_first(consumer.queue)
     attempt = 0
     while True:
         attempt += 1
-        lock = attempt >= settings.LOCK_ATTEMPTS
+        lock = locks_first or attempt >= settings.LOCK_ATTEMPTS
         apply = partial(_apply, consumer, group, lock=lock, trial=trial, strict=strict)
         try:
             work = partial(trial.attempt, apply) if trial else apply
             return outages.wait_out(work, consumer=consumer.queue, events=len(group))
         except LostRace as race:
             pause = pauses.pause(attempt)
-            metrics.OPTIMISTIC_LOCK_CONFLICTS.labels(race.resource_type).inc()
-            TALLIES.add(CONFLICTS, race.resource_type)
-            # Bound, not passed: a rule may name its context as the line names its own words.
-            log.bind(**race.context).info(
-                f"Optimistic lock conflict on a {race.resource_type}: trying again",
-                consumer=consumer.queue,
-                attempt=attempt,
-                of=settings.LOCK_ATTEMPTS,
-                pause_ms=round(1000 * pause),
-            )
+            contention.lost(consumer.queue, race, attempt=attempt, pause=pause)
         time.sleep(pause)
 
 

@@ -12,7 +12,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from booking_platform.contract.envelope import Event
-from booking_platform.messaging import inbox
+from booking_platform.messaging import contention, inbox
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS, Consumer, LostRace, Result, Rule
@@ -241,6 +241,36 @@ class TestPerseverance:
         assert asked == [False, False, True]
         assert ProcessedEvent.objects.count() == 1
 
+    def test_who_has_lost_a_race_locks_first_for_a_while(
+        self, consumer: Consumer, subject: Subject, settings: Any
+    ) -> None:
+        settings.LOCK_ATTEMPTS, settings.LOCK_BASE_SECONDS = 3, 0
+        asked: list[bool] = []
+        races = iter(range(1))
+
+        def losing_once(events: Sequence[Event], *, lock: bool) -> Sequence[Result]:
+            asked.append(lock)
+            if next(races, None) is not None:
+                raise LostRace("tour", tour_id=1, version=7)
+            return consumer.rule(events, lock=lock)
+
+        def settled() -> list[bool]:
+            asked.clear()
+            settle(replace(consumer, rule=losing_once), subject.event())
+            return list(asked)
+
+        settings.LOCK_FIRST_SECONDS = 60
+        assert settled() == [False, False]
+        assert settled() == [True]
+        assert contention.locks_first(consumer.queue)
+        assert not contention.locks_first("another")
+
+        contention.forget()
+        races = iter(range(1))
+        settings.LOCK_FIRST_SECONDS = 0
+        assert settled() == [False, False]
+        assert settled() == [False]
+
     def test_running_out_of_attempts_loses_nothing(
         self, consumer: Consumer, subject: Subject, settings: Any
     ) -> None:
@@ -294,9 +324,13 @@ def _lose_connection() -> None:
         raise OperationalError("disk I/O error") from cause
 
 
+@pytest.mark.parametrize("locks_first", [0, 60], ids=["optimistic", "locking"])
 class TestConcurrency:
-    def test_overlapping_groups_in_any_order_never_deadlock(self, settings: Any) -> None:
-        settings.LOCK_BASE_SECONDS = 0.001
+    @pytest.fixture(autouse=True)
+    def _quick(self, settings: Any, locks_first: int) -> None:
+        settings.LOCK_FIRST_SECONDS, settings.LOCK_BASE_SECONDS = locks_first, 0.001
+
+    def test_overlapping_groups_in_any_order_never_deadlock(self) -> None:
         tours = [TourFactory.create(capacity=1000) for _ in range(10)]
         events = [created(tours[n % 10].pk, f"B{n}", event_id=f"e{n}") for n in range(100)]
         shuffled = [events, events[::-1], events[50:] + events[:50], events[::3] + events[1::3]]
@@ -308,8 +342,7 @@ class TestConcurrency:
             assert_adds_up(tour)
             assert tour.reserved_seats == 10
 
-    def test_creations_and_cancellations_at_once_lose_no_update(self, settings: Any) -> None:
-        settings.LOCK_BASE_SECONDS = 0.001
+    def test_creations_and_cancellations_at_once_lose_no_update(self) -> None:
         tour = TourFactory.create(capacity=1000)
         groups = [[f"B{worker}-{n}" for n in range(20)] for worker in range(4)]
 
@@ -329,22 +362,21 @@ class TestConcurrency:
         assert tour.unledgered_seats == 0
         assert tour.optimistic_lock_version == 120
 
-    @pytest.mark.skipif(
-        connection.vendor == "sqlite", reason="SQLite has one writer: there is no race to lose"
-    )
-    def test_negative_control_without_the_version_an_update_is_lost(self, tour: Tour) -> None:
-        """The race that the version guards against does happen."""
-        read = threading.Barrier(2)
 
-        def careless() -> None:
-            with transaction.atomic():
-                seats = Tour.objects.get(pk=tour.pk).reserved_seats
-                read.wait()
-                left = 50 - seats - 1
-                Tour.objects.filter(pk=tour.pk).update(
-                    reserved_seats=seats + 1, available_seats=left
-                )
+@pytest.mark.skipif(
+    connection.vendor == "sqlite", reason="SQLite has one writer: there is no race to lose"
+)
+def test_negative_control_without_the_version_an_update_is_lost(tour: Tour) -> None:
+    """The race that the version guards against does happen."""
+    read = threading.Barrier(2)
 
-        at_once(careless, careless)
-        tour.refresh_from_db()
-        assert tour.reserved_seats == 1
+    def careless() -> None:
+        with transaction.atomic():
+            seats = Tour.objects.get(pk=tour.pk).reserved_seats
+            read.wait()
+            left = 50 - seats - 1
+            Tour.objects.filter(pk=tour.pk).update(reserved_seats=seats + 1, available_seats=left)
+
+    at_once(careless, careless)
+    tour.refresh_from_db()
+    assert tour.reserved_seats == 1
