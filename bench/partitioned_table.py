@@ -9,6 +9,7 @@ partitions are by the hash of the event id. Both tables are filled alike, then w
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     asked = parser.parse_args()
     admin, name = os.environ["TEST_DATABASE_URL"], f"bench_{uuid4().hex[:8]}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left running
     with ExitStack() as cleanup:
         server = cleanup.enter_context(psycopg.connect(admin, autocommit=True))
         server.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))

@@ -8,6 +8,7 @@ benchmark and the broker. The broker should have nothing else to do meanwhile.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -183,6 +184,7 @@ def main() -> None:
         ways,
     )
     table = Table(*COLUMNS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left running
     with ExitStack() as cleanup:
         servers = Servers(cleanup)
         for _ in range(asked.rounds):
