@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from uuid import uuid4
 
+import psycopg
+
 from bench import broker
 from bench.broker import Outgoing
 from bench.contenders.contender import Contender, Ground
@@ -36,18 +38,33 @@ LATENCIES = (
 def measure(contenders: list[tuple[Contender, float]], ground: Ground) -> Iterator[Run]:
     """Yield the latencies of contenders, each given with the rate that it reached before (0: unknown).
 
-    At ``RATE``, and at half of the rate where that is known.
+    At ``RATE``, and at half of the rate where that is known. First come those of commits alone, which have
+    neither a broker nor a worker: what stalls them is the machine, or PostgreSQL.
     """
     server = PostgreSQL(track_commit_timestamp="on")
     kept = {name: os.environ[name] for name in ("DATABASE_URL", "VAR_DIR")}
     try:
         with database(server.url()) as connection:
             there = replace(ground, connection=connection, database_url=os.environ["DATABASE_URL"])
+            yield _commits_alone(connection)
             for contender, reached in contenders:
                 yield from _of(contender, there, reached)
     finally:
         os.environ |= kept
         server.remove()
+
+
+def _commits_alone(connection: psycopg.Connection) -> Run:
+    """Return how long an INSERT of one row takes at ``RATE``, each a transaction of its own."""
+    connection.execute("CREATE TABLE commits_alone (id bigint PRIMARY KEY, at timestamptz)")
+    count, latencies, load = int(RATE * SECONDS), list[float](), os.getloadavg()[0]
+    begun = time.perf_counter()
+    for number in range(count):
+        time.sleep(max(0.0, begun + number / RATE - time.perf_counter()))
+        at = time.perf_counter()
+        connection.execute("INSERT INTO commits_alone VALUES (%s, now())", [number])
+        latencies.append(1000 * (time.perf_counter() - at))
+    return _told("commits alone", "commits", sorted(latencies), time.perf_counter() - begun, load)
 
 
 def _of(contender: Contender, ground: Ground, reached: float) -> Iterator[Run]:
@@ -63,10 +80,15 @@ def _of(contender: Contender, ground: Ground, reached: float) -> Iterator[Run]:
 def _run(contender: Contender, ground: Ground, rate: float, suffix: str) -> Run:
     count, begun = int(rate * SECONDS), os.getloadavg()[0]
     seconds, latencies = _latencies(contender, ground, rate, count)
+    return _told(contender.name + suffix, "events", latencies, seconds, begun)
+
+
+def _told(name: str, unit: str, latencies: list[float], seconds: float, load: float) -> Run:
+    """Return a run that says how latencies in ms, which are sorted, are spread."""
     cuts = statistics.quantiles(latencies, n=100)
-    run = Run("latency", contender.name + suffix, 1, "events", count, count, seconds)
+    run = Run("latency", name, 1, unit, len(latencies), len(latencies), seconds)
     run.notes = {"p50_ms": cuts[49], "p99_ms": cuts[98], "worst_ms": latencies[-1]}
-    run.load_begin, run.load_end = begun, os.getloadavg()[0]
+    run.load_begin, run.load_end = load, os.getloadavg()[0]
     return run
 
 
