@@ -36,7 +36,7 @@ class Case(NamedTuple):
     workers: int
     processes: int  # of the pool of each worker
     tours: int
-    attempts: int  # LOCK_ATTEMPTS; 1: locks are taken before anything is read
+    lock_first: int  # LOCK_FIRST_SECONDS; 0: who has lost a race tries without a lock again
     partitions: int = 0
     pgbouncer: bool = False
 
@@ -88,7 +88,7 @@ def measure(servers: Servers, case: Case, events: int) -> Figures:
         environment = {
             "DATABASE_URL": url,
             "EVENT_PARTITIONS": str(case.partitions),
-            "LOCK_ATTEMPTS": str(case.attempts),
+            "LOCK_FIRST_SECONDS": str(case.lock_first),
         }
         workers = Workers(case.workers, "-c", str(case.processes), env=environment)
         stack.enter_context(workers.running())
@@ -161,7 +161,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--workers", type=numbers, default=[1, 2, 4])
     parser.add_argument("--processes", type=numbers, default=[1, 2], help="of the pool of a worker")
     parser.add_argument("--tours", type=numbers, default=[200, 1])
-    parser.add_argument("--attempts", type=numbers, default=[3], help="LOCK_ATTEMPTS")
+    parser.add_argument("--lock-first", type=numbers, default=[5], help="LOCK_FIRST_SECONDS")
     parser.add_argument("--partitions", type=numbers, default=[0, 8], help="0: none")
     parser.add_argument(
         "--pgbouncer", action="store_true", help="each case once more behind PgBouncer"
@@ -179,7 +179,7 @@ def main() -> None:
         asked.workers,
         asked.processes,
         asked.tours,
-        asked.attempts,
+        asked.lock_first,
         asked.partitions,
         ways,
     )
@@ -196,7 +196,7 @@ def main() -> None:
 
 
 COLUMNS = (
-    "workers", "-c", "tours", "attempts", "partitions", "pooler", "events/s", "predicted", "limit",
+    "workers", "-c", "tours", "lock first", "partitions", "pooler", "events/s", "predicted", "limit",
     "cores used", "main", "pool", "PostgreSQL", "RabbitMQ", "PgBouncer", "µs in all",
     "conflicts/1000", "connections",
 )  # fmt: skip
