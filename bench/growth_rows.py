@@ -19,9 +19,9 @@ _BOOKED_AT = "now() - interval '{days} days' * (1 - n::float8 / ({events} / 2))"
 _TOUR = "1 + (n * 7919) %% {tours}"
 
 TOURS = (
-    "INSERT INTO tours (name, description, price, capacity, available_seats, reserved_seats,"
+    "INSERT INTO tours (id, name, description, price, capacity, available_seats, reserved_seats,"
     " unledgered_seats, optimistic_lock_version, created_at, updated_at)"
-    " SELECT 'Tour ' || n, '', 99, 1000000000, 1000000000, 0, 0, 0, now(), now()"
+    " SELECT n, 'Tour ' || n, '', 99, 1000000000, 1000000000, 0, 0, 0, now(), now()"
     " FROM generate_series(%(first)s::bigint, %(last)s) AS n"
 )
 
@@ -129,6 +129,7 @@ def fill(connection: psycopg.Connection, *, events: int, tours: int) -> Iterator
             chunk = {"first": first, "last": min(first + CHUNK - 1, rows)}
             connection.execute(sql.format(**numbers), chunk)
         yield f"{table}: {time.monotonic() - begun:.0f} s"
+    connection.execute("SELECT setval(pg_get_serial_sequence('tours', 'id'), max(id)) FROM tours")
     connection.execute(SUMS.format(**numbers))
     connection.execute("RESET synchronous_commit")
     connection.execute("VACUUM (ANALYZE, FREEZE)")
