@@ -50,8 +50,8 @@ hypothesis.settings.load_profile("patient")
 NOBODY = "http://127.0.0.1:9"
 NUMBERS = count()
 
-# Thousands of tests are known to pytest all the time: Python would look through them for garbage again and
-# again, for a quarter of the CPU time. Nor is there any garbage while they are collected.
+# Thousands of tests are known to pytest all the time, and none of what their collection makes is garbage:
+# without this it takes a sixth more of CPU time, and the tests 5 % more.
 gc.disable()
 
 
