@@ -208,11 +208,12 @@ def children(pid: int) -> list[int]:
 
 
 def memory_of(pid: int) -> int:
-    """Return the kilobytes that a process holds: its share of what it shares with others (PSS)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    raise ValueError(f"no PSS of {pid}")
+    """Return the kilobytes that a process has for itself alone.
+
+    Its share of what it has in common with others (PSS) changes when those others end.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def _parent(pid: int) -> int:

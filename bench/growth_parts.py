@@ -41,7 +41,7 @@ SAMPLE, SETTLED = 50_000, 100_000  # events between samples of memory; events af
 Part = Callable[[Database, Database, Namespace], None]
 PARTS: dict[str, Part] = {}
 
-_firsts = count(5_000_000_000 + int(time.time()) * 1000, 10_000_000)  # of the bookings made here
+_firsts = count(5_000_000_000 + int(time.time()) * 100_000, 10_000_000)  # of the bookings made here
 
 
 def part(run: Part) -> Part:
@@ -181,7 +181,9 @@ def memory(empty: Database, _: Database, arguments: Namespace) -> None:
         slope = statistics.linear_regression(*zip(*settled, strict=True)).slope
         table.add_row(name, *(f"{kilobytes:,}" for _, kilobytes in those), f"{1e5 * slope:+.0f}")
     console.print(table)
-    console.print("kilobytes (PSS); the last column is the slope of a straight line after 100k")
+    console.print(
+        "kilobytes of its own; the last column is the slope of a straight line after 100k"
+    )
 
 
 @part
