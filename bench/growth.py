@@ -87,6 +87,7 @@ def main() -> None:
         "--run", type=int, default=1_000_000, help="events of the part about memory"
     )
     parser.add_argument("--idle", type=int, default=60, help="seconds of the part about idleness")
+    parser.add_argument("--longest", type=int, default=1800, help="seconds for a cleanup")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--on", help="URL of a server, without a database")
     arguments = parser.parse_args()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import amqp
@@ -49,7 +49,7 @@ class Database(NamedTuple):
 class Measured(NamedTuple):
     events: int
     seconds: float
-    cpu: Counter[str]  # seconds of CPU time by kind of process
+    cpu: Counter[str]  # nanoseconds of CPU time by kind of process
 
     @property
     def rate(self) -> float:
@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 
     def each(self, kind: str) -> float:
         """Return the microseconds of CPU time that an event has cost in these processes."""
-        return 1e6 * self.cpu[kind] / self.events
+        return self.cpu[kind] / 1000 / self.events
 
 
 def connect() -> amqp.Connection:
@@ -72,6 +72,12 @@ def connect() -> amqp.Connection:
     return connection
 
 
+def purge() -> None:
+    """Drop the events that wait, of a measurement that is over."""
+    with connect() as connection:
+        connection.channel().queue_purge("tour-catalog.booking-created")
+
+
 def publish(count: int, *, first: int, tours: int, rate: float | None = None) -> None:
     """Publish creations of new bookings with confirms; with ``rate``, so many a second."""
     confirmed = 0
@@ -81,7 +87,7 @@ def publish(count: int, *, first: int, tours: int, rate: float | None = None) ->
         confirmed = max(confirmed, tag)
 
     with connect() as connection:
-        channel = connection.channel()
+        channel: Any = connection.channel()
         channel.confirm_select()
         channel.events["basic_ack"].add(confirm)
         begun = time.monotonic()
@@ -169,20 +175,24 @@ def measure(database: Database, *, events: int, first: int, tours: int) -> Measu
 
 
 def cpu_of(worker_pid: int, database: Database) -> Counter[str]:
-    """Return the CPU time, in seconds, that the worker and the database server have used."""
+    """Return the nanoseconds of CPU time that the worker and the database server have used."""
     pids = database.connection.execute("SELECT pid, backend_type FROM pg_stat_activity").fetchall()
     used: Counter[str] = Counter()
     for pid, kind in pids:
         if pid != database.connection.info.backend_pid:
-            used["backends" if kind == "client backend" else "server"] += seconds_of(pid)
+            used["backends" if kind == "client backend" else "server"] += nanoseconds_of(pid)
     used["server"] += _reaped(_parent(pids[0][0]))
-    used["main"] = seconds_of(worker_pid)
+    used["main"] = nanoseconds_of(worker_pid)
     for pid in children(worker_pid):
-        used["pool"] += seconds_of(pid)
+        used["pool"] += nanoseconds_of(pid)
     return used
 
 
 def seconds_of(pid: int) -> float:
+    return nanoseconds_of(pid) / 1e9
+
+
+def nanoseconds_of(pid: int) -> int:
     """Return the CPU time of all threads of a process."""
     used = 0
     for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
@@ -190,7 +200,7 @@ def seconds_of(pid: int) -> float:
             used += int(file.read_text().split()[0])
         except OSError:  # the thread has ended
             continue
-    return used / 1e9
+    return used
 
 
 def children(pid: int) -> list[int]:
@@ -198,21 +208,22 @@ def children(pid: int) -> list[int]:
 
 
 def memory_of(pid: int) -> int:
-    """Return the kilobytes that a process holds: its share of what it shares with others (PSS)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    raise ValueError(f"no PSS of {pid}")
+    """Return the kilobytes that a process has for itself alone.
+
+    Its share of what it has in common with others (PSS) changes when those others end.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def _parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
-def _reaped(pid: int) -> float:
+def _reaped(pid: int) -> int:
     """Return the CPU time of those children of a process that have ended."""
     user, system = _stat(pid)[13:15]
-    return (int(user) + int(system)) / _TICK
+    return (int(user) + int(system)) * 1_000_000_000 // _TICK
 
 
 def _stat(pid: int) -> list[str]:

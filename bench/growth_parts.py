@@ -13,7 +13,6 @@ from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 
-from celery import current_app
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from bench.growth_load import (
     measure,
     memory_of,
     publish,
+    purge,
     seconds_of,
     worker,
 )
@@ -35,14 +35,13 @@ console = Console()
 
 KINDS = ("main", "pool", "backends", "server")
 WINDOW = 20  # seconds of a measurement without cleanup
-LONGEST_CLEANUP = 1800  # seconds
 STEADY = 300  # events a second
 SAMPLE, SETTLED = 50_000, 100_000  # events between samples of memory; events after which it is flat
 
 Part = Callable[[Database, Database, Namespace], None]
 PARTS: dict[str, Part] = {}
 
-_firsts = count(5_000_000_000 + int(time.time()) * 1000, 10_000_000)  # of the bookings made here
+_firsts = count(5_000_000_000 + int(time.time()) * 100_000, 10_000_000)  # of the bookings made here
 
 
 def part(run: Part) -> Part:
@@ -94,24 +93,30 @@ def cleanup(_: Database, full: Database, arguments: Namespace) -> None:
     """Measure what the cleanup of a tenth of the rows costs the events, twice: at full load, and at a rate."""
     for rate, days in ((None, arguments.keep), (STEADY, arguments.keep - 3)):
         console.print(f"cleanup that keeps {days} days, {rate or 'as many as it can'} events/s:")
-        for name, window in _around_cleanup(full, rate, days, arguments.tours):
+        for name, window in _around_cleanup(full, rate, days, arguments):
             console.print(f"  {name}: {window}")
 
 
 def _around_cleanup(
-    full: Database, rate: int | None, days: int, tours: int
+    full: Database, rate: int | None, days: int, arguments: Namespace
 ) -> Iterator[tuple[str, str]]:
     env = {"RETENTION_DAYS": str(days), "EMAIL_RETENTION_DAYS": str(days)}
-    load = Load(full, first=next(_firsts), tours=tours, rate=rate)
-    with worker(full, env=env), load.running():
+    load = Load(full, first=next(_firsts), tours=arguments.tours, rate=rate)
+    purge()
+    with worker(full, env=env) as process, load.running():
         wait_until(lambda: full.committed > load.before, what="the first event")
         time.sleep(WINDOW / 4)
         yield "before", _window(full, lambda: False, WINDOW)
         old = full.one(f"SELECT count(*) FROM processed_events WHERE {_older(days)}")
-        current_app.send_task("messaging.cleanup", queue="maintenance")
-        during = _window(full, lambda: _cleaned(full, days), LONGEST_CLEANUP)
-        yield f"during, {old:,} processed events deleted", during
-        yield "after", _window(full, lambda: False, WINDOW)
+        ask = ("-m", "celery", "-A", "booking_platform", "call", "messaging.cleanup")
+        subprocess.run([sys.executable, *ask], check=True, stdout=subprocess.DEVNULL)
+        during = _window(full, lambda: _cleaned(full, days), arguments.longest)
+        left = full.one(f"SELECT count(*) FROM processed_events WHERE {_older(days)}")
+        yield f"during, {old - left:,} of {old:,} processed events deleted", during
+        if _cleaned(full, days):
+            yield "after", _window(full, lambda: False, WINDOW)
+        else:
+            process.kill()  # it may wait for its cleanup for long
 
 
 def _older(days: int) -> str:
@@ -176,11 +181,13 @@ def memory(empty: Database, _: Database, arguments: Namespace) -> None:
         slope = statistics.linear_regression(*zip(*settled, strict=True)).slope
         table.add_row(name, *(f"{kilobytes:,}" for _, kilobytes in those), f"{1e5 * slope:+.0f}")
     console.print(table)
-    console.print("kilobytes (PSS); the last column is the slope of a straight line after 100k")
+    console.print(
+        "kilobytes of its own; the last column is the slope of a straight line after 100k"
+    )
 
 
 @part
-def start(empty: Database, _: Database, arguments: Namespace) -> None:
+def start(empty: Database, __: Database, arguments: Namespace) -> None:
     """Measure from the start of a worker to the commit of an event that waits for it."""
     for _ in range(arguments.turns):
         publish(1, first=next(_firsts), tours=1)
@@ -229,7 +236,8 @@ def idle(_: Database, __: Database, arguments: Namespace) -> None:
 @contextmanager
 def _embedded() -> Iterator[dict[str, str]]:
     """Yield the environment of the embedded servers, with a database that is migrated."""
-    env = {"DATABASE_URL": "", "RABBITMQ_URL": "", "VAR_DIR": mkdtemp(prefix="bp-bench-")}
+    env = {"DATABASE_URL": "", "RABBITMQ_URL": "", "LOG_LEVEL": "INFO"}
+    env["VAR_DIR"] = mkdtemp(prefix="bp-bench-")
     try:
         subprocess.run(
             [sys.executable, "manage.py", "migrate", "-v0"], check=True, env=os.environ | env

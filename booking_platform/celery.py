@@ -93,11 +93,13 @@ def _name_worker(sender: str, instance: Any = None, **_: Any) -> None:
 
 @signals.worker_process_init.connect  # of a pool that forks, and of one that does all by itself
 @signals.worker_ready.connect  # of threads; the main process of one that forks commits nothing
-def _relay_by_itself(**_: Any) -> None:
-    """Allow the processes of a worker to publish what they announce."""
+def _work_beside_tasks(**_: Any) -> None:
+    """Allow the processes of a worker to publish what they announce, and to clean up, in threads of their own."""
     from booking_platform.messaging.relaying import RELAY
+    from booking_platform.messaging.retention import CLEANER
 
     RELAY.enable()
+    CLEANER.enable()
 
 
 @signals.worker_process_shutdown.connect  # a pool process ends without what other processes do at exit

@@ -1,10 +1,13 @@
 """How long processed events and closed dead letters are remembered, and the nightly cleanup."""
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import structlog
+from django import db
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.db.models import Exists, OuterRef, Q
@@ -15,6 +18,7 @@ from booking_platform.messaging.models import DeadLetter, ProcessedEvent, Suspec
 
 log = structlog.get_logger(__name__)
 
+TASK = "messaging.cleanup"
 LONGEST_RETRY = timedelta(days=1)  # no automatic attempt at anything goes on for longer
 MARGIN = timedelta(hours=1)  # between an event's check for staleness and its claim
 
@@ -31,8 +35,7 @@ def clean_up(*, idle: bool = False) -> bool:
     """Delete what has outlived its retention; return false if that was put off.
 
     It is put off while ``doubt`` doubts the time. ``idle`` is a person's word that there were no
-    events. A part that fails holds up no other; what it raised is raised at the end. Within
-    ``batches.turn`` a part may leave some of its rows to the next turn.
+    events. A part that fails holds up no other; what it raised is raised at the end.
     """
     why = doubt()
     if why and not idle:
@@ -52,6 +55,52 @@ def clean_up(*, idle: bool = False) -> bool:
     if failures:
         raise failures[0]
     return True
+
+
+class Cleaner:
+    """The thread of a worker's process that does the nightly cleanup beside the work.
+
+    The cleanup pauses for most of its time. As a task it would keep a process of the pool from the events
+    all the while: with two processes, a third of the rate.
+    """
+
+    def __init__(self) -> None:
+        self._enabled = False
+        self._thread: threading.Thread | None = None
+
+    def enable(self) -> None:
+        """Allow this process to clean up by itself: it is one of a worker."""
+        self._enabled = True
+
+    def start(self) -> bool:
+        """Begin unless it is under way; return false where this process has no thread for it.
+
+        A worker that stops does not wait for it: what is left then, the next night's cleanup takes.
+        """
+        if not self._enabled:
+            return False
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, name="cleanup", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads
+                log.warning("The cleanup has no thread of its own", why=str(error))
+                return False
+            self._thread = thread
+        return True
+
+    def _run(self) -> None:
+        try:
+            clean_up()
+        except Exception:
+            metrics.TASK_FAILURES.labels(TASK).inc()  # as if the task had failed
+            log.exception("The cleanup failed")
+        finally:
+            with suppress(db.Error):  # broken: a new one is opened the next time
+                db.connection.close()
+
+
+CLEANER = Cleaner()
 
 
 def doubt() -> str:

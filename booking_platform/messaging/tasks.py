@@ -11,7 +11,6 @@ from django.db import transaction
 from booking_platform.contract.announcing import ANNOUNCEMENTS
 from booking_platform.contract.envelope import identify
 from booking_platform.messaging import (
-    batches,
     bound,
     broker,
     clock,
@@ -28,21 +27,12 @@ from booking_platform.messaging.relaying import RELAY, relay_now
 from booking_platform.messaging.suspects import Trial, portions
 from booking_platform.messaging.telling import safely
 
-CLEANUP_SECONDS = 20.0  # of one turn
 
-
-@shared_task(name="messaging.cleanup")
+@shared_task(name=retention.TASK)
 def cleanup() -> None:
-    """Delete what has outlived its retention, for some seconds, and ask for another turn if that is not all.
-
-    A worker that is told to stop waits for its tasks: it has to wait for one turn at most.
-    """
-    with batches.turn(CLEANUP_SECONDS) as turn:
-        try:
-            retention.clean_up()
-        finally:
-            if turn.unfinished:
-                cleanup.delay()
+    """Delete what has outlived its retention, beside the work where this is a process of a worker."""
+    if not retention.CLEANER.start():
+        retention.clean_up()
 
 
 @shared_task(name="messaging.relay")

@@ -1,15 +1,19 @@
 """Batches of a cleanup that goes on beside the events: in order, in turns, and all of them in the end."""
 
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from prometheus_client import REGISTRY
 
-from booking_platform.messaging import batches, clock, tasks
+from booking_platform.messaging import batches, clock, retention, tasks
 from booking_platform.messaging.models import ProcessedEvent
 from booking_platform.messaging.retention import forget_processed_events
 from tests.platform import Platform
+from tests.servers import PATIENCE, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,6 +34,28 @@ def store(count: int, *, days: float = 40, at_once: bool = False) -> None:
         )
         for number in range(count)
     )
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Return what the only part of the cleanup waits for, before it fails."""
+    begun = threading.Event()
+
+    def fail() -> None:
+        assert begun.wait(PATIENCE)
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(retention, "CLEANUP", [fail])
+    yield begun
+    wait_until(lambda: not threads(), what="the cleanup has ended")
+
+
+def threads() -> int:
+    return [each.name for each in threading.enumerate()].count("cleanup")
+
+
+def failures() -> float:
+    return REGISTRY.get_sample_value("task_failures_total", {"task": retention.TASK}) or 0
 
 
 class TestBatches:
@@ -56,29 +82,30 @@ class TestBatches:
         assert [sql.count('"processed_at" >=') for sql in looks] == [0, 1, 1, 1]
 
 
-class TestATurn:
-    def test_it_leaves_the_rest_when_its_time_is_over(self) -> None:
-        store(7)
-        with batches.turn(0) as turn:
-            assert forget_processed_events() == 0
-        assert turn.unfinished
-        with batches.turn(60) as turn:
-            assert forget_processed_events() == 7
-        assert not turn.unfinished
-
-    def test_without_one_there_is_no_end_before_all_is_done(self) -> None:
-        store(7)
-        assert forget_processed_events() == 7
-
-
 class TestTheNightlyCleanup:
-    def test_what_one_turn_leaves_a_worker_does_in_the_next(
-        self, platform: Platform, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_it_goes_on_beside_the_work_of_a_process_that_pauses(self, platform: Platform) -> None:
         store(7)
         store(1, days=0)  # so that nobody doubts the clock
-        monkeypatch.setattr(tasks, "CLEANUP_SECONDS", 0)
-        tasks.cleanup()
-        assert ProcessedEvent.objects.count() == 8
         platform.start()
-        platform.wait_for(lambda: ProcessedEvent.objects.count() == 1, "the rest is deleted")
+        tasks.cleanup.delay()
+        platform.wait_for(lambda: ProcessedEvent.objects.count() == 1, "the old are deleted")
+
+    def test_a_task_does_not_wait_for_it_in_a_worker(self, begun: threading.Event) -> None:
+        cleaner = retention.Cleaner()
+        assert not cleaner.start()
+        cleaner.enable()
+        assert cleaner.start()
+        assert cleaner.start()
+        assert threads() == 1
+        begun.set()
+
+    def test_what_fails_there_counts_as_a_failed_task(
+        self, begun: threading.Event, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        begun.set()
+        cleaner = retention.Cleaner()
+        cleaner.enable()
+        before = failures()
+        assert cleaner.start()
+        wait_until(lambda: failures() == before + 1, what="the failure is counted")
+        assert "A part of the cleanup failed" in caplog.text
