@@ -210,6 +210,7 @@ EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 256 * 1024, minimum=1024, maxim
 
 # The optimistic lock: attempts for one group, the last of which locks and so can't lose.
 LOCK_ATTEMPTS = env.integer("LOCK_ATTEMPTS", 3, minimum=1)
+# For how long a process that has lost a race locks before it reads; 0: never.
 LOCK_FIRST_SECONDS = env.seconds("LOCK_FIRST_SECONDS", 5.0)
 LOCK_BASE_SECONDS = env.seconds("LOCK_BASE_SECONDS", 0.005)
 LOCK_MAX_SECONDS = env.seconds("LOCK_MAX_SECONDS", 0.25)

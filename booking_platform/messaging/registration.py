@@ -37,20 +37,20 @@ def consumes(
 ) -> Callable[[Rule], Any]:
     """Register a rule as the consumer of a queue; return a Celery task that applies events.
 
-        The task takes groups from the queue, and what people give it: ``booking_created(event)`` applies
-        an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
-        ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
-        the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
-        another one does not keep it from its work; without ``uses`` all are read. ``requires`` names
+    The task takes groups from the queue, and what people give it: ``booking_created(event)`` applies
+    an event here and returns its outcome, ``booking_created.delay(event)`` has a worker do it.
+    ``payload`` is the type of the events, ``usual_outcome`` the most frequent of the outcomes of
+    the rule. ``uses`` names the optional fields of the payload that the rule reads: what is wrong with
+    another one does not keep it from its work; without ``uses`` all are read. ``requires`` names
     settings, and what to set them to: a worker does not start on the queue without them.
     ``partition_by`` names the field of the payload by which events are spread where
     ``EVENT_PARTITIONS`` is set: those with the same value are applied by one worker at a time.
     ``replay_permission`` names a permission of Django (``"app.codename"``) that people need, beside the
-    one to replay, edit or discard dead letters, to do so with those of this queue. The workers of the app (``-Q``, and the
-    label of the app) serve the queue.
+    one to replay, edit or discard dead letters, to do so with those of this queue. The workers of the
+    app (``-Q``, and the label of the app) serve the queue.
 
-        Raises:
-            ImproperlyConfigured: the rule is in no installed app, or collides with another consumer.
+    Raises:
+        ImproperlyConfigured: the rule is in no installed app, or collides with another consumer.
     """
 
     def registered(rule: Rule) -> Any:
