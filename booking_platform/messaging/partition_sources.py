@@ -82,8 +82,8 @@ class Partition(Source):
         What this worker holds of it, it still applies: for a moment two workers do.
         """
         assert self.consumer is not None
+        self.consumer.cancel()  # what was on its way still comes before the broker's answer
         self.active = False
-        self.consumer.cancel()
         self.consumer.consume()
 
 

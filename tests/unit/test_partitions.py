@@ -179,3 +179,11 @@ class TestBalance:
         assert sum(source.active for source in sources) == left
         told = [source.consumer.told for source in sources if source.consumer.told]
         assert told == [["cancel", "consume"]] * (active - left)
+
+    def test_what_was_on_its_way_does_not_make_a_partition_its_own_again(self) -> None:
+        source: Any = partition()
+        source.channel, source.consumer = Channel(), Consuming()
+        source.consumer.cancel = lambda: source.receive(message(1, "booking.created"))
+        source.step_back()
+        assert not source.active
+        assert len(source.waiting) == 1
