@@ -35,7 +35,7 @@ class Partition(Source):
         self.active = False  # whether the broker has given this worker anything of it
         self._tasks = {key: consumer.task for key, consumer in consumers.items()}
         self._last_group = clock.ticks()
-        batch = max(consumer.batch for consumer in self.consumers)
+        batch = min(consumer.batch for consumer in self.consumers)
         super().__init__(queue, self.consumers[0].task, batch)
 
     @property

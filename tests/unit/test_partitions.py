@@ -1,6 +1,7 @@
 """How events are spread over partitions, and how a worker takes and shares them."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -161,6 +162,12 @@ class TestPartition:
         assert source.has_place
         assert tags(source) == [1]
         assert not source.has_place
+
+    def test_a_group_is_no_larger_than_any_consumer_takes(self) -> None:
+        consumers = partitioned()["catalog"]
+        one = replace(consumers["booking.changed"], batch=1)
+        source = Partition(broker.partition("catalog", 0), consumers | {one.routing_key: one})
+        assert source.batch == 1
 
 
 class TestBalance:
