@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kombu.message import Message
 
-from booking_platform.messaging import broker, partitions
+from booking_platform.messaging import partitions, topology
 from booking_platform.messaging.groups import Delivery, GroupMessage
 from booking_platform.messaging.intake import Intake
 from booking_platform.messaging.partition_sources import Balance, Partition
@@ -38,7 +38,7 @@ class TestSpreading:
 
     def test_tours_are_on_all_partitions(self) -> None:
         counts = Counter(partition_of(created(tour)) for tour in range(1, 1001))
-        assert set(counts) == {broker.partition_name("catalog", number) for number in range(4)}
+        assert set(counts) == {topology.partition_name("catalog", number) for number in range(4)}
         assert max(counts.values()) < 2 * min(counts.values())
 
     def test_what_its_consumer_needs_to_know_goes_with_it(self) -> None:
@@ -106,7 +106,7 @@ class Consuming:
 
 
 def partition(number: int = 0) -> Partition:
-    return Partition(broker.partition("catalog", number), partitioned()["catalog"])
+    return Partition(topology.partition("catalog", number), partitioned()["catalog"])
 
 
 class TestPartition:
