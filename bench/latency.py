@@ -25,7 +25,7 @@ from tests.servers import PostgreSQL, wait_until
 
 WORKLOAD = "latency"
 RATE = 100  # events a second
-HALF = 0.5  # of the rate that was measured
+SHARES = {"half": 0.5, "a quarter": 0.25}  # of the rate that was measured
 KEPT_PACE = 0.95  # of the rate: what is published more slowly is said to be
 SECONDS = int(os.environ.get("BENCH_SECONDS", "10"))
 TOURS = 200
@@ -40,7 +40,8 @@ LATENCIES = (
 def measure(contenders: list[tuple[Contender, float]], ground: Ground) -> Iterator[Run]:
     """Yield the latencies of contenders, each given with the rate that it reached before (0: unknown).
 
-    At ``RATE``, and at half of the rate where that is known. First come those of commits alone, which have
+    At ``RATE``, and at shares of the rate where that is known: while events are published, the publisher and
+    what the broker does to take them in have a part of the machine, which they had not before. First come those of commits alone, which have
     neither a broker nor a worker: what stalls them is the machine, or PostgreSQL.
     """
     server = PostgreSQL(track_commit_timestamp="on")
@@ -75,8 +76,9 @@ def _of(contender: Contender, ground: Ground, reached: float) -> Iterator[Run]:
     with running(*processes):
         _latencies(contender, ground, RATE, WARM_UP)
         yield _run(contender, ground, RATE, "")
-        if reached * HALF > RATE:
-            yield _run(contender, ground, reached * HALF, ", half load")
+        for words, share in SHARES.items():
+            if reached * share > RATE:
+                yield _run(contender, ground, reached * share, f", {words} of the load")
 
 
 def _run(contender: Contender, ground: Ground, rate: float, suffix: str) -> Run:

@@ -30,7 +30,8 @@ def from_url(url: str) -> dict[str, Any]:
     """Return the entry of ``DATABASES`` for a URL; what its query names goes before what is ours.
 
     Raises:
-        ImproperlyConfigured: the URL can't be read, or names neither PostgreSQL nor SQLite.
+        ImproperlyConfigured: the URL can't be read, names neither PostgreSQL nor SQLite, or has an option
+            with which the platform can't work.
     """
     try:
         # A kept connection is looked at before each task or request, so it survives a restart.
@@ -53,6 +54,10 @@ def _postgresql(options: dict[str, Any]) -> dict[str, Any]:
     words = " ".join(map(str, given)) if isinstance(given, list) else str(given)
     named, at_start = from_options(words)
     merged = _POSTGRESQL | options | {"parameters": LIMITS | named, "options": at_start}
+    if merged["server_side_binding"] is not True:  # else psycopg writes what it is given as text
+        raise ImproperlyConfigured(
+            "DATABASE_URL turns server_side_binding off, and rows travel to PostgreSQL in binary: leave it out."
+        )
     if merged["prepare_threshold"] == "none":  # for a pooler that can't be told from the server
         merged["prepare_threshold"] = None
     return merged if at_start else {name: merged[name] for name in merged if name != "options"}

@@ -209,10 +209,7 @@ def from_broker(delivery: Delivery, now: datetime) -> Parking:
     The broker sends it under the name of the queue that gave it up. Where that queue is older than
     this rule, the newest of its deaths names it: https://www.rabbitmq.com/docs/dlx#effects
     """
-    named = delivery.routing_key in CONSUMERS
-    spread = topology.consumer_of(delivery.died_in, delivery.routing_key)  # out of a partition
-    died_in = spread.queue if spread else delivery.died_in
-    queue = delivery.routing_key if named else _storable(died_in)
+    queue = _origin(delivery) or _storable(delivery.died_in)
     why = _storable(delivery.died_of) or "unknown"
     if why == "delivery_limit":
         detail = "handed over until the broker's delivery limit, and never answered"
@@ -234,8 +231,18 @@ def unroutable(delivery: Delivery, now: datetime) -> Parking:
 
 def unread(queue: str, delivery: Delivery, _now: datetime) -> Parking:
     """Return a message that ended whoever looked into it, to be parked unread."""
-    origin = delivery.routing_key if delivery.routing_key in CONSUMERS else queue
+    origin = _origin(delivery) or queue
     return Parking(origin, delivery, None, Refused(POISON, "it ended whoever tried to record it"))
+
+
+def _origin(delivery: Delivery) -> str:
+    """Return the consumer's queue that a message was for which the broker gave up on; empty: none of ours."""
+    if delivery.routing_key in CONSUMERS:
+        return delivery.routing_key
+    consumer = topology.consumer_of(
+        delivery.died_in, delivery.routing_key
+    )  # a partition, among others
+    return consumer.queue if consumer else ""
 
 
 def _subject(body: bytes) -> str:

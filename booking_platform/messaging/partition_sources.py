@@ -3,16 +3,21 @@
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from kombu import Queue
 from kombu.message import Message
 
-from booking_platform.messaging import broker
+from booking_platform.messaging import broker, clock
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.rules import Consumer
 from booking_platform.messaging.sources import Source, Waiting
 
 BALANCE_SECONDS = 2.0  # between looks whether this worker has more partitions than its share
+# Seconds for which less than a full group waits while there is more to be spread.
+LONGEST_WAIT = 10.0
+
+_arrival = attrgetter("message.delivery_tag")  # it counts the deliveries of a channel
 
 
 class Partition(Source):
@@ -29,27 +34,40 @@ class Partition(Source):
         self.consumers = list(consumers.values())
         self.active = False  # whether the broker has given this worker anything of it
         self._tasks = {key: consumer.task for key, consumer in consumers.items()}
-        batch = max(consumer.batch for consumer in self.consumers)
+        self._last_group = clock.ticks()
+        batch = min(consumer.batch for consumer in self.consumers)
         super().__init__(queue, self.consumers[0].task, batch)
 
     @property
     def has_place(self) -> bool:
-        """While there is more to be spread, only a full group goes: a small one costs nearly as much."""
+        """While there is more to be spread, only a full group goes: a small one costs nearly as much.
+
+        A partition that gets little has its turn all the same, after some time.
+        """
         if self.in_pool:
             return False
-        return len(self.waiting) >= self.batch or not any(each.waiting for each in self._upstream)
+        full = len(self.waiting) >= self.batch
+        late = clock.ticks() - self._last_group > LONGEST_WAIT
+        return full or late or not any(each.waiting for each in self._upstream)
 
     def receive(self, message: Message) -> None:
         self.active = True
         super().receive(message)
 
     def next_group(self) -> list[Waiting]:
-        """Return what goes together: what is of the kind of the first, past what is not."""
+        """Return what goes together: what is of the kind of the oldest, past what is not.
+
+        The rest waits in the order in which it came, so that no kind waits for the end of another.
+        """
         if self.waiting and (first := self.waiting[0].delivery):
             kind = self._kind(first)
-            ordered = sorted(self.waiting, key=lambda each: self._kind(each.delivery) != kind)
-            self.waiting = deque(ordered)
-        return super().next_group()
+            self.waiting = deque(
+                sorted(self.waiting, key=lambda each: self._kind(each.delivery) != kind)
+            )
+        if group := super().next_group():
+            self._last_group = clock.ticks()
+        self.waiting = deque(sorted(self.waiting, key=_arrival))
+        return group
 
     def task_of(self, delivery: Delivery) -> str:
         """Return the task of the consumer that takes this routing key; any refuses what has another."""
@@ -64,8 +82,8 @@ class Partition(Source):
         What this worker holds of it, it still applies: for a moment two workers do.
         """
         assert self.consumer is not None
+        self.consumer.cancel()  # what was on its way still comes before the broker's answer
         self.active = False
-        self.consumer.cancel()
         self.consumer.consume()
 
 

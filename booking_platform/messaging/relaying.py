@@ -21,6 +21,7 @@ from booking_platform.messaging.publishing import Publisher
 
 log = structlog.get_logger(__name__)
 
+GATHERS = 0.1  # seconds between goes of a process: what was stored meanwhile goes out together
 OTHERS_PAUSE = 0.05  # seconds between looks while another relay is at work
 SHARE = 0.05  # of its time that the thread may use while the work beside it leaves no pause
 LONGEST_LAG = 10.0  # seconds for which it then stays behind, at most
@@ -121,6 +122,7 @@ class Relay:
                 self._wanted.set()
             else:
                 failures = 0
+                time.sleep(GATHERS)
 
     def _give_way(self, took: float) -> None:
         """Leave the time to the work beside it while that is behind, unless this falls behind too far."""

@@ -52,6 +52,7 @@ def clean_up(*, idle: bool = False) -> bool:
         except Exception as error:
             log.exception("A part of the cleanup failed", part=getattr(forget, "__name__", "?"))
             failures.append(error)
+            db.connection.close_if_unusable_or_obsolete()  # lost: the next part opens another
     if failures:
         raise failures[0]
     return True

@@ -32,8 +32,8 @@ def read(
 ) -> list[tuple[Any, ...]]:
     """Return the columns of the rows with these keys, in the order of their keys.
 
-    With ``lock`` each row is locked against other writers, in that order, until the transaction
-    ends.
+    The key must be unique: of several rows with the same one, only one may be found. With ``lock`` each
+    row is locked against other writers, in that order, until the transaction ends.
     """
     rows = [{key: value} for value in values]
     return _run(_read_sql(model, columns, key, lock), rows) if rows else []

@@ -185,6 +185,9 @@ def _problems(consumer: Consumer) -> Iterator[str]:
         yield f"replay_permission is {consumer.replay_permission!r}: it must be 'app.codename'"
     if consumer.task in {each.task for each in others} or consumer.task.endswith(LEASED_TASKS):
         yield "another task of the app has that name, or @leased may give it to one"
+    beside = partitioned().get(consumer.task_queue, {}).get(key)
+    if consumer.partition_by and beside:  # in a partition, the routing key tells whose an event is
+        yield f"partition_by: the partitions have {key!r} for {beside.task} already"
 
 
 SWEEPS: list[str] = []  # the Celery tasks that beat sends every SWEEP_SECONDS

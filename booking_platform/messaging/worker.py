@@ -139,10 +139,10 @@ def _balances(
             former = broker.former_partitions(connection, app)
             for queue in former:
                 log.warning("More partitions were in use before: it is emptied", queue=queue.name)
-            queues = [*topology.partitions(app), *former]
             tasks = {consumer.task for consumer in consumers.values()}
             upstream = [source for source in sources if source.task in tasks]
-            yield Balance([Partition(queue, consumers, upstream) for queue in queues])
+            filled = [Partition(queue, consumers, upstream) for queue in topology.partitions(app)]
+            yield Balance([*filled, *(Partition(queue, consumers) for queue in former)])
 
 
 def _show_first_counts(task_queues: Collection[str], tasks: Iterable[str]) -> None:

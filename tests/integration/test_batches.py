@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import Error, connection
 from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
 
@@ -98,6 +98,24 @@ class TestTheNightlyCleanup:
         assert cleaner.start()
         assert threads() == 1
         begun.set()
+
+    @pytest.mark.servers  # SQLite has no connection that could be lost
+    def test_a_part_that_loses_the_database_holds_up_no_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found: list[int] = []
+
+        def lose() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        def look() -> None:
+            found.append(ProcessedEvent.objects.count())
+
+        monkeypatch.setattr(retention, "CLEANUP", [lose, look])
+        with pytest.raises(Error):
+            retention.clean_up()
+        assert found == [0]
 
     def test_what_fails_there_counts_as_a_failed_task(
         self, begun: threading.Event, caplog: pytest.LogCaptureFixture

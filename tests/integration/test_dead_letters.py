@@ -15,7 +15,14 @@ from django.utils import timezone
 from kombu.message import Message
 
 from booking_platform.contract.announcing import ANNOUNCEMENTS
-from booking_platform.messaging import dead_letters, inbox, metric_page, retention
+from booking_platform.messaging import (
+    clock,
+    dead_letters,
+    inbox,
+    metric_page,
+    retention,
+    topology,
+)
 from booking_platform.messaging.batches import BATCH
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
@@ -203,6 +210,13 @@ class TestBroker:
         event = body(created(1, "B"))
         record_dead_letters([Delivery(event, routing_key="booking.created", died_in=CREATED)])
         assert DeadLetter.objects.get().queue == CREATED
+
+    def test_what_ends_whoever_records_it_is_parked_for_the_consumer_of_its_partition(self) -> None:
+        died_in = topology.partition_name("catalog", 0)
+        dead = Delivery(b"{", routing_key="booking.created", died_in=died_in)
+        elsewhere = dead._replace(died_in="another")
+        assert dead_letters.unread("dead", dead, clock.now()).queue == CREATED
+        assert dead_letters.unread("dead", elsewhere, clock.now()).queue == "dead"
 
     @pytest.mark.parametrize("died_in", ["\ud800\0", "", "x" * 255], ids=ascii)
     def test_headers_that_mean_nothing_do_no_harm(self, died_in: str) -> None:

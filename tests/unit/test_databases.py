@@ -43,6 +43,12 @@ class TestPostgreSQL:
         assert found["server_side_binding"] is True
         assert found["parameters"] == LIMITS
 
+    @pytest.mark.parametrize("value", ["false", "0", "1"])
+    def test_parameters_that_would_be_written_as_text_are_refused(self, value: str) -> None:
+        """Rows are arrays in binary, which have no other form."""
+        with pytest.raises(ImproperlyConfigured, match="turns server_side_binding off"):
+            options(f"server_side_binding={value}")
+
 
 class TestSQLite:
     def test_it_takes_the_lock_first(self) -> None:

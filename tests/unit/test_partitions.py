@@ -1,15 +1,16 @@
 """How events are spread over partitions, and how a worker takes and shares them."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from kombu.message import Message
 
-from booking_platform.messaging import partitions, topology
+from booking_platform.messaging import clock, partitions, topology
 from booking_platform.messaging.groups import Delivery, GroupMessage
 from booking_platform.messaging.intake import Intake
-from booking_platform.messaging.partition_sources import Balance, Partition
+from booking_platform.messaging.partition_sources import LONGEST_WAIT, Balance, Partition
 from booking_platform.messaging.rules import CONSUMERS, partitioned
 from tests.events import body, cancelled, created
 from tests.unit.intakes import ack
@@ -92,6 +93,11 @@ class Channel:
         return type("Answer", (), {"consumer_count": self.workers})
 
 
+def tags(source: Partition) -> list[Any]:
+    """Return the numbers of the messages of the next group."""
+    return [each.message.delivery_tag for each in source.next_group()]
+
+
 class Consuming:
     """A consumer that writes down what it is told."""
 
@@ -130,6 +136,39 @@ class TestPartition:
             ("catalog.booking_changed", 1),
         ]
 
+    def test_no_kind_waits_for_the_end_of_another(self) -> None:
+        source = partition()
+        source.batch = 2
+        for tag in range(1, 4):
+            source.receive(message(tag, "booking.created"))
+        source.receive(message(4, "booking.cancelled"))
+        taken = [tags(source)]
+        for tag in range(5, 9):
+            source.receive(message(tag, "booking.created"))
+        taken += [tags(source) for _ in range(4)]
+        assert taken == [[1, 2], [3, 5], [4], [6, 7], [8]]
+
+    def test_what_is_no_full_group_waits_while_there_is_more_to_be_spread(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ticks = [100.0]
+        monkeypatch.setattr(clock, "ticks", lambda: ticks[0])
+        upstream = partition()
+        upstream.receive(message(1, "booking.created"))
+        source = Partition(topology.partition("catalog", 1), partitioned()["catalog"], [upstream])
+        source.receive(message(1, "booking.created"))
+        assert not source.has_place
+        ticks[0] += LONGEST_WAIT + 1
+        assert source.has_place
+        assert tags(source) == [1]
+        assert not source.has_place
+
+    def test_a_group_is_no_larger_than_any_consumer_takes(self) -> None:
+        consumers = partitioned()["catalog"]
+        one = replace(consumers["booking.changed"], batch=1)
+        source = Partition(topology.partition("catalog", 0), consumers | {one.routing_key: one})
+        assert source.batch == 1
+
 
 class TestBalance:
     @pytest.mark.parametrize(
@@ -147,3 +186,11 @@ class TestBalance:
         assert sum(source.active for source in sources) == left
         told = [source.consumer.told for source in sources if source.consumer.told]
         assert told == [["cancel", "consume"]] * (active - left)
+
+    def test_what_was_on_its_way_does_not_make_a_partition_its_own_again(self) -> None:
+        source: Any = partition()
+        source.channel, source.consumer = Channel(), Consuming()
+        source.consumer.cancel = lambda: source.receive(message(1, "booking.created"))
+        source.step_back()
+        assert not source.active
+        assert len(source.waiting) == 1

@@ -84,6 +84,8 @@ class TestAConsumer:
         ("wrong", "problem"),
         [
             ({"batch": 0}, "batch is 0"),
+            ({"partition_by": "tour"}, "partition_by is 'tour', which BookingCreated does not"),
+            ({}, r"have 'booking\.created' for catalog\.booking_created already"),
             ({"replay_permission": "replay"}, "must be 'app.codename'"),
             ({"uses": ("booking_id", "amuont")}, "uses names 'amuont', which BookingCreated does"),
             ({"usual_outcome": "reserved"}, "one of a TextChoices"),
