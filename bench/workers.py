@@ -3,8 +3,8 @@
 ``python -m tests.servers python -m bench.workers --help`` lists the options; ``docs/scaling.md`` reads the
 figures. Each run begins with empty tables and empty queues; all its events wait in the broker before the
 workers begin, and what must be true after it is checked. CPU time is read from outside, for the workers'
-processes, the database's sessions of this benchmark and the broker. The broker should have nothing else to
-do meanwhile.
+processes, the database's sessions of this benchmark and the broker. Both servers should have nothing else to
+do meanwhile: what others ask of them for a moment counts, too.
 """
 
 import argparse
