@@ -31,9 +31,9 @@ EVENTS = int(
 RUNS = int(os.environ.get("BENCH_RUNS", "3"))
 OUTSIDE = int(os.environ.get("BENCH_OUTSIDE", "1000"))  # refunds, and e-mails
 FEWEST = 200  # events of a run
-FEWEST_CONSUMED = 10_000  # messages of a floor: fewer are there before they are asked for
+FEWEST_OF_FLOORS = 10_000  # messages of a floor: fewer are done before they can be measured
 
-ONCE = ("refunds", "mails", "latency", floors.WORKLOAD)
+ONCE = ("refunds", "mails", latency.WORKLOAD, floors.WORKLOAD)
 LATENCIES = ("platform", "celery-kept", "faststream")
 SPEED = "spread"  # the workload whose median says what half of the load is
 
@@ -74,13 +74,13 @@ def throughput(given: Namespace, ground: Ground) -> Plan:
 def once(given: Namespace, ground: Ground) -> Plan:
     """Run what is measured once: floors, and the platform with servers outside."""
     if floors.WORKLOAD in given.workload:
-        messages = max(FEWEST_CONSUMED, given.events)
+        messages = max(FEWEST_OF_FLOORS, given.events)
         for how in ("plain", "at-once"):
             yield floors.amqp_python(ground, messages, 1, how=how)
         if run := floors.amqp_c(ground, messages, 1):
             yield run
         for processes in (1, 2):
-            yield floors.sql(ground, given.events, 1, processes=processes)
+            yield floors.sql(ground, messages, 1, processes=processes)
     for name, work in (("refunds", outside.refunds), ("mails", outside.mails)):
         if name in given.workload and "platform" in given.contender:
             yield work(ground, given.outside, 1)
@@ -88,7 +88,7 @@ def once(given: Namespace, ground: Ground) -> Plan:
 
 def latencies(given: Namespace, ground: Ground, before: list[Run]) -> Plan:
     """Measure latencies: at a fixed rate, and at half of what was measured before."""
-    if "latency" not in given.workload:
+    if latency.WORKLOAD not in given.workload:
         return
     chosen = []
     for name in (each for each in LATENCIES if each in given.contender):
@@ -113,7 +113,7 @@ def main() -> None:
                 report.write(given.results, runs, found | conditions.ended())
     found |= conditions.ended()
     report.show(console, runs, found)
-    if worked := [run for run in runs if run.workload != report.LATENCY]:
+    if worked := [run for run in runs if run.workload != latency.WORKLOAD]:
         plot.draw(given.results / "figures.png", lines(worked))
 
 

@@ -50,13 +50,26 @@ def processes() -> dict[int, Process]:
     return {found.pid: found for found in _found()}
 
 
+def seconds_of(pid: int) -> float:
+    """Return the CPU time of one process in seconds, as exactly as the kernel tells it.
+
+    Raises:
+        OSError: it has ended.
+    """
+    return seconds(_process(pid))
+
+
 def _found() -> Iterator[Process]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             with suppress(OSError):  # it has ended meanwhile
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-                own, children = (sum(map(int, fields[at : at + 2])) / TICKS for at in (11, 13))
-                yield Process(int(name), int(fields[1]), int(fields[19]), own, children)
+                yield _process(int(name))
+
+
+def _process(pid: int) -> Process:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own, children = (sum(map(int, fields[at : at + 2])) / TICKS for at in (11, 13))
+    return Process(pid, int(fields[1]), int(fields[19]), own, children)
 
 
 def seconds(process: Process) -> float:

@@ -31,6 +31,7 @@ def database(admin: str) -> Iterator[Connection]:
         url = admin.rsplit("/", 1)[0] + f"/{name}"
         with TemporaryDirectory(prefix="bp-bench-") as folder:
             os.environ |= {"DATABASE_URL": url, "VAR_DIR": folder, "LOG_LEVEL": "WARNING"}
+            os.environ.setdefault("DJANGO_SETTINGS_MODULE", "booking_platform.settings")
             subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], check=True)
             django.setup()  # registers the consumers; this process uses neither server through it
             with psycopg.connect(url, autocommit=True) as connection:

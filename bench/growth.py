@@ -1,18 +1,20 @@
 """What changes as the platform's tables grow and as its processes run for long.
 
 ``python -m tests.servers python -m bench.growth [size] [cleanup] [memory] [start] [idle]`` runs the parts
-that are named, or all of them, on a PostgreSQL of its own (``--set`` names its settings; it needs 13 GB of
-disk for ten million events). ``--on`` names a server to use instead, whose databases ``growth_empty`` and
-``growth_full`` are used as they are, and stay.
+that are named, or all of them, on a PostgreSQL of its own (``--set`` names its settings). ``size`` and
+``cleanup`` fill a database first, which takes half an hour and 13 GB of disk for ten million events. ``--on``
+names a server to use instead, whose databases ``growth_empty`` and ``growth_full`` are used as they are, and
+stay.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import django
 import psycopg
@@ -23,6 +25,8 @@ from bench.growth_parts import PARTS, console
 from bench.growth_rows import fill
 from booking_platform.messaging.broker import declare
 from tests.servers import PostgreSQL
+
+NEED_FULL_TABLES = {"size", "cleanup"}
 
 # A tenth of the memory of a small server for PostgreSQL, and checkpoints as far apart as it is usual there.
 SETTINGS = {"shared_buffers": "2GB", "max_wal_size": "4GB", "track_commit_timestamp": "on"}
@@ -52,17 +56,23 @@ def database(base: str, name: str) -> tuple[Database, bool]:
 
 @contextmanager
 def databases(arguments: Namespace) -> Iterator[tuple[Database, Database]]:
-    """Set up an empty and a full database, and the environment of the worker."""
+    """Set up an empty and a full database, and the environment of the worker.
+
+    Where no part needs the full one, it is the empty one.
+    """
+    names = {"growth_empty": 0}
+    if NEED_FULL_TABLES.intersection(arguments.parts):
+        names["growth_full"] = arguments.events
     with ExitStack() as cleanup:
         base = server(arguments, cleanup)
         os.environ |= {
             "DATABASE_URL": f"{base}/growth_empty",
             "RABBITMQ_URL": os.environ["TEST_RABBITMQ_URL"],
-            "VAR_DIR": mkdtemp(prefix="bp-bench-"),
+            "VAR_DIR": cleanup.enter_context(TemporaryDirectory(prefix="bp-bench-")),
             "LOG_LEVEL": "WARNING",
         }
         pair = []
-        for name, events in (("growth_empty", 0), ("growth_full", arguments.events)):
+        for name, events in names.items():
             each, new = database(base, name)
             cleanup.callback(each.connection.close)
             if new:
@@ -72,12 +82,12 @@ def databases(arguments: Namespace) -> Iterator[tuple[Database, Database]]:
         django.setup()  # registers the consumers
         with Connection(os.environ["RABBITMQ_URL"]) as broker:
             declare(broker)
-        yield pair[0], pair[1]
+        yield pair[0], pair[-1]
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; without any, all of them")
     parser.add_argument("--events", type=int, default=10_000_000, help="in the full tables")
     parser.add_argument("--tours", type=int, default=20_000)
     parser.add_argument("--load", type=int, default=20_000, help="events of each measurement")
@@ -91,6 +101,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--on", help="URL of a server, without a database")
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - PARTS.keys():
+        parser.error(f"no such part: {', '.join(unknown)}")
+    arguments.parts = arguments.parts or list(PARTS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left running
     with databases(arguments) as (empty, full):
         for part in arguments.parts:
             PARTS[part](empty, full, arguments)

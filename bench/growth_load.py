@@ -2,27 +2,28 @@
 
 import os
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-import amqp
 import psycopg
-from kombu.utils.url import parse_url
 
-from booking_platform.contract.examples import body, booking_created
+from bench import broker
+from bench.broker import Outgoing
+from bench.contenders.contender import message
+from bench.contenders.platform import CREATED_QUEUE, EXCHANGE
+from bench.cpu import Meter, listener
+from bench.runs import watch
+from bench.workloads import CREATED
+from booking_platform.contract.examples import Json, body, booking_created
 from booking_platform.development.processes import CeleryProcess, running
 from tests.servers import wait_until
 
-IN_FLIGHT = 2000  # events published and not confirmed yet
 WARM_UP = 2000  # events after whose commit a measurement begins
 SECONDS = 900  # for what is waited for
-
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Database(NamedTuple):
@@ -38,7 +39,10 @@ class Database(NamedTuple):
 
     @property
     def committed(self) -> int:
-        """How many events were processed so far, from the last id: no table is counted."""
+        """How many events were processed so far, from the last id: no table is counted.
+
+        A lost race uses up ids, too. There is none while two groups have no tour in common.
+        """
         return self.one("SELECT max(id) FROM processed_events")
 
     @property
@@ -49,7 +53,7 @@ class Database(NamedTuple):
 class Measured(NamedTuple):
     events: int
     seconds: float
-    cpu: Counter[str]  # nanoseconds of CPU time by kind of process
+    cpu: dict[str, float]  # seconds of CPU time by kind of process
 
     @property
     def rate(self) -> float:
@@ -57,50 +61,25 @@ class Measured(NamedTuple):
 
     def each(self, kind: str) -> float:
         """Return the microseconds of CPU time that an event has cost in these processes."""
-        return self.cpu[kind] / 1000 / self.events
-
-
-def connect() -> amqp.Connection:
-    url = parse_url(os.environ["RABBITMQ_URL"])
-    connection = amqp.Connection(
-        f"{url['hostname']}:{url['port'] or 5672}",
-        userid=url["userid"] or "guest",
-        password=url["password"] or "guest",
-        virtual_host=url["virtual_host"] or "/",
-    )
-    connection.connect()
-    return connection
+        return 1e6 * self.cpu[kind] / self.events
 
 
 def purge() -> None:
     """Drop the events that wait, of a measurement that is over."""
-    with connect() as connection:
-        connection.channel().queue_purge("tour-catalog.booking-created")
+    broker.purge(os.environ["RABBITMQ_URL"], [CREATED_QUEUE])
 
 
 def publish(count: int, *, first: int, tours: int, rate: float | None = None) -> None:
-    """Publish creations of new bookings with confirms; with ``rate``, so many a second."""
-    confirmed = 0
+    """Publish creations of new bookings; with ``rate``, so many a second."""
+    messages = (
+        Outgoing(EXCHANGE, CREATED, message(body(_event(number, first, tours))))
+        for number in range(count)
+    )
+    broker.publish(os.environ["RABBITMQ_URL"], messages, pause=1 / rate if rate else 0.0)
 
-    def confirm(tag: int, _multiple: bool) -> None:
-        nonlocal confirmed
-        confirmed = max(confirmed, tag)
 
-    with connect() as connection:
-        channel: Any = connection.channel()
-        channel.confirm_select()
-        channel.events["basic_ack"].add(confirm)
-        begun = time.monotonic()
-        for number in range(count):
-            if rate:
-                time.sleep(max(0.0, begun + number / rate - time.monotonic()))
-            event = booking_created(1 + (number * 7919) % tours, f"BK-{first + number}")
-            message = amqp.Message(body(event), delivery_mode=2)
-            channel._basic_publish(message, "booking-events", "booking.created")
-            while number - confirmed > IN_FLIGHT:
-                connection.drain_events(timeout=60)
-        while confirmed < count:
-            connection.drain_events(timeout=60)
+def _event(number: int, first: int, tours: int) -> Json:
+    return booking_created(1 + (number * 7919) % tours, f"BK-{first + number}")
 
 
 class Load:
@@ -160,47 +139,29 @@ def measure(database: Database, *, events: int, first: int, tours: int) -> Measu
     before = database.committed
     newest = database.one("SELECT max(id) FROM reservations")
     with worker(database) as process:
-        wait_until(lambda: database.committed - before >= WARM_UP, seconds=60, what="a warm worker")
-        at, begun, cpu = database.committed, time.monotonic(), cpu_of(process.process.pid, database)
-        wait_until(
-            lambda: database.committed - before >= events, seconds=SECONDS, what="all events"
+        seconds, done, cpu = watch(
+            _meter(database, process.process.pid),
+            [process],
+            lambda: database.committed - before,
+            events,
+            begin=WARM_UP,
         )
-        seconds = time.monotonic() - begun
-        cpu = cpu_of(process.process.pid, database) - cpu
-        measured = Measured(database.committed - at, seconds, cpu)
         wait_until(lambda: database.waiting == 0, seconds=SECONDS, what="all announcements")
     there = database.one(f"SELECT count(*) FROM reservations WHERE id > {newest}")
     assert there == events, f"{events} events have made {there} reservations"
-    return measured
+    used = database.committed - before
+    assert used == events, f"{used} ids were used for {events} events: the rate is wrong"
+    return Measured(done, seconds, cpu)
 
 
-def cpu_of(worker_pid: int, database: Database) -> Counter[str]:
-    """Return the nanoseconds of CPU time that the worker and the database server have used."""
-    pids = database.connection.execute("SELECT pid, backend_type FROM pg_stat_activity").fetchall()
-    used: Counter[str] = Counter()
-    for pid, kind in pids:
-        if pid != database.connection.info.backend_pid:
-            used["backends" if kind == "client backend" else "server"] += nanoseconds_of(pid)
-    used["server"] += _reaped(_parent(pids[0][0]))
-    used["main"] = nanoseconds_of(worker_pid)
-    for pid in children(worker_pid):
-        used["pool"] += nanoseconds_of(pid)
-    return used
-
-
-def seconds_of(pid: int) -> float:
-    return nanoseconds_of(pid) / 1e9
-
-
-def nanoseconds_of(pid: int) -> int:
-    """Return the CPU time of all threads of a process."""
-    used = 0
-    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        try:
-            used += int(file.read_text().split()[0])
-        except OSError:  # the thread has ended
-            continue
-    return used
+def _meter(database: Database, worker_pid: int) -> Meter:
+    return Meter(
+        database=database.name,
+        postmaster=listener(urlsplit(database.url).port or 5432),
+        broker=None,
+        roots=[worker_pid],
+        observer=database.connection.info.backend_pid,
+    )
 
 
 def children(pid: int) -> list[int]:
@@ -214,18 +175,3 @@ def memory_of(pid: int) -> int:
     """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
-
-
-def _parent(pid: int) -> int:
-    return int(_stat(pid)[1])
-
-
-def _reaped(pid: int) -> int:
-    """Return the CPU time of those children of a process that have ended."""
-    user, system = _stat(pid)[13:15]
-    return (int(user) + int(system)) * 1_000_000_000 // _TICK
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name of the process (proc(5))."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -16,6 +16,7 @@ from tempfile import mkdtemp
 from rich.console import Console
 from rich.table import Table
 
+from bench.cpu import BACKGROUND, MAIN, POOL, POSTGRESQL, seconds_of
 from bench.growth_load import (
     Database,
     Load,
@@ -25,7 +26,6 @@ from bench.growth_load import (
     memory_of,
     publish,
     purge,
-    seconds_of,
     worker,
 )
 from booking_platform.development.processes import CeleryProcess, running
@@ -33,7 +33,7 @@ from tests.servers import wait_until
 
 console = Console()
 
-KINDS = ("main", "pool", "backends", "server")
+KINDS = (MAIN, POOL, POSTGRESQL, BACKGROUND)
 WINDOW = 20  # seconds of a measurement without cleanup
 STEADY = 300  # events a second
 SAMPLE, SETTLED = 50_000, 100_000  # events between samples of memory; events after which it is flat

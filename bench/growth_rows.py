@@ -104,7 +104,7 @@ FROM generate_series(%(first)s::bigint, %(last)s) AS n
 SUMS = """
 UPDATE tours SET reserved_seats = held.seats, available_seats = capacity - held.seats,
                  optimistic_lock_version = 2 * ({events} / 2 / {tours} + 1)
-FROM (SELECT tour_id, sum(seats) FILTER (WHERE state = 'reserved') AS seats
+FROM (SELECT tour_id, coalesce(sum(seats) FILTER (WHERE state = 'reserved'), 0) AS seats
       FROM reservations GROUP BY tour_id) AS held
 WHERE tours.id = held.tour_id
 """

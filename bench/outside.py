@@ -14,7 +14,7 @@ from bench.broker import Outgoing
 from bench.checks import compared, left_in_queues, raise_if_any
 from bench.contenders.contender import Ground, message
 from bench.contenders.platform import Platform
-from bench.runs import Run, watch
+from bench.runs import Run, meter, watch
 from booking_platform.contract.examples import Json, body, booking_cancelled
 from booking_platform.development.processes import CeleryProcess, PythonProcess, running
 from tests.servers import free_port
@@ -102,7 +102,8 @@ def _work(
     run.load_begin = os.getloadavg()[0]
     with running(worker):
         progress = partial(database.number, ground.connection, done)
-        run.seconds, run.measured, run.cpu = watch(ground, [worker], progress, len(events))
+        measuring = meter(ground, [worker.process.pid])
+        run.seconds, run.measured, run.cpu = watch(measuring, [worker], progress, len(events))
     run.load_end = os.getloadavg()[0]
 
 

@@ -10,22 +10,21 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
-from tempfile import mkdtemp
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import psutil
 import psycopg
 from psycopg.abc import Query
 from psycopg.sql import SQL, Identifier
 from rich.console import Console
 from rich.table import Table
+
+from bench.cpu import seconds_of
+from bench.database import database
 
 PLAIN, HASHED = "processed_events", "processed_events_hashed"
 COLUMNS = (
@@ -50,7 +49,7 @@ class Session:
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self.run = connection.execute
-        self._process = psutil.Process(connection.info.backend_pid)
+        self._pid = connection.info.backend_pid
 
     def one(self, query: Query) -> Any:
         """Return the only value that a query finds."""
@@ -60,15 +59,11 @@ class Session:
 
     def cost(self, work: Callable[[], int]) -> Cost:
         """Return what ``work`` costs for each row, of which it returns the number."""
-        wal, cpu, begun = self._wal(), self._cpu(), time.monotonic()
+        wal, cpu, begun = self._wal(), seconds_of(self._pid), time.monotonic()
         rows = work()
         clock = time.monotonic() - begun
-        return Cost(
-            1e6 * (self._cpu() - cpu) / rows, 1e6 * clock / rows, (self._wal() - wal) / rows
-        )
-
-    def _cpu(self) -> float:
-        return float(sum(self._process.cpu_times()[:2]))
+        used = seconds_of(self._pid) - cpu
+        return Cost(1e6 * used / rows, 1e6 * clock / rows, (self._wal() - wal) / rows)
 
     def _wal(self) -> int:
         return int(self.one("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"))
@@ -168,19 +163,9 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4)
     asked = parser.parse_args()
-    admin, name = os.environ["TEST_DATABASE_URL"], f"bench_{uuid4().hex[:8]}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left running
-    with ExitStack() as cleanup:
-        server = cleanup.enter_context(psycopg.connect(admin, autocommit=True))
-        server.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
-        cleanup.callback(
-            server.execute, SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name))
-        )
-        url = admin.rsplit("/", 1)[0] + f"/{name}"
-        environment = os.environ | {"DATABASE_URL": url, "VAR_DIR": mkdtemp(prefix="bp-bench-")}
-        command = [sys.executable, "manage.py", "migrate", "-v0"]
-        subprocess.run(command, env=environment, check=True)
-        session = Session(cleanup.enter_context(psycopg.connect(url, autocommit=True)))
+    with database(os.environ["TEST_DATABASE_URL"]) as connection:
+        session = Session(connection)
         make_hashed(session, asked.partitions)
         measure(session, asked.rows, asked.rounds)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench import latency
 from bench.conditions import Conditions
 from bench.cpu import KINDS
 from bench.figures import STANDARD, Line, lines
 from bench.runs import Run
 
-LATENCY = "latency"
 WIDTH = 150  # columns: what is narrower, cuts figures
 # Of the kinds of processes, in their order.
 SHORT = ("sessions", "server", "broker", "main", "pool")
@@ -26,10 +26,10 @@ MEANING = (
 def show(console: Console, runs: Sequence[Run], conditions: Conditions) -> None:
     """Print the tables, and the conditions under them."""
     console.width = max(console.width, WIDTH)
-    if worked := [run for run in runs if run.workload != LATENCY]:
+    if worked := [run for run in runs if run.workload != latency.WORKLOAD]:
         console.print(_throughput(lines(worked)))
         console.print(MEANING, style="dim")
-    if latencies := [run for run in runs if run.workload == LATENCY]:
+    if latencies := [run for run in runs if run.workload == latency.WORKLOAD]:
         console.print(_latency(latencies))
     for run in runs:
         if "requests_each" in run.notes:

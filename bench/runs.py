@@ -71,7 +71,8 @@ def measure(
     begun = os.getloadavg()[0]
     with running(*processes):
         progress = partial(contender.changed, ground, load)
-        seconds, done, cpu = watch(ground, processes, progress, load.change)
+        measuring = meter(ground, [each.process.pid for each in processes])
+        seconds, done, cpu = watch(measuring, processes, progress, load.change)
         wait_for_the_rest(contender, ground, load, processes)
     check(contender, ground, load)
     return Run(
@@ -102,28 +103,35 @@ def meter(ground: Ground, pids: Sequence[int]) -> Meter:
 
 
 def watch(
-    ground: Ground,
+    measuring: Meter,
     processes: Sequence[PythonProcess],
     progress: Callable[[], int],
     end: int,
+    *,
+    begin: int | None = None,
 ) -> tuple[float, int, dict[str, float]]:
-    """Watch a number grow; return seconds, growth and CPU time by kind, from a tenth of it to its end.
+    """Watch a number grow; return seconds, growth and CPU time by kind, from ``begin`` to its end.
+
+    Without ``begin`` that is a tenth of ``end``.
 
     Raises:
         Stalled: a process has ended, or it was not there in time.
     """
-    measuring = meter(ground, [each.process.pid for each in processes])
-    _wait(processes, progress, int(end * FROM), measuring)
+    wait_for(measuring, processes, progress, int(end * FROM) if begin is None else begin)
     cpu, first, at = measuring.read(), progress(), time.monotonic()
-    last, ended = _wait(processes, progress, end, measuring)
+    last, ended = wait_for(measuring, processes, progress, end)
     after = measuring.read()
     return ended - at, last - first, {kind: after[kind] - cpu[kind] for kind in cpu}
 
 
-def _wait(
-    processes: Sequence[PythonProcess], progress: Callable[[], int], until: int, measuring: Meter
+def wait_for(
+    measuring: Meter, processes: Sequence[PythonProcess], progress: Callable[[], int], until: int
 ) -> tuple[int, float]:
-    """Wait until a number has grown so far; return it, and when that was seen."""
+    """Wait until a number has grown so far; return it, and when that was seen (``time.monotonic``).
+
+    Raises:
+        Stalled: a process has ended, or it was not there in time.
+    """
     deadline = time.monotonic() + LONGEST_RUN
     read_at = time.monotonic()
     while True:

@@ -1,9 +1,10 @@
 """Several workers on one machine: what an event costs, and how often workers disturb each other.
 
 ``python -m tests.servers python -m bench.workers --help`` lists the options; ``docs/scaling.md`` reads the
-figures. All events wait in the broker before the workers begin, and each run checks that every booking was
-applied once. CPU time is read from outside, for the worker's processes, the database's sessions of this
-benchmark and the broker. The broker should have nothing else to do meanwhile.
+figures. Each run begins with empty tables and empty queues; all its events wait in the broker before the
+workers begin, and what must be true after it is checked. CPU time is read from outside, for the workers'
+processes, the database's sessions of this benchmark and the broker. Both servers should have nothing else to
+do meanwhile: what others ask of them for a moment counts, too.
 """
 
 import argparse
@@ -11,23 +12,43 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from itertools import product, starmap
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from uuid import uuid4
 
-import psutil
+from kombu import Connection
 from rich.console import Console
 from rich.table import Table
 
-from bench.stage import Disturbed, Servers, Workers, listening, seconds
+from bench import broker
+from bench.checks import ledger, raise_if_any
+from bench.contenders.contender import Ground
+from bench.contenders.platform import Platform
+from bench.cpu import MAIN, POOL, POSTGRESQL, RABBITMQ, Meter, seconds_of
+from bench.database import database, empty, make_tours, number
+from bench.runs import meter, wait_for
+from bench.worker_group import WorkerGroup
+from bench.workloads import CREATED, Load
+from booking_platform.contract.examples import Json, booking_created
+from booking_platform.messaging.broker import former_partitions
 from booking_platform.messaging.partition_sources import BALANCE_SECONDS
 from tests.pgbouncer import PgBouncer, can_start_pgbouncer
+from tests.servers import wait_until
 
 TRIES = 3
-START_EVENTS = 100  # applied before the measurement, so that every process has its connections
+START_EVENTS = 100  # of each worker, before the measurement: all connections are open then
 POOLED = 4  # connections of PgBouncer to the server
+SEED = 5  # every case draws its tours in the same order
+PLATFORM = Platform()
+
+WAITING = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
+CONNECTIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
 
 
 class Case(NamedTuple):
@@ -74,46 +95,82 @@ class Figures(NamedTuple):
         return 1e6 * limits[narrowest], narrowest
 
 
-def measure(servers: Servers, case: Case, events: int) -> Figures:
+class Disturbed(Exception):
+    """A run does not count: its workers were not left alone."""
+
+
+class Bookings:
+    """Bookings of one seat each, of tours that are drawn at random.
+
+    The broker deals messages out in turn: with tours in turn it would deal out these, too.
+    """
+
+    def __init__(self, ground: Ground, tours: int) -> None:
+        self._ground, self._chance = ground, Random(SEED)
+        self._tours = make_tours(ground.connection, tours)
+        self._events: list[Json] = []
+
+    def publish(self, count: int) -> None:
+        """Publish more of them, and return when the broker has confirmed them."""
+        begin = len(self._events)
+        self._events += [
+            booking_created(self._chance.choice(self._tours), f"B-{begin + n}")
+            for n in range(count)
+        ]
+        messages = (PLATFORM.outgoing(self.load, event) for event in self._events[begin:])
+        broker.publish(self._ground.rabbitmq_url, messages)
+
+    @property
+    def load(self) -> Load:
+        """Return what was published, and what it must come to."""
+        return Load(CREATED, self._events, held=0, reserved=len(self._events))
+
+    def reserved(self) -> int:
+        """Return how many were applied so far."""
+        return PLATFORM.changed(self._ground, self.load)
+
+
+def measure(ground: Ground, case: Case, events: int) -> Figures:
     """Return the figures of one run, in which each booking was applied once.
 
     Raises:
-        AssertionError: a booking is missing or was applied twice, or seats do not add up.
+        WrongResult: a booking is missing or was applied twice, or seats do not add up.
         Disturbed: a worker has lost its connection to the broker.
     """
-    run, tours = uuid4().hex[:8], servers.make_tours(case.tours)
-    rabbitmq = listening(servers.broker_url)
+    empty(ground.connection)
+    PLATFORM.prepare(ground)
+    _delete_partitions(ground)
+    bookings = Bookings(ground, case.tours)
     with ExitStack() as stack:
-        url, poolers = _way_to_the_database(stack, servers, case)
+        url, pooler = _way_to_the_database(stack, ground, case)
         environment = {
             "DATABASE_URL": url,
             "EVENT_PARTITIONS": str(case.partitions),
             "LOCK_FIRST_SECONDS": str(case.lock_first),
         }
-        workers = Workers(case.workers, "-c", str(case.processes), env=environment)
+        workers = WorkerGroup(ground.folder, case.workers, case.processes, env=environment)
         stack.enter_context(workers.running())
-        first = _warmed_up(servers, case, run, tours)
+        measuring = meter(ground, workers.pids)
+        _warm_up(ground, workers, bookings, case, measuring)
         with workers.held():
-            servers.publish(run, tours, events)
-            servers.database.execute("CHECKPOINT")
-            parts = [workers.mains(), workers.pools(), servers.sessions(), rabbitmq, poolers]
-            before, conflicts = list(map(seconds, parts)), workers.conflicts()
+            bookings.publish(events)
+            ground.connection.execute("CHECKPOINT")
+            before, conflicts = _spent(measuring, pooler), workers.conflicts()
             begun = time.monotonic()
-        servers.wait_for(tours, first + events)
-        rate = events / (time.monotonic() - begun)
-        parts[2] = servers.sessions()  # with those that were opened meanwhile
-        spent = [
-            1e6 * (seconds(now) - was) / events for now, was in zip(parts, before, strict=True)
-        ]
+        ended = _applied(workers, bookings, measuring)
+        after = _spent(measuring, pooler)
         lost = 1000 * (workers.conflicts() - conflicts) / events
+        connections = number(ground.connection, CONNECTIONS)
         if workers.lost_connections():
             raise Disturbed
-    servers.check(run, tours, first + events)
-    main, pool, postgresql, broker_, pooler = spent
-    return Figures(rate, main, pool, postgresql, broker_, pooler, lost, len(parts[2]))
+    raise_if_any(ledger(ground.connection, bookings.load, counts_repeats=False))
+    costs = (1e6 * (now - was) / events for now, was in zip(after, before, strict=True))
+    main, pool, postgresql, rabbitmq, pgbouncer = costs
+    rate = events / (ended - begun)
+    return Figures(rate, main, pool, postgresql, rabbitmq, pgbouncer, lost, connections)
 
 
-def undisturbed(servers: Servers, case: Case, events: int) -> Figures:
+def undisturbed(ground: Ground, case: Case, events: int) -> Figures:
     """Return the figures of the first run in which no worker was disturbed.
 
     Raises:
@@ -121,32 +178,52 @@ def undisturbed(servers: Servers, case: Case, events: int) -> Figures:
     """
     for _ in range(TRIES - 1):
         with suppress(Disturbed):
-            return measure(servers, case, events)
-    return measure(servers, case, events)
+            return measure(ground, case, events)
+    return measure(ground, case, events)
 
 
-def _warmed_up(servers: Servers, case: Case, run: str, tours: Sequence[int]) -> int:
-    """Apply some events, so that all connections are open and partitions shared; return how many."""
-    done = 0
-    for turn in range(case.workers if case.partitions else 1):
-        servers.publish(f"{run}-{turn}", tours, START_EVENTS * case.workers)
-        done += START_EVENTS * case.workers
-        servers.wait_for(tours, done)
+def _delete_partitions(ground: Ground) -> None:
+    """Delete the partitions of the run before: workers would empty them, also without partitions."""
+    with Connection(ground.rabbitmq_url) as connection:
+        for queue in former_partitions(connection, "catalog"):
+            bound = queue(connection.default_channel)
+            bound.delete()
+            bound.exchange.delete()
+
+
+def _warm_up(
+    ground: Ground, workers: WorkerGroup, bookings: Bookings, case: Case, measuring: Meter
+) -> None:
+    """Apply some events, and publish what they announce: connections are open, partitions shared."""
+    for _ in range(case.workers if case.partitions else 1):
+        bookings.publish(START_EVENTS * case.workers)
+        _applied(workers, bookings, measuring)
         if case.workers > 1 and case.partitions:
             time.sleep(1.5 * BALANCE_SECONDS)
-    return done
+    wait_until(lambda: number(ground.connection, WAITING) == 0, what="all is announced")
 
 
-def _way_to_the_database(
-    stack: ExitStack, servers: Servers, case: Case
-) -> tuple[str, list[psutil.Process]]:
-    """Return the URL that the workers are given, and the process of the pooler before the server."""
+def _applied(workers: WorkerGroup, bookings: Bookings, measuring: Meter) -> float:
+    """Wait until all that was published is applied; return when that was seen (``time.monotonic``)."""
+    end = bookings.load.reserved
+    return wait_for(measuring, workers.processes, bookings.reserved, end)[1]
+
+
+def _spent(measuring: Meter, pooler: int | None) -> list[float]:
+    """Return the seconds of CPU time of each kind of process so far, in the order of ``Figures``."""
+    found = measuring.read()
+    kinds = [found[kind] for kind in (MAIN, POOL, POSTGRESQL, RABBITMQ)]
+    return [*kinds, seconds_of(pooler) if pooler else 0.0]
+
+
+def _way_to_the_database(stack: ExitStack, ground: Ground, case: Case) -> tuple[str, int | None]:
+    """Return the URL that the workers are given, and the id of the pooler's process, if there is one."""
     if not case.pgbouncer:
-        return servers.url, []
-    bouncer = PgBouncer(servers.url, mode="transaction", default_pool_size=POOLED)
+        return ground.database_url, None
+    bouncer = PgBouncer(ground.database_url, mode="transaction", default_pool_size=POOLED)
     stack.callback(bouncer.remove)
     assert bouncer._server is not None
-    return bouncer.url(), [psutil.Process(bouncer._server.pid)]
+    return bouncer.url(), bouncer._server.pid
 
 
 def numbers(text: str) -> list[int]:
@@ -185,13 +262,17 @@ def main() -> None:
     )
     table = Table(*COLUMNS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left running
-    with ExitStack() as cleanup:
-        servers = Servers(cleanup)
+    os.environ["RABBITMQ_URL"] = url = os.environ["TEST_RABBITMQ_URL"]
+    with (
+        database(os.environ["TEST_DATABASE_URL"]) as connection,
+        TemporaryDirectory(prefix="bp-bench-") as folder,
+    ):
+        ground = Ground(connection, url, os.environ["DATABASE_URL"], Path(folder))
         for _ in range(asked.rounds):
             for case in starmap(Case, product(*dimensions)):
-                figures = undisturbed(servers, case, asked.events)
-                table.add_row(*cells(case, figures))
-                print(*cells(case, figures), sep="\t", file=sys.stderr, flush=True)
+                row = cells(case, undisturbed(ground, case, asked.events))
+                table.add_row(*row)
+                print(*row, sep="\t", file=sys.stderr, flush=True)
     Console(width=180).print(table)
 
 

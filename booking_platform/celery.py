@@ -22,6 +22,7 @@ from booking_platform.messaging import (
     frame_reading,
     lenient_amqp,
     metric_files,
+    topology,
 )
 from booking_platform.messaging.telling import safely
 from booking_platform.messaging.worker import EventConsumers
@@ -68,7 +69,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 # Celery's Django fixup closes the database connection around every task unless it finds this
 # key, under exactly this name: 112 events/s against 484 with kept connections.
 app.conf["CELERY_DB_REUSE_MAX"] = 2**31
-app.conf.task_routes = (broker.route,)
+app.conf.task_routes = (topology.route,)
 app.conf.task_queues = broker.TaskQueues()
 app.conf.worker_consumer = "booking_platform.messaging.celery_consumer:PlatformConsumer"
 app.steps["consumer"].add(EventConsumers)

@@ -59,10 +59,7 @@ class Costs:
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Iterator[None]:
         report: Any = yield
         cpu, wall = cpu_seconds(), time.perf_counter()
-        report.user_properties = [
-            *(kept for kept in report.user_properties if kept[0] != "cpu"),
-            ("cpu", cpu - self._began[0]),
-        ]
+        report.user_properties.append(("cpu", cpu - self._began[0]))
         self._write(
             nodeid=item.nodeid, when=call.when, cpu=cpu - self._began[0], wall=wall - self._began[1]
         )

@@ -13,7 +13,7 @@ from celery import current_app
 from django.db import connection
 
 from booking_platform.development.processes import CeleryProcess
-from booking_platform.messaging import broker
+from booking_platform.messaging import broker, topology
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 from catalog.models import Reservation, Tour
@@ -130,9 +130,9 @@ class Platform:
             broker.declare(connection)
 
     def delete_queues(self) -> None:
-        names = [*CONSUMERS, broker.dead_letter_queue().name, broker.unroutable_queue().name]
+        names = [*CONSUMERS, topology.dead_letter_queue().name, topology.unroutable_queue().name]
         with suppress(Exception), self.connection() as connection:
-            for name in (*names, *broker.task_queues()):
+            for name in (*names, *topology.task_queues()):
                 # A channel each: an error closes it.
                 with suppress(Exception), connection.channel() as channel:
                     channel.queue_delete(name)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from uuid import uuid4
 
-from bench.broker import Outgoing, channel
+from bench.broker import Outgoing
 from bench.contenders.contender import Contender, Ground, message
 from bench.workloads import Load
 from booking_platform.contract.examples import Json
@@ -17,12 +17,8 @@ class CeleryTask(Contender):
     name = "celery"
     queue = QUEUE
     share = 0.04
+    quorum = False
     keep = ""
-
-    def prepare(self, ground: Ground) -> None:
-        with channel(ground.rabbitmq_url) as opened:  # as Celery declares it
-            opened.queue_declare(QUEUE, durable=True, auto_delete=False)
-            opened.queue_purge(QUEUE)
 
     def outgoing(self, load: Load, event: Json) -> Outgoing:
         """Return Celery's task message, protocol 2.

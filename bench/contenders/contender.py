@@ -47,16 +47,16 @@ class Contender:
     workloads: tuple[str, ...] = ("spread", "hot")
     keeps_ledger = True  # whether it writes processed events and reservations
     counts_repeats = False  # whether it stores how often an event came again
+    quorum = (
+        True  # whether its queue is a quorum queue; else it is what the library makes by default
+    )
 
     def prepare(self, ground: Ground) -> None:
-        """Make the queue, and what else must be there before events are published."""
+        """Make the queue, empty, and what else must be there before events are published."""
+        arguments = {"x-queue-type": "quorum"} if self.quorum else {}
         with channel(ground.rabbitmq_url) as opened:
-            opened.queue_declare(
-                self.queue,
-                durable=True,
-                auto_delete=False,
-                arguments={"x-queue-type": "quorum"},
-            )
+            opened.queue_declare(self.queue, durable=True, auto_delete=False, arguments=arguments)
+            opened.queue_purge(self.queue)
 
     def outgoing(self, load: Load, event: Json) -> Outgoing:
         """Return the message of an event."""

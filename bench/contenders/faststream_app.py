@@ -25,7 +25,7 @@ broker = RabbitBroker(
     os.environ["RABBITMQ_URL"], default_channel=Channel(prefetch_count=PREFETCH), logger=None
 )
 engine = create_async_engine(
-    os.environ["DATABASE_URL"].replace("postgres://", "postgresql+asyncpg://"),
+    "postgresql+asyncpg://" + os.environ["DATABASE_URL"].partition("://")[2],
     pool_size=PREFETCH,
     max_overflow=0,
 )

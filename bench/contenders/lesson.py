@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.broker import channel
 from bench.contenders.contender import Contender, Ground, Program
 from bench.database import number
 from bench.workloads import Load
@@ -38,12 +37,11 @@ class Lesson(Contender):
     queue = "bench-lesson"
     share = 0.15
     keeps_ledger = False
+    quorum = False
     count = 1
 
     def prepare(self, ground: Ground) -> None:
-        with channel(ground.rabbitmq_url) as opened:
-            opened.queue_declare(self.queue, durable=True, auto_delete=False)
-            opened.queue_purge(self.queue)
+        super().prepare(ground)
         ground.connection.execute(TABLE)
         self._given_up(ground).write_bytes(b"")
 

@@ -1,8 +1,8 @@
 """Consume messages and acknowledge them, and nothing else, with py-amqp.
 
 ``python -m bench.floors.consume HOW QUEUE COUNT FROM BATCH`` says "begin" after FROM messages and "end" after
-COUNT, and waits for a line each time; it acknowledges BATCH with one command. ``RABBITMQ_URL`` names the broker. HOW is ``plain``, or ``at-once``
-for frames that are read as a worker of the platform reads them.
+COUNT, and waits for a line each time; it acknowledges BATCH with one command. ``RABBITMQ_URL`` names the broker.
+HOW is ``plain``, or ``at-once`` for frames that are read as a worker of the platform reads them.
 """
 
 import os

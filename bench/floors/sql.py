@@ -1,8 +1,8 @@
 """The platform's own transactions without a broker: ready groups, one after the other.
 
 ``python -m bench.floors.sql FILE FIRST STEP FROM`` takes every STEP-th group of the file, from the group
-FIRST on. It says "begin" after FROM groups and "end" after the last, and waits for a line each time. ``DATABASE_URL`` names the database.
-Announcements are stored and not published: no relay runs here.
+FIRST on. It says "begin" after FROM groups and "end" after the last, and waits for a line each time.
+``DATABASE_URL`` names the database. Announcements are stored and not published: no relay runs here.
 """
 
 import pickle

@@ -10,7 +10,7 @@ from uuid import uuid4
 from kombu import Connection, Consumer, Queue
 
 from booking_platform.contract.announcing import ANNOUNCEMENTS
-from booking_platform.messaging.broker import events_exchange
+from booking_platform.messaging.topology import events_exchange
 
 Json = dict[str, Any]
 

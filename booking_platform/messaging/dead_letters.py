@@ -24,7 +24,7 @@ from booking_platform.contract.envelope import (
     raw_fingerprint,
 )
 from booking_platform.contract.identity import LONGEST_ID, subject
-from booking_platform.messaging import broker, clock, metrics, outbox
+from booking_platform.messaging import broker, clock, metrics, outbox, topology
 from booking_platform.messaging.groups import REPLAY_HEADER, Delivery
 from booking_platform.messaging.models import DeadLetter, Suspect
 from booking_platform.messaging.publishing import Outgoing
@@ -226,7 +226,7 @@ def unroutable(delivery: Delivery, now: datetime) -> Parking:
     known = [each for each in event_types().values() if each.__name__ == event_type]
     event = _as_event(known[0], (), delivery.body, now) if known else None
     detail = f"no consumer has the routing key {_storable(delivery.routing_key)!r}"
-    return Parking(broker.unroutable_queue().name, delivery, event, Refused(UNROUTABLE, detail))
+    return Parking(topology.unroutable_queue().name, delivery, event, Refused(UNROUTABLE, detail))
 
 
 def unread(queue: str, delivery: Delivery, _now: datetime) -> Parking:
@@ -239,7 +239,7 @@ def _origin(delivery: Delivery) -> str:
     """Return the consumer's queue that a message was for which the broker gave up on; empty: none of ours."""
     if delivery.routing_key in CONSUMERS:
         return delivery.routing_key
-    consumer = broker.consumer_of(
+    consumer = topology.consumer_of(
         delivery.died_in, delivery.routing_key
     )  # a partition, among others
     return consumer.queue if consumer else ""
@@ -367,7 +367,7 @@ def way_back(dead_letter: DeadLetter, event_type: str) -> Callable[..., None]:
     """
     if dead_letter.queue in CONSUMERS:
         return partial(broker.publish_to_queue, queue=dead_letter.queue)
-    if dead_letter.queue != broker.unroutable_queue().name:
+    if dead_letter.queue != topology.unroutable_queue().name:
         raise NotReplayable(f"{dead_letter}: no consumer has a queue of that name")
     if key := _key_to_replay(dead_letter, event_type):
         return partial(broker.publish_to_consumers, routing_key=key)
@@ -376,7 +376,7 @@ def way_back(dead_letter: DeadLetter, event_type: str) -> Callable[..., None]:
 
 def _key_to_replay(dead_letter: DeadLetter, event_type: str) -> str:
     """Return the routing key of an unroutable event's type; empty where there is none."""
-    if dead_letter.queue != broker.unroutable_queue().name:
+    if dead_letter.queue != topology.unroutable_queue().name:
         return ""
     keys = (key for key, each in event_types().items() if each.__name__ == event_type)
     return next(keys, "")

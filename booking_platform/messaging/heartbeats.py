@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Max
 
-from booking_platform.messaging import broker, clock
+from booking_platform.messaging import clock, topology
 from booking_platform.messaging.models import Heartbeat
 from booking_platform.messaging.retention import part_of_cleanup
 
@@ -29,7 +29,7 @@ def beat_entries() -> dict[str, dict[str, Any]]:
             "schedule": seconds,
             "options": {"queue": queue, "expiration": max(10.0, seconds)},
         }
-        for queue in broker.task_queues()
+        for queue in topology.task_queues()
     }
 
 
@@ -44,7 +44,7 @@ def last_seen() -> dict[str, datetime | None]:
     """Return when each task queue was last served; None: never."""
     rows = Heartbeat.objects.order_by().values_list("queue").annotate(seen=Max("seen_at"))
     seen = dict(rows)
-    return {queue: seen.get(queue) for queue in broker.task_queues()}
+    return {queue: seen.get(queue) for queue in topology.task_queues()}
 
 
 def longest_silence() -> timedelta:

@@ -35,11 +35,11 @@ from booking_platform.contract.trace_context import PARENT_LENGTH
 from booking_platform.messaging import (
     attempt_log,
     bound,
-    broker,
     clock,
     metrics,
     outages,
     outbox,
+    topology,
     tracing,
 )
 from booking_platform.messaging.attempt_log import DECIDED, Said
@@ -171,7 +171,7 @@ class Conclusion:
 
 def task_queue(model: type[models.Model]) -> str:
     """Return the task queue whose workers attempt the rows of a model."""
-    return str(broker.route(f"{model._meta.app_label}.sweep")["queue"])
+    return str(topology.route(f"{model._meta.app_label}.sweep")["queue"])
 
 
 def due(rows: models.QuerySet[R], now: datetime) -> models.QuerySet[R]:

@@ -15,7 +15,7 @@ from zlib import crc32
 from django.conf import settings
 
 from booking_platform.contract.envelope import Payload
-from booking_platform.messaging import broker, inbox
+from booking_platform.messaging import inbox, topology
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.outbox import BrokerRefused
 from booking_platform.messaging.publishing import Outgoing, Publisher
@@ -61,7 +61,7 @@ def spread(
 
 def _to_partition(consumer: Consumer, delivery: Delivery, about: bytes) -> Outgoing:
     number = crc32(about) % settings.EVENT_PARTITIONS
-    exchange = broker.partition_name(consumer.task_queue, number)
+    exchange = topology.partition_name(consumer.task_queue, number)
     return Outgoing(
         consumer.routing_key, delivery.body, delivery.trace, exchange, delivery.replay_of
     )

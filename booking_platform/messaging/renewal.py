@@ -14,7 +14,7 @@ from amqp.exceptions import NotFound, PreconditionFailed
 from celery import current_app
 from kombu import Connection, Queue
 
-from booking_platform.messaging import broker
+from booking_platform.messaging import broker, topology
 
 # On the default exchange CC and BCC name queues; a user id must be that of whoever publishes.
 LEFT_BEHIND = ("CC", "BCC", "user_id", "expiration", "x-delivery-count")
@@ -47,7 +47,7 @@ def _renew(connection: Connection, queue: Queue) -> bool:
         f"{queue.name}.aside",
         queue.exchange,
         routing_key=queue.routing_key,
-        queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": broker.NEVER},
+        queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": topology.NEVER},
     )
     fits = _fits(connection, queue)
     if fits and not _exists(connection, aside):

@@ -12,13 +12,13 @@ from booking_platform.contract.announcing import ANNOUNCEMENTS
 from booking_platform.contract.envelope import identify
 from booking_platform.messaging import (
     bound,
-    broker,
     clock,
     dead_letters,
     heartbeats,
     outages,
     outbox,
     retention,
+    topology,
     tracing,
 )
 from booking_platform.messaging.dead_letters import Parking
@@ -51,7 +51,7 @@ def heartbeat(self: Any, queue: str) -> None:
 @shared_task(name="messaging.record_dead_letters", base=GroupTask)
 def record_dead_letters(deliveries: Any) -> None:
     """Record what the broker gave up on."""
-    _record(broker.dead_letter_queue().name, dead_letters.from_broker, deliveries)
+    _record(topology.dead_letter_queue().name, dead_letters.from_broker, deliveries)
 
 
 @shared_task(name="messaging.record_unroutable", base=GroupTask)
@@ -61,7 +61,7 @@ def record_unroutable(deliveries: Any) -> None:
         deliveries = [each for each in deliveries if not _announces(each)]
         if not deliveries:
             return
-    _record(broker.unroutable_queue().name, dead_letters.unroutable, deliveries)
+    _record(topology.unroutable_queue().name, dead_letters.unroutable, deliveries)
 
 
 def _announces(delivery: Delivery) -> bool:

@@ -15,7 +15,7 @@ from celery.worker import state
 from django.conf import settings
 from kombu.common import ignore_errors
 
-from booking_platform.messaging import broker, farewell
+from booking_platform.messaging import broker, farewell, topology
 from booking_platform.messaging.celery_consumer import TaskMessages
 from booking_platform.messaging.intake import Intake
 from booking_platform.messaging.partition_sources import BALANCE_SECONDS, Balance, Partition
@@ -46,7 +46,7 @@ class EventConsumers(bootsteps.ConsumerStep):
         _refuse_without_settings(task_queues)
         _refuse_autoscale_of_a_fixed_pool(c)
         _show_first_counts(task_queues, c.app.tasks)
-        for name in sorted(set(task_queues) - set(broker.task_queues())):
+        for name in sorted(set(task_queues) - set(topology.task_queues())):
             log.warning("No app takes part in a queue of that name", queue=name)
         sources = list(_sources(task_queues))
         self._balances = list(_balances(task_queues, c.connection, sources))
@@ -123,10 +123,12 @@ class EventConsumers(bootsteps.ConsumerStep):
 def _sources(task_queues: Collection[str]) -> Iterator[Source]:
     for consumer in CONSUMERS.values():
         if consumer.task_queue in task_queues:
-            yield Source(broker.event_queue(consumer), consumer.task, consumer.batch)
-    if broker.MAINTENANCE in task_queues:
-        yield Source(broker.dead_letter_queue(), "messaging.record_dead_letters", DEAD_LETTER_BATCH)
-        yield Source(broker.unroutable_queue(), "messaging.record_unroutable", DEAD_LETTER_BATCH)
+            yield Source(topology.event_queue(consumer), consumer.task, consumer.batch)
+    if topology.MAINTENANCE in task_queues:
+        yield Source(
+            topology.dead_letter_queue(), "messaging.record_dead_letters", DEAD_LETTER_BATCH
+        )
+        yield Source(topology.unroutable_queue(), "messaging.record_unroutable", DEAD_LETTER_BATCH)
 
 
 def _balances(
@@ -139,7 +141,7 @@ def _balances(
                 log.warning("More partitions were in use before: it is emptied", queue=queue.name)
             tasks = {consumer.task for consumer in consumers.values()}
             upstream = [source for source in sources if source.task in tasks]
-            filled = [Partition(queue, consumers, upstream) for queue in broker.partitions(app)]
+            filled = [Partition(queue, consumers, upstream) for queue in topology.partitions(app)]
             yield Balance([*filled, *(Partition(queue, consumers) for queue in former)])
 
 

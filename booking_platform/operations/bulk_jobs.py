@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.timezone import localtime
 
-from booking_platform.messaging import broker, clock, heartbeats
+from booking_platform.messaging import clock, heartbeats, topology
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.operations import bulk, rights, tasks
 from booking_platform.operations.bulk_outcomes import outcomes_of
@@ -213,13 +213,13 @@ def standing(job: BulkJob) -> str:
         return f"is being stopped by {exact(job.stopped_by)}"
     if has_worker(job):
         return "under way"
-    seen = heartbeats.last_seen().get(broker.MAINTENANCE)
+    seen = heartbeats.last_seen().get(topology.MAINTENANCE)
     if seen is None or seen < clock.now() - heartbeats.longest_silence():
         last = (
             f"the last was seen {localtime(seen):%Y-%m-%d %H:%M:%S %Z}"
             if seen
             else "none was ever seen"
         )
-        return f"waits for a worker that serves {broker.MAINTENANCE!r}: {last}"
+        return f"waits for a worker that serves {topology.MAINTENANCE!r}: {last}"
     problem = f"{visible(job.last_error)}; " if job.last_error else ""
     return f"{problem}{next_attempt(job, clock.now())}"

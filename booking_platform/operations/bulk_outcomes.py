@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 
-from booking_platform.messaging import broker
+from booking_platform.messaging import topology
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import meanings
 from booking_platform.operations.dashboard import list_url
@@ -70,7 +70,7 @@ def replayed(job: BulkJob) -> Letters:
 def events_of(job: BulkJob) -> QuerySet[ProcessedEvent]:
     """Return what consumers have applied of the letters that a job has replayed."""
     letters = replayed(job)
-    its_consumer = Q(queue=OuterRef("consumer")) | Q(queue=broker.unroutable_queue().name)
+    its_consumer = Q(queue=OuterRef("consumer")) | Q(queue=topology.unroutable_queue().name)
     of_them = letters.filter(its_consumer, event_id=OuterRef("event_id"))
     same = ProcessedEvent.objects.filter(event_id__in=letters.values("event_id"))
     return same.filter(Exists(of_them))
@@ -95,7 +95,7 @@ def outcomes_of(job: BulkJob) -> Outcomes:
     letters = replayed(job)
     same = ProcessedEvent.objects.filter(event_id=OuterRef("event_id"))
     by_its_consumer = Exists(same.filter(consumer=OuterRef("queue")))
-    by_any = Q(Exists(same), queue=broker.unroutable_queue().name)
+    by_any = Q(Exists(same), queue=topology.unroutable_queue().name)
     not_applied = letters.exclude(Q(by_its_consumer) | by_any).count()
     return Outcomes(applied, not_applied, letters.count())
 

@@ -9,7 +9,7 @@ from django.apps import apps
 from django.conf import settings
 from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet
 
-from booking_platform.messaging import broker, clock
+from booking_platform.messaging import clock, topology
 from booking_platform.messaging.leases import Leased
 from booking_platform.messaging.models import DeadLetter, OutboxRow, ProcessedEvent
 from booking_platform.messaging.paging import in_pages, in_spans
@@ -152,7 +152,7 @@ def leased_models() -> list[type[Leased]]:
 
 
 def _overdue(model: type[Leased], pk: int, since: datetime) -> Finding:
-    queue = broker.route(f"{model._meta.app_label}.sweep")["queue"]
+    queue = topology.route(f"{model._meta.app_label}.sweep")["queue"]
     return Finding(
         f"{model._meta.label_lower} {pk}",
         f"{model_name(model).capitalize()} {pk} has been due since {since:%Y-%m-%d %H:%M} UTC, and no worker "

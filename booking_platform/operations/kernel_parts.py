@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db.models import Count, Min
 from django.utils.timezone import localtime
 
-from booking_platform.messaging import broker, heartbeats, outbox
+from booking_platform.messaging import heartbeats, outbox, topology
 from booking_platform.messaging.broker import Depth
 from booking_platform.messaging.leases import Leased
 from booking_platform.messaging.models import (
@@ -50,7 +50,7 @@ def _overdue(model: type[Leased], _look: Look) -> Iterator[Waiting]:
     rows = overdue_of(model._default_manager.all()).order_by()
     its = rows.aggregate(count=Count("pk"), lease=Min("lease_until"), due=Min("next_attempt_at"))
     if its["count"]:
-        queue = broker.route(f"{model._meta.app_label}.sweep")["queue"]
+        queue = topology.route(f"{model._meta.app_label}.sweep")["queue"]
         meta = model._meta
         yield Waiting(
             what=number(
@@ -220,7 +220,7 @@ def _behind(look: Look, queue: str) -> str:
     """Return the address of the list that is nearest to a queue."""
     if queue in CONSUMERS:
         return list_url(ProcessedEvent, consumer=queue, processed_at__gte=stamp(look.since))
-    if queue in broker.task_queues():
+    if queue in topology.task_queues():
         return list_url(Heartbeat, queue=queue)
     return list_url(DeadLetter)
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from booking_platform.messaging import broker, clock, heartbeats
+from booking_platform.messaging import clock, heartbeats, topology
 from booking_platform.messaging.models import Heartbeat, OutboxRow
 from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.messaging.tallies import CONFLICTS, DUPLICATES
@@ -103,7 +103,7 @@ class HeartbeatAdmin(RecordsOfFact):
 
     list_display = ("name", "queue", "seen")
     list_filter = (
-        column_filter("queue", lambda: ((each, each) for each in broker.task_queues())),
+        column_filter("queue", lambda: ((each, each) for each in topology.task_queues())),
         SeenFilter,
         WorkerFilter,
     )

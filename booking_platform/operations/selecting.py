@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.utils.text import smart_split, unescape_string_literal
 
-from booking_platform.messaging import broker
+from booking_platform.messaging import topology
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.messaging.rules import CONSUMERS, REASONS, event_types
 from booking_platform.operations.records import typed
@@ -25,7 +25,7 @@ def known_types() -> list[str]:
 
 def known_queues() -> list[str]:
     """Return the names of the queues whose letters can be replayed."""
-    return [*sorted(CONSUMERS), broker.unroutable_queue().name]
+    return [*sorted(CONSUMERS), topology.unroutable_queue().name]
 
 
 def of_reason(letters: Letters, reason: str) -> Letters:
@@ -50,7 +50,7 @@ def going_to(queues: Collection[str]) -> Q:
     """Return the condition of letters that a replay sends to queues: theirs, and unroutable ones."""
     keys = {CONSUMERS[queue].routing_key for queue in queues}
     types = [each.__name__ for key, each in event_types().items() if key in keys]
-    unroutable = Q(queue=broker.unroutable_queue().name, event_type__in=types)
+    unroutable = Q(queue=topology.unroutable_queue().name, event_type__in=types)
     return Q(queue__in=queues) | unroutable
 
 

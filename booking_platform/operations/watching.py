@@ -11,7 +11,7 @@ from kombu import Queue, binding
 
 from booking_platform.contract import announcements
 from booking_platform.contract.announcing import ANNOUNCEMENTS
-from booking_platform.messaging import broker, clock
+from booking_platform.messaging import broker, clock, topology
 
 __all__ = ["announcements"]  # imported for what they register
 
@@ -46,7 +46,7 @@ def watch() -> Iterator["Watch"]:
     """Listen to all announcements from now on; nothing is left of it afterwards."""
     with broker.connection_to_publish() as connection:
         broker.connect(connection)
-        exchange = broker.events_exchange(no_declare=True)
+        exchange = topology.events_exchange(no_declare=True)
         queue = Queue(
             f"watch-{uuid4().hex}",
             bindings=[binding(exchange, routing_key=key) for key in ANNOUNCEMENTS],

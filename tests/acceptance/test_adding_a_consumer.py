@@ -23,7 +23,7 @@ import pytest
 from django.conf import settings
 
 from booking_platform.development.processes import PythonProcess, running
-from booking_platform.messaging import broker
+from booking_platform.messaging import topology
 from tests.platform import Platform, Worker
 from tests.servers import free_port, listens, wait_until
 
@@ -159,7 +159,7 @@ class Reader:
         self.platform.close()
         for name in ("loyalty.booking-created", "loyalty"):
             self.platform.delete_queue(name)
-        for name in ("loyalty", *broker.task_queues()):  # Celery's, for its queues and beat's
+        for name in ("loyalty", *topology.task_queues()):  # Celery's, for its queues and beat's
             with suppress(Exception), self.platform.channel() as channel:
                 channel.exchange_delete(name, if_unused=True)
         self.processes.close()

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from playwright.sync_api import Browser
 
-from booking_platform.messaging import broker, heartbeats
+from booking_platform.messaging import heartbeats, topology
 from booking_platform.messaging.models import DeadLetter, Heartbeat, OutboxRow, ProcessedEvent
 from booking_platform.messaging.tallies import CONFLICTS, DUPLICATES, Counted
 from booking_platform.operations import auditing, tallies
@@ -68,7 +68,7 @@ def a_bit_of_everything() -> None:
     refused(booking_id="BK-1", last_error="charge already refunded " * 10)
     completed(booking_id=LONG)
     uncertain(booking_id="BK-1")
-    for queue in broker.task_queues()[1:]:
+    for queue in topology.task_queues()[1:]:
         heartbeats.store(queue, "celery@worker-" + "x" * 100)
     tallies.add({Counted(DUPLICATES, CREATED): 3, Counted(CONFLICTS, "tour"): 1})
     tallies.count_outcomes()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from booking_platform import servers
-from booking_platform.messaging import broker
+from booking_platform.messaging import topology
 from booking_platform.messaging.models import DeadLetter
 from catalog.models import Tour
 from tests.amqp_frames import (
@@ -209,7 +209,7 @@ class TestHeaders:
         self, platform: Platform
     ) -> None:
         """It adds to the header of what it gives up, and splits none: no limit may end the worker."""
-        dead = broker.dead_letter_queue().name
+        dead = topology.dead_letter_queue().name
         headers = table((b"pad", text(b"p" * (FRAME_MAX - 172))))
         props = {HEADERS: headers, DELIVERY_MODE: bytes([PERSISTENT]), EXPIRATION: short(b"1")}
         with FrameWriter(servers.broker_url()) as writer:

@@ -12,7 +12,7 @@ from celery import current_app
 from django.db import connection
 from django.utils import timezone
 
-from booking_platform.messaging import broker
+from booking_platform.messaging import topology
 from booking_platform.messaging.dead_letters import replay
 from booking_platform.messaging.models import DeadLetter
 from catalog.models import Tour
@@ -237,7 +237,7 @@ class TestAnotherNumber:
             channel.confirm_select()
             for n, tour in enumerate(tours):
                 message = channel.prepare_message(body(created(tour.pk, f"B{n}")))
-                exchange = broker.partition_name("catalog", partition_of(tour.pk))
+                exchange = topology.partition_name("catalog", partition_of(tour.pk))
                 channel.basic_publish(message, exchange=exchange, routing_key="booking.created")
         traffic = Traffic(spread, tours)
         traffic.sent = len(tours)
@@ -278,7 +278,7 @@ class TestOddMessages:
         with spread.channel() as channel:
             event = body(created(tours[0].pk, "B", event_id="expired"))
             message = channel.prepare_message(event, properties={"expiration": "1"})
-            exchange = broker.partition_name("catalog", 0)
+            exchange = topology.partition_name("catalog", 0)
             channel.basic_publish(message, exchange=exchange, routing_key="booking.created")
         spread.start("-c", "1", "-Q", "maintenance")
         spread.wait_for(lambda: parked() == [("broker", "expired")], "the dead letter is recorded")

@@ -15,7 +15,7 @@ from kombu import Queue
 from booking_platform.contract.announcements import TourAvailabilityChanged
 from booking_platform.contract.announcing import Announced, announced
 from booking_platform.development.listener import Json, Listener, listening
-from booking_platform.messaging import broker, clock, outbox
+from booking_platform.messaging import clock, outbox, topology
 from booking_platform.messaging.models import OutboxRow
 from catalog.models import Reservation, Tour
 from tests.events import cancelled, changed, created
@@ -179,7 +179,7 @@ class TestABrokerThatTakesNothing:
         with platform.channel() as channel:
             Queue(
                 "full",
-                broker.events_exchange(no_declare=True),
+                topology.events_exchange(no_declare=True),
                 routing_key="seats.*",
                 queue_arguments={"x-max-length": 1, "x-overflow": "reject-publish"},
             )(channel).declare()

@@ -18,7 +18,7 @@ WORK = "SELECT count(*) FROM generate_series(1, 2000000) AS n WHERE n % 7 = 3"
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server = PostgreSQL(max_parallel_workers_per_gather="0")
+    server = PostgreSQL(max_parallel_workers_per_gather="0", autovacuum="off")
     try:
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute("CREATE DATABASE ours")

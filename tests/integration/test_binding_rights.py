@@ -8,7 +8,7 @@ from celery import current_app
 from kombu import Connection
 
 from booking_platform import servers
-from booking_platform.messaging import broker
+from booking_platform.messaging import broker, topology
 from booking_platform.messaging.publishing import Outgoing, Publisher
 from tests.servers import control_broker
 
@@ -28,13 +28,13 @@ def test_keys_that_are_new_are_bound_without_the_right_to_configure(
         with broker.connection_to_publish() as connection:
             broker.connect(connection)
         with monkeypatch.context() as patched:
-            patched.setattr(broker, "known_keys", lambda: ["new.key"])
+            patched.setattr(topology, "known_keys", lambda: ["new.key"])
             with Connection(f"amqp://{user}:secret@{host}/{quote(vhost, safe='')}") as connection:
                 broker.declare(connection)
         publisher = Publisher()
         publisher.publish([Outgoing("new.key", b"{}")])
         publisher.close()
         with broker.connection_to_publish() as connection:
-            assert broker.unroutable_queue()(connection.channel()).get(no_ack=True) is None
+            assert topology.unroutable_queue()(connection.channel()).get(no_ack=True) is None
     finally:
         control_broker("delete_user", user)

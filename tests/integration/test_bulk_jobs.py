@@ -15,7 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from booking_platform.messaging import broker, clock, dead_letters, edits, inbox, leases
+from booking_platform.messaging import clock, dead_letters, edits, inbox, leases, topology
 from booking_platform.messaging.models import DeadLetter, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS
 from booking_platform.operations import bulk, bulk_outcomes
@@ -233,7 +233,7 @@ class TestWhatBecameOfTheEvents:
     def test_one_that_had_no_queue_is_told_of_each_consumer(self, platform: Platform) -> None:
         made = self.replay()
         BulkJob.objects.update(selection={})
-        DeadLetter.objects.update(queue=broker.unroutable_queue().name)
+        DeadLetter.objects.update(queue=topology.unroutable_queue().name)
         made.refresh_from_db()
         assert (len(outcomes_of(made).applied), outcomes_of(made).not_applied) == (2, 1)
 
@@ -379,7 +379,7 @@ class TestParts:
 DYING = """
 import os, signal, sys
 import django; django.setup()
-from booking_platform.messaging import broker, leases
+from booking_platform.messaging import broker, leases, topology
 from booking_platform.operations import bulk
 from booking_platform.operations.models import BulkJob
 publish, sent = broker.publish, []

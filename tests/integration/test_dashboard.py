@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from booking_platform.messaging import broker, clock, heartbeats, outbox
+from booking_platform.messaging import broker, clock, heartbeats, outbox, topology
 from booking_platform.messaging.models import DeadLetter, Heartbeat, OutboxRow, ProcessedEvent
 from booking_platform.messaging.rules import CONSUMERS, REASONS
 from booking_platform.messaging.tallies import Counted
@@ -59,7 +59,7 @@ def client(user: User) -> Client:
 @pytest.fixture
 def well() -> None:
     """All workers were seen just now, and an audit has found nothing."""
-    for queue in broker.task_queues():
+    for queue in topology.task_queues():
         heartbeats.store(queue, "celery@here")
     auditing.run()
 
@@ -311,7 +311,7 @@ class TestFigures:
         assert figures(panel(user, "Announcements"))["group that waits"] == 1
         [row] = panel(user, "Workers").rows
         assert row.name == "celery@here"
-        assert behind(client, row.url) == len(broker.task_queues())
+        assert behind(client, row.url) == len(topology.task_queues())
 
     def test_a_table_without_rows_says_what_there_is_none_of(
         self, user: User, client: Client, well: None

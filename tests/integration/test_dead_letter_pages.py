@@ -15,7 +15,15 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from booking_platform.messaging import broker, clock, dead_letters, edits, heartbeats, leases
+from booking_platform.messaging import (
+    broker,
+    clock,
+    dead_letters,
+    edits,
+    heartbeats,
+    leases,
+    topology,
+)
 from booking_platform.messaging.models import DeadLetter
 from booking_platform.operations import bulk
 from booking_platform.operations.letter_groups import groups
@@ -56,7 +64,7 @@ def channel() -> Any:
     with current_app.connection_for_write() as opened:
         broker.declare(opened)
         its: Any = opened.channel()
-        for queue in (CREATED, CANCELLED, REFUNDS, broker.MAINTENANCE):
+        for queue in (CREATED, CANCELLED, REFUNDS, topology.MAINTENANCE):
             its.queue_purge(queue)
         yield its
 
@@ -373,7 +381,7 @@ class TestJobs:
         other = a_parked_event()
         job = self.make(admin_client)
         assert DeadLetter.objects.filter(state="parked").count() == 26
-        assert channel.queue_declare(broker.MAINTENANCE, passive=True).message_count == 1
+        assert channel.queue_declare(topology.MAINTENANCE, passive=True).message_count == 1
         leases.take_up(BulkJob.objects.all(), bulk.attempt)
         assert DeadLetter.objects.get(state="parked") == other
         shown = text(admin_client.get(page(job)))
@@ -415,7 +423,7 @@ class TestJobs:
         assert "waits for a worker that serves 'maintenance': none was ever seen" in text(
             admin_client.get(page(job))
         )
-        heartbeats.store(broker.MAINTENANCE, "w1")
+        heartbeats.store(topology.MAINTENANCE, "w1")
         assert "due now: the next sweep takes it" in text(admin_client.get(page(job)))
         BulkJob.objects.update(lease_until=clock.now() + timedelta(minutes=1))
         shown = text(admin_client.get(page(job)))

@@ -16,12 +16,12 @@ from kombu.message import Message
 
 from booking_platform.contract.announcing import ANNOUNCEMENTS
 from booking_platform.messaging import (
-    broker,
     clock,
     dead_letters,
     inbox,
     metric_page,
     retention,
+    topology,
 )
 from booking_platform.messaging.batches import BATCH
 from booking_platform.messaging.groups import Delivery
@@ -212,7 +212,7 @@ class TestBroker:
         assert DeadLetter.objects.get().queue == CREATED
 
     def test_what_ends_whoever_records_it_is_parked_for_the_consumer_of_its_partition(self) -> None:
-        died_in = broker.partition_name("catalog", 0)
+        died_in = topology.partition_name("catalog", 0)
         dead = Delivery(b"{", routing_key="booking.created", died_in=died_in)
         elsewhere = dead._replace(died_in="another")
         assert dead_letters.unread("dead", dead, clock.now()).queue == CREATED

@@ -11,7 +11,7 @@ from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
 
-from booking_platform.messaging import broker, clock, heartbeats
+from booking_platform.messaging import clock, heartbeats, topology
 from booking_platform.messaging.models import Heartbeat
 from booking_platform.messaging.tasks import heartbeat
 from booking_platform.operations import health
@@ -29,7 +29,7 @@ def _as_in_production(settings: Any) -> None:
 @pytest.fixture
 def served() -> None:
     """Each task queue was served just now."""
-    for queue in broker.task_queues():
+    for queue in topology.task_queues():
         heartbeats.store(queue, "celery@here")
 
 
@@ -157,7 +157,7 @@ class TestHeartbeats:
 
     def test_beat_asks_each_queue(self) -> None:
         asked = [each["options"]["queue"] for each in heartbeats.beat_entries().values()]
-        assert asked == broker.task_queues()
+        assert asked == topology.task_queues()
 
     def test_workers_and_beat_make_it_ready(self, platform: Platform) -> None:
         platform.start("-c", "1", "-Q", "catalog,payments,notifications,maintenance")

@@ -14,7 +14,15 @@ from kombu.exceptions import OperationalError as BrokerAway
 from booking_platform.contract.announcements import TourAvailabilityChanged
 from booking_platform.contract.announcing import Announced, announced
 from booking_platform.development.listener import Listener, listening
-from booking_platform.messaging import broker, clock, dead_letters, inbox, outbox, relaying
+from booking_platform.messaging import (
+    broker,
+    clock,
+    dead_letters,
+    inbox,
+    outbox,
+    relaying,
+    topology,
+)
 from booking_platform.messaging.groups import Delivery
 from booking_platform.messaging.models import DeadLetter, OutboxRow
 from booking_platform.messaging.outbox import BrokerRefused
@@ -200,7 +208,7 @@ class TestRelaying:
         store(1)
         assert relaying.relay_now() == 1
         with broker.connection_to_publish() as opened, opened.channel() as channel:
-            queue = broker.unroutable_queue()(channel)
+            queue = topology.unroutable_queue()(channel)
             assert queue.get() is None
 
 

@@ -89,9 +89,8 @@ def bookings(count: int, first: int = 1) -> Sequence[str]:
 
 @pytest.mark.usefixtures("_months_of_rows")
 def test_no_statement_of_events_reads_a_large_table_from_one_end_to_the_other(
-    settings: Any, stripe: Sandbox
+    stripe: Sandbox,
 ) -> None:
-    settings.LOCK_ATTEMPTS = 2
     known = {booking: 1 + (1 + 3 * n) * 7919 % TOURS for n, booking in enumerate(bookings(200))}
     statements = Statements()
     with connection.execute_wrapper(statements):

@@ -10,7 +10,7 @@ from celery import current_app
 from kombu import Queue
 
 from booking_platform import servers
-from booking_platform.messaging import broker
+from booking_platform.messaging import broker, topology
 from booking_platform.messaging.publishing import Outgoing, Publisher
 from tests.proxies import Proxy
 
@@ -29,13 +29,13 @@ def publisher() -> Iterator[Publisher]:
 @pytest.fixture
 def channel() -> Iterator[Any]:
     with broker.connection_to_publish() as connection, connection.channel() as channel:
-        broker.events_exchange()(channel).declare()
+        topology.events_exchange()(channel).declare()
         yield channel
 
 
 def bound(channel: Any, name: str, **arguments: Any) -> Any:
     """Return a queue of one test that takes ``seats.reserved``."""
-    exchange = broker.events_exchange(no_declare=True)
+    exchange = topology.events_exchange(no_declare=True)
     queue = Queue(
         f"publishing-{name}",
         exchange,

@@ -31,6 +31,7 @@ def burn():
     while time.thread_time() < end:
         pass
 
+print("ready", flush=True)
 sys.stdin.readline()
 burn()
 thread = threading.Thread(target=burn)
@@ -62,6 +63,7 @@ class TestAMeter:
         ) as process:
             assert process.stdin
             assert process.stdout
+            process.stdout.readline()  # to start Python costs CPU time, too
             meter = Meter(database="", postmaster=None, broker=None, roots=[process.pid])
             before = meter.read()
             process.stdin.write("\n")
@@ -83,6 +85,7 @@ class TestAMeter:
         meter = Meter(database="", postmaster=None, broker=None, roots=[os.getpid()])
         assert child.stdin
         assert child.stdout
+        child.stdout.readline()
         meter.read()
         child.stdin.write("\n")
         child.stdin.flush()

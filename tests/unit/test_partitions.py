@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kombu.message import Message
 
-from booking_platform.messaging import broker, clock, partitions
+from booking_platform.messaging import clock, partitions, topology
 from booking_platform.messaging.groups import Delivery, GroupMessage
 from booking_platform.messaging.intake import Intake
 from booking_platform.messaging.partition_sources import LONGEST_WAIT, Balance, Partition
@@ -39,7 +39,7 @@ class TestSpreading:
 
     def test_tours_are_on_all_partitions(self) -> None:
         counts = Counter(partition_of(created(tour)) for tour in range(1, 1001))
-        assert set(counts) == {broker.partition_name("catalog", number) for number in range(4)}
+        assert set(counts) == {topology.partition_name("catalog", number) for number in range(4)}
         assert max(counts.values()) < 2 * min(counts.values())
 
     def test_what_its_consumer_needs_to_know_goes_with_it(self) -> None:
@@ -112,7 +112,7 @@ class Consuming:
 
 
 def partition(number: int = 0) -> Partition:
-    return Partition(broker.partition("catalog", number), partitioned()["catalog"])
+    return Partition(topology.partition("catalog", number), partitioned()["catalog"])
 
 
 class TestPartition:
@@ -155,7 +155,7 @@ class TestPartition:
         monkeypatch.setattr(clock, "ticks", lambda: ticks[0])
         upstream = partition()
         upstream.receive(message(1, "booking.created"))
-        source = Partition(broker.partition("catalog", 1), partitioned()["catalog"], [upstream])
+        source = Partition(topology.partition("catalog", 1), partitioned()["catalog"], [upstream])
         source.receive(message(1, "booking.created"))
         assert not source.has_place
         ticks[0] += LONGEST_WAIT + 1
@@ -166,7 +166,7 @@ class TestPartition:
     def test_a_group_is_no_larger_than_any_consumer_takes(self) -> None:
         consumers = partitioned()["catalog"]
         one = replace(consumers["booking.changed"], batch=1)
-        source = Partition(broker.partition("catalog", 0), consumers | {one.routing_key: one})
+        source = Partition(topology.partition("catalog", 0), consumers | {one.routing_key: one})
         assert source.batch == 1
 
 

@@ -13,7 +13,7 @@ from django.db.models import TextChoices
 
 from booking_platform.contract.envelope import Event
 from booking_platform.contract.events import BookingCancelled, BookingCreated
-from booking_platform.messaging import broker, registration, rules, sweeps
+from booking_platform.messaging import registration, rules, sweeps, topology
 from booking_platform.messaging.leases import Conclusion
 from booking_platform.messaging.registration import consumes, leased
 from booking_platform.messaging.rules import CONSUMERS, REASONS, Applied, Consumer, Result
@@ -62,7 +62,7 @@ class TestAConsumer:
         consumer = CONSUMERS["new.booking-created"]
         assert (consumer.task, consumer.task_queue) == ("catalog.rule", "catalog")
         assert current_app.tasks["catalog.rule"].__doc__ == "Apply everything."
-        queue = broker.event_queue(consumer)
+        queue = topology.event_queue(consumer)
         assert (queue.exchange.name, queue.routing_key) == ("booking-events", "booking.created")
 
     def test_a_queue_has_one_consumer(self) -> None:
@@ -141,20 +141,20 @@ class TestReasons:
 
 class TestRouting:
     def test_a_task_goes_to_the_queue_of_its_app(self) -> None:
-        assert broker.route("payments.attempt") == {"queue": "payments"}
-        assert broker.route("messaging.cleanup") == {"queue": "maintenance"}
-        assert broker.route("celery.backend_cleanup") == {"queue": "maintenance"}
+        assert topology.route("payments.attempt") == {"queue": "payments"}
+        assert topology.route("messaging.cleanup") == {"queue": "maintenance"}
+        assert topology.route("celery.backend_cleanup") == {"queue": "maintenance"}
 
     def test_queues_of_celery_follow_from_the_consumers(self) -> None:
         queues = ["maintenance", "catalog", "payments", "notifications"]
-        assert broker.task_queues() == queues
+        assert topology.task_queues() == queues
         other: Consumer = replace(CONSUMERS[CREATED], queue="other", task_queue="loyalty")
         CONSUMERS["other"] = other
-        assert broker.task_queues() == [*queues, "loyalty"]
+        assert topology.task_queues() == [*queues, "loyalty"]
 
     def test_an_app_that_only_leases_has_a_queue_too(self) -> None:
         rules.register_sweep("partner.sweep")
-        assert broker.route("partner.attempt") == {"queue": "partner"}
+        assert topology.route("partner.attempt") == {"queue": "partner"}
 
     def test_celerys_own_commands_know_the_queues_before_django_is_set_up(self) -> None:
         look = (
