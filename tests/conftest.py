@@ -81,11 +81,13 @@ def django_db_keepdb() -> bool:
 
 @pytest.fixture(scope="session")
 def _copied(
-    django_db_modify_db_settings: None, django_db_blocker: DjangoDbBlocker
+    request: pytest.FixtureRequest,
+    django_db_modify_db_settings: None,
+    django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[ExitStack]:
     """Copy the database before `django_db_setup` migrates it; to close the stack ends that."""
     with ExitStack() as stack:
-        if run := shared_run():
+        if run := shared_run(request.config):
             with django_db_blocker.unblock():
                 stack.enter_context(migrated_once(run))
         yield stack

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
 from django.conf import settings
 from django.db import connection
 
@@ -49,6 +50,9 @@ def _copy_file(source: str, target: str) -> None:
         read.backup(written)
 
 
-def shared_run() -> str | None:
-    """Return the name of the run if several processes of pytest share it."""
-    return os.environ.get("TEST_RUN") if "PYTEST_XDIST_WORKER" in os.environ else None
+def shared_run(config: pytest.Config) -> str | None:
+    """Return the name of the run if this is one of the processes of pytest that share it.
+
+    A pytest that a test has started inherits the environment, and has apps of its own: it is none of them.
+    """
+    return os.environ.get("TEST_RUN") if hasattr(config, "workerinput") else None
