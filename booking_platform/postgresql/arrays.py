@@ -66,8 +66,8 @@ def array(kind: Kind, values: Sequence[Any]) -> Array:
     return Array(_HEAD(1, 0, kind.oid, len(values), 1) + content)
 
 
-def accept(connection: "Connection[Any]") -> None:
-    """Have a connection take arrays as parameters."""
+def register(connection: "Connection[Any]") -> None:
+    """Register how a connection sends arrays, and how it shows them."""
     connection.adapters.register_dumper(Array, _Shown)
     connection.adapters.register_dumper(Array, _Sent)  # the last is the one that sends
 

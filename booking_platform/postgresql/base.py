@@ -55,7 +55,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Prepare a new connection; drop the connection where that fails, rather than use it so."""
         try:
             self._meet()
-            arrays.accept(self.connection)
+            arrays.register(self.connection)
             super().init_connection_state()
         except BaseException:
             self.connection.close()

@@ -1,6 +1,7 @@
 """Batches of a cleanup that goes on beside the events: in order, in turns, and all of them in the end."""
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -80,6 +81,21 @@ class TestBatches:
         looks = [each["sql"] for each in queries if each["sql"].startswith("SELECT")]
         looks = [sql for sql in looks if "LIMIT 3" in sql]
         assert [sql.count('"processed_at" >=') for sql in looks] == [0, 1, 1, 1]
+
+
+class TestPaced:
+    def test_four_fifths_of_the_time_are_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pauses: list[float] = []
+        monkeypatch.setattr(time, "sleep", pauses.append)
+        found = iter([[1], [2], []])
+        begun = time.monotonic()
+        for _ in batches.paced(lambda: next(found)):
+            end = time.monotonic() + 0.02
+            while time.monotonic() < end:
+                pass
+        assert len(pauses) == 2
+        assert all(pause >= 4 * 0.02 for pause in pauses)
+        assert sum(pauses) <= 4 * (time.monotonic() - begun)
 
 
 class TestTheNightlyCleanup:
